@@ -1,0 +1,208 @@
+package watt
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// App describes one application: its name, what it runs, whom it calls and how much it takes on.
+//
+// Apps share nothing but calls: a map or counter that two apps reach through a closure works in one
+// process and silently splits as soon as one of them moves to a process or machine of its own.
+//
+// Every zero value has a default, which [Runtime.Status] shows. Where -1 is allowed, the field says
+// what it means. All mistakes are reported together when the runtime starts.
+type App struct {
+	// Name is the app's name everywhere: in URLs (http://name.watt.local), logs, metrics and errors.
+	// It is a DNS label: lower-case letters, digits and inner hyphens, at most 63 of them.
+	Name string
+
+	// Handler, New or Serve is what the app runs; exactly one is set (none is needed with URL).
+	//
+	// Handler serves the app's requests. It is shared by all instances.
+	Handler http.Handler `json:"-"`
+
+	// New makes the handler of one instance. It may block (to open a database, say); ctx ends when
+	// the start is given up, and otherwise after the instance has drained, so that background
+	// goroutines of the app can live by it. A panic in New is an error of the start.
+	//
+	// A panic in a goroutine that the app starts itself ends the whole program, as does a fatal
+	// error of the Go runtime: apps in one process share that fate.
+	New func(ctx context.Context, env *Env) (http.Handler, error) `json:"-"`
+
+	// Serve runs an app that speaks something else than HTTP, or brings its own server. Connections
+	// of the mesh and of Listen arrive at ln. When ctx ends, Serve has DrainTimeout to finish its
+	// connections and return. Returning earlier, with an error or without, or a panic, ends the
+	// instance, which is then restarted. watt sees connections here, not requests: they count under
+	// MaxConns, and calls through [Env.Client] hold a worker until the response body is closed.
+	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
+
+	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
+	// (http or https), and nothing is started here. Calls go there, through the same admission.
+	URL string
+
+	// Calls names the apps that this one may call. If nil, it may call none. Calls also gives the
+	// order of the start (callees first) and must have no cycles.
+	Calls []string
+
+	// Listen is the public TCP address ("127.0.0.1:8080", ":0"). If empty, only the mesh reaches the app.
+	Listen string
+
+	// TLS is the server's configuration for Listen, and the client's for URL. If nil, Listen is plain
+	// and URL uses the system's roots. A Listen that requires and verifies client certificates trusts
+	// its peers: it keeps the headers that are otherwise removed, and the caller is the certificate's
+	// first DNS name.
+	TLS *tls.Config `json:"-"`
+
+	// Protocols are those of Listen. If nil, HTTP/1 and, with TLS, HTTP/2.
+	Protocols *http.Protocols `json:"-"`
+
+	// Profile picks defaults, nothing else. If zero, Domain is used.
+	Profile Profile
+
+	// Isolation is where instances live. If zero, the profile decides.
+	Isolation Isolation
+
+	// Instances is the number of running copies. If zero, 1 is used, which is nearly always right in
+	// one process: more are for state that must not be shared and for restarts without a gap.
+	Instances int
+
+	// Workers bounds the requests in progress of one instance (never its connections). If zero: 64;
+	// Entrypoint 256; IOBound 16 (make it the backend's pool); CPUBound GOMAXPROCS-1, at least 1.
+	Workers int
+
+	// Queue is how many requests may wait for a worker, over all instances. If zero: 256; Entrypoint
+	// 64; IOBound 128; CPUBound 16. -1: none may wait.
+	Queue int
+
+	// QueueTimeout is how long a request may wait for a worker, or for an instance that restarts. If
+	// zero: 1 s; Entrypoint 100 ms; CPUBound 5 s. -1: none may wait.
+	QueueTimeout time.Duration
+
+	// MaxConns bounds upgraded connections, event streams, requests that called [LongLived], raw
+	// connections of [Env.Dial], and all connections of a Serve app. If zero: 1024; Entrypoint 8192.
+	// -1: none are accepted.
+	MaxConns int
+
+	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then the
+	// request's context ends and a mesh caller gets context.DeadlineExceeded. If zero: 30 s; CPUBound
+	// 60 s. -1: no limit.
+	Timeout time.Duration
+
+	// ReadyPath is asked for (GET, outside admission) while an instance starts, until it answers with
+	// 2xx. If empty, an instance is ready when its door is served; a Serve app when it first calls
+	// Accept, or at once if nobody can reach it.
+	ReadyPath string
+
+	// StartTimeout bounds the start of an instance, readiness included. If zero, 30 s. -1: no limit.
+	StartTimeout time.Duration
+
+	// DrainTimeout is how long requests in progress may take to finish when an instance stops. Then
+	// their contexts end and their connections are cut. If zero, 10 s. -1: no limit of its own.
+	DrainTimeout time.Duration
+
+	// MaxRestarts is how often in a row an instance is restarted without a stable minute in between
+	// before it counts as failed. If zero, 10. -1: no limit.
+	MaxRestarts int
+
+	// Critical ends Run, with the instance's error, when an instance of this app has failed.
+	Critical bool
+
+	// MemoryLimit, in bytes, and Nice apply to instances in processes of their own only.
+	MemoryLimit int64
+	Nice        int
+}
+
+// Profile is a load profile. It picks an app's defaults and does nothing else.
+type Profile int
+
+const (
+	// Domain is business logic of one area: moderate workers and queue.
+	Domain Profile = iota
+	// Entrypoint routes, authenticates and composes: many workers, short queue.
+	Entrypoint
+	// CPUBound processes, renders or parses: as many workers as there are processors to spare.
+	CPUBound
+	// IOBound talks to a database, storage, queue or external API: workers are the backend's pool.
+	IOBound
+)
+
+// String returns the profile's name in lower case.
+func (p Profile) String() string {
+	return name(int(p), "domain", "entrypoint", "cpubound", "iobound")
+}
+
+// MarshalText gives the profile's name, for JSON.
+func (p Profile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// Isolation is where an app's instances live.
+type Isolation int
+
+const (
+	// InProcess instances are goroutines of this process, reached over in-memory pipes.
+	InProcess Isolation = iota + 1
+	// OwnProcess instances live in processes of their own. Not available yet: asking for it is an error.
+	OwnProcess
+	// Remote is reported for apps with a URL; it cannot be asked for.
+	Remote
+)
+
+// String returns the isolation's name in lower case.
+func (i Isolation) String() string {
+	return name(int(i), "profile", "inprocess", "ownprocess", "remote")
+}
+
+// MarshalText gives the isolation's name, for JSON.
+func (i Isolation) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+func name(i int, names ...string) string {
+	if i < 0 || i >= len(names) {
+		return "unknown"
+	}
+	return names[i]
+}
+
+// withDefaults returns a copy of a that shares nothing with it and has every zero value replaced by
+// its default. No other code reads a raw zero.
+func (a App) withDefaults() App {
+	a.Calls = slices.Clone(a.Calls)
+	d := App{
+		Instances: 1, Workers: 64, Queue: 256, QueueTimeout: time.Second, MaxConns: 1024, Timeout: 30 * time.Second,
+		Isolation: InProcess, StartTimeout: 30 * time.Second, DrainTimeout: 10 * time.Second, MaxRestarts: 10,
+	}
+	switch a.Profile {
+	case Domain:
+	case Entrypoint:
+		d.Workers, d.Queue, d.QueueTimeout, d.MaxConns = 256, 64, 100*time.Millisecond, 8192
+	case CPUBound:
+		d.Workers, d.Queue, d.QueueTimeout, d.Timeout = max(1, runtime.GOMAXPROCS(0)-1), 16, 5*time.Second, time.Minute
+	case IOBound:
+		d.Workers, d.Queue = 16, 128
+	}
+	if a.URL != "" {
+		a.Isolation, a.Instances = Remote, 1
+	}
+	setDefault(&a.Isolation, d.Isolation)
+	setDefault(&a.Instances, d.Instances)
+	setDefault(&a.Workers, d.Workers)
+	setDefault(&a.Queue, d.Queue)
+	setDefault(&a.QueueTimeout, d.QueueTimeout)
+	setDefault(&a.MaxConns, d.MaxConns)
+	setDefault(&a.Timeout, d.Timeout)
+	setDefault(&a.StartTimeout, d.StartTimeout)
+	setDefault(&a.DrainTimeout, d.DrainTimeout)
+	setDefault(&a.MaxRestarts, d.MaxRestarts)
+	return a
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

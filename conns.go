@@ -1,0 +1,121 @@
+package watt
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// conns are an app's long-lived places: connections that outlive a request (upgraded, raw, those of
+// a Serve app), and requests that gave their worker back.
+type conns struct {
+	mu    sync.Mutex
+	max     int
+	refused error // why nobody is let in any more
+	n       int
+	open    map[net.Conn]struct{} // those among the n that are connections
+}
+
+// resize changes the limit. Connections too many stay.
+func (c *conns) resize(limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.max = max(0, limit)
+}
+
+// refuse lets nobody in any more.
+func (c *conns) refuse(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = err
+}
+
+func (c *conns) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// check returns the error with which a newcomer would be refused now, or nil.
+func (c *conns) check() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.checkLocked()
+}
+
+func (c *conns) checkLocked() error {
+	if c.refused != nil {
+		return c.refused
+	}
+	if c.n >= c.max {
+		return fmt.Errorf("%w: %d long-lived connections are open, which is MaxConns", ErrOverloaded, c.n)
+	}
+	return nil
+}
+
+// enter takes a place; leave gives it back.
+func (c *conns) enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.checkLocked(); err != nil {
+		return err
+	}
+	c.n++
+	return nil
+}
+
+func (c *conns) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n--
+}
+
+// track gives conn a place until it is closed.
+func (c *conns) track(conn net.Conn) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.checkLocked(); err != nil {
+		return nil, err
+	}
+	c.n++
+	if c.open == nil {
+		c.open = make(map[net.Conn]struct{})
+	}
+	c.open[conn] = struct{}{}
+	return &trackedConn{Conn: conn, closed: sync.OnceFunc(func() {
+		c.mu.Lock()
+		delete(c.open, conn)
+		c.mu.Unlock()
+		c.leave()
+	})}, nil
+}
+
+// cut closes every connection and returns how many there were. Their owners still close them too.
+func (c *conns) cut() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		_ = conn.Close()
+	}
+	return len(c.open)
+}
+
+// trackedConn tells when it is closed. It keeps the half-close of the connection underneath, which
+// proxies need.
+type trackedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *trackedConn) Close() error {
+	defer c.closed()
+	return c.Conn.Close()
+}
+
+func (c *trackedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}

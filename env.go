@@ -1,0 +1,98 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Env is what one instance of an app is given: its place in the runtime and its way to other apps.
+// All of it is safe for concurrent use.
+type Env struct {
+	// App and Instance tell which app this is, and which of its instances, counted from 0.
+	App      string
+	Instance int
+
+	// Client calls other apps as http://<app>.watt.local, any port being ignored, and everything
+	// else as an ordinary client would. Give requests the context of the request being served: with
+	// it travel deadline, cancellation and trace. Failed calls are [*CallError]s. It has no Timeout
+	// of its own, and does not follow a redirect from the outside into the mesh.
+	Client *http.Client
+
+	// Logger carries the app and the instance in every line. It is never nil.
+	Logger *zap.Logger
+
+	// Metrics takes the app's own metrics, and labels them with watt_app and watt_instance. Every
+	// generation of an instance has a fresh one, gathered by [Runtime.Gather] while that lives.
+	Metrics prometheus.Registerer
+
+	mesh     *mesh
+	registry *prometheus.Registry
+
+	mu       sync.Mutex
+	cleanups []func() error
+}
+
+// Get is Client.Get with a context, which ends the call and the reading of its body.
+func (e *Env) Get(ctx context.Context, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return e.Client.Do(req)
+}
+
+// Dial opens a raw connection to app, given as a name, host or host:port, so that it fits
+// grpc.WithContextDialer. It waits while the app restarts, as long as the app's QueueTimeout allows
+// or until ctx ends. The connection counts under the app's MaxConns until it is closed.
+func (e *Env) Dial(ctx context.Context, app string) (net.Conn, error) {
+	return e.mesh.dial(ctx, app)
+}
+
+// Check returns the error with which a call to app would be refused now, or nil if it would run or
+// be allowed to wait for a worker. It does not block.
+func (e *Env) Check(app string) error {
+	return e.mesh.check(app)
+}
+
+// Cleanup adds a function that runs after the instance has drained, or when its start fails; the
+// last one added runs first. It takes db.Close as it is. Errors are logged and reported by Shutdown.
+func (e *Env) Cleanup(f func() error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cleanups = append(e.cleanups, f)
+}
+
+// cleanup runs what was added, last first.
+func (e *Env) cleanup() error {
+	e.mu.Lock()
+	cleanups := e.cleanups
+	e.cleanups = nil
+	e.mu.Unlock()
+	var errs []error
+	for _, f := range slices.Backward(cleanups) {
+		errs = append(errs, e.clean(f))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Env) clean(f func() error) (err error) {
+	defer e.recovered("Cleanup", &err)
+	return f()
+}
+
+// recovered makes an error of a panic in code of the app's.
+func (e *Env) recovered(what string, err *error) {
+	if reason := recover(); reason != nil {
+		*err = fmt.Errorf("panic in %s: %v", what, reason)
+		e.Logger.Error("panic in "+what, zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
+	}
+}

@@ -1,0 +1,181 @@
+package watt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Why a call failed. A [*CallError] wraps one of these, or [context.DeadlineExceeded], or what else
+// went wrong; [errors.Is] tells them apart.
+var (
+	// ErrNoSuchApp: no app has that name. Answered with 502.
+	ErrNoSuchApp = errors.New("watt: no such app")
+	// ErrNotAllowed: the caller's Calls does not name the app. Answered with 403.
+	ErrNotAllowed = errors.New("watt: call not allowed")
+	// ErrOverloaded: no worker was free, and the queue was full or the wait too long. Answered with 503.
+	ErrOverloaded = errors.New("watt: overloaded")
+	// ErrUnavailable: the app is down, restarting, draining or given up. Answered with 503.
+	ErrUnavailable = errors.New("watt: unavailable")
+	// ErrInstanceDied: the connection was cut with the request in progress. Answered with 502.
+	ErrInstanceDied = errors.New("watt: instance died")
+)
+
+// CallError is the error of every call over the mesh that failed. [errors.As] finds it in the
+// *url.Error of an [http.Client] and in errors of reading a response's body.
+type CallError struct {
+	// Caller and App are the names of both sides; Caller is empty for main and tests.
+	Caller, App string
+	// Status is what the callee answered, where [JSON] made an error of it; otherwise 0.
+	Status int
+	// Started reports whether the callee may have begun to work on the request. If false, repeating
+	// the call is safe whatever its method.
+	Started bool
+	// RetryAfter is the callee's estimate of when trying again makes sense; 0 if it has none.
+	RetryAfter time.Duration
+	// Err is the cause.
+	Err error
+}
+
+// Error returns both names and the cause.
+func (e *CallError) Error() string {
+	who := "watt: call to " + e.App
+	if e.Caller != "" {
+		who = "watt: call from " + e.Caller + " to " + e.App
+	}
+	if e.Err == nil {
+		return fmt.Sprintf("%s: status %d", who, e.Status)
+	}
+	return who + ": " + strings.TrimPrefix(e.Err.Error(), "watt: ")
+}
+
+// Unwrap returns the cause.
+func (e *CallError) Unwrap() error { return e.Err }
+
+// Timeout reports whether the call failed because its time was up.
+func (e *CallError) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
+
+// maxErrorText is how much of a callee's answer an error quotes, in bytes.
+const maxErrorText = 200
+
+// JSON decodes the answer of a call into a T and closes its body. It takes the results of
+// [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
+// than 2xx is a [*CallError] with its Status.
+func JSON[T any](resp *http.Response, err error) (T, error) {
+	var v T
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return v, statusError(resp)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		var failed *CallError
+		if errors.As(err, &failed) {
+			return v, err
+		}
+		return v, &CallError{App: calledApp(resp), Started: true, Err: fmt.Errorf("decoding the answer: %w", err)}
+	}
+	// What follows the value is read, so that the connection can be used again.
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10))
+	return v, nil
+}
+
+// statusError makes an error of an answer that is not 2xx.
+func statusError(resp *http.Response) *CallError {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorText))
+	e := &CallError{App: calledApp(resp), Status: resp.StatusCode, Started: true, RetryAfter: retryAfter(resp.Header)}
+	if resp.Request != nil {
+		e.Caller = callerOf(resp.Request.Context())
+	}
+	e.Err = fmt.Errorf("answered %s: %q", resp.Status, strings.TrimSpace(string(text)))
+	return e
+}
+
+// calledApp returns the name of the app that resp came from, or its host if it is no app.
+func calledApp(resp *http.Response) string {
+	if resp.Request == nil || resp.Request.URL == nil {
+		return ""
+	}
+	if app, ok := meshName(resp.Request.URL.Host); ok {
+		return app
+	}
+	return resp.Request.URL.Host
+}
+
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return time.Duration(min(seconds, 3600)) * time.Second
+}
+
+// WriteError answers a request with the status, Retry-After and problem document (RFC 9457) that
+// belong to err:
+//
+//   - a failed call: what the table of errors says (502, 403, 503, 504); 4xx, 503 and 504 of a
+//     callee pass, and its other statuses become 502
+//   - [http.MaxBytesError]: 413
+//   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
+//   - anything else: 500
+//
+// The text of err is not written: strangers may read the answer.
+func WriteError(w http.ResponseWriter, err error) {
+	status, after := answerTo(err)
+	h := w.Header()
+	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
+		h.Del(name)
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(after, time.Second).Seconds()))))
+	}
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "{\"type\":\"about:blank\",\"title\":%q,\"status\":%d}\n", http.StatusText(status), status)
+}
+
+// answerTo returns the status for err, and the time to wait that goes with a 503.
+func answerTo(err error) (status int, after time.Duration) {
+	var call *CallError
+	isCall := errors.As(err, &call)
+	if isCall {
+		after = call.RetryAfter
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case isCall && call.Status != 0:
+		return passedOn(call.Status), after
+	case errors.Is(err, ErrNotAllowed):
+		return http.StatusForbidden, 0
+	case errors.Is(err, ErrOverloaded), errors.Is(err, ErrUnavailable):
+		return http.StatusServiceUnavailable, after
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout, 0
+	case errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable, 0
+	case errors.As(err, &tooLarge):
+		return http.StatusRequestEntityTooLarge, 0
+	case isCall, errors.Is(err, ErrNoSuchApp), errors.Is(err, ErrInstanceDied):
+		return http.StatusBadGateway, 0
+	}
+	return http.StatusInternalServerError, 0
+}
+
+// passedOn returns the status that a caller answers with when its callee answered with status.
+func passedOn(status int) int {
+	switch {
+	case status >= 400 && status <= 499, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
+		return status
+	}
+	return http.StatusBadGateway
+}

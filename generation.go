@@ -1,0 +1,274 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// graceAfterCut is how long code whose context has ended gets to return before it counts as abandoned.
+const graceAfterCut = time.Second
+
+// generation is one life of an instance, from its start to its cleanup.
+type generation struct {
+	app      *app
+	env      *Env
+	handler  http.Handler   // of an app with requests
+	listener *pipe.Listener // of a Serve app
+	conns    conns          // those handed to Serve, and those that handlers have hijacked
+	requests requests
+
+	ctx    context.Context //nolint:containedctx // New's: it lives as long as the generation
+	cancel context.CancelFunc
+
+	serving  context.Context //nolint:containedctx // Serve's: it ends when the drain begins
+	endServe context.CancelFunc
+	ended    chan struct{} // closed when Serve has returned
+	err      error         // what Serve returned; read after ended
+}
+
+func newGeneration(a *app, index int) *generation {
+	g := &generation{app: a, ended: make(chan struct{})}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.serving, g.endServe = context.WithCancel(g.ctx)
+	g.conns.resize(math.MaxInt) // the app's own limit is asked before
+	registry := prometheus.NewRegistry()
+	g.env = &Env{
+		App:      a.name,
+		Instance: index,
+		Client:   a.client,
+		Logger:   a.log.With(zap.Int("instance", index)),
+		Metrics: prometheus.WrapRegistererWith(prometheus.Labels{
+			"watt_app": a.name, "watt_instance": fmt.Sprint(index),
+		}, registry),
+		mesh:     a.mesh,
+		registry: registry,
+	}
+	return g
+}
+
+// start runs the app's code until it is ready to be given work, or fails.
+func (g *generation) start(ctx context.Context) error {
+	config := g.app.config.Load()
+	if config.Serve != nil {
+		return g.startServe(ctx, config)
+	}
+	if g.handler = config.Handler; g.handler == nil {
+		made := make(chan error, 1)
+		go func() {
+			var err error
+			g.handler, err = g.make(config)
+			made <- err
+		}()
+		if err := g.outlast(ctx, made); err != nil {
+			return err
+		}
+	}
+	return g.probe(ctx, config.ReadyPath)
+}
+
+// outlast waits for New. If the time is up, New's context ends, and New has a moment to follow it; if
+// it does not, it is abandoned, with whatever it has opened.
+func (g *generation) outlast(ctx context.Context, made <-chan error) error {
+	select {
+	case err := <-made:
+		return err
+	case <-ctx.Done():
+	}
+	g.cancel()
+	select {
+	case err := <-made:
+		return errors.Join(fmt.Errorf("New did not return in time: %w", context.Cause(ctx)), err)
+	case <-time.After(graceAfterCut):
+		g.app.abandoned.Add(1)
+		go func() {
+			<-made
+			_ = g.cleanup()
+		}()
+		return fmt.Errorf("New does not return, it is abandoned: %w", context.Cause(ctx))
+	}
+}
+
+// make calls New and turns a panic into its error.
+func (g *generation) make(config *App) (h http.Handler, err error) {
+	defer g.env.recovered("New", &err)
+	h, err = config.New(g.ctx, g.env)
+	if err == nil && h == nil {
+		err = errors.New("New returned neither a handler nor an error")
+	}
+	return h, err
+}
+
+// startServe starts Serve and waits until it accepts, if anybody can reach it.
+func (g *generation) startServe(ctx context.Context, config *App) error {
+	g.listener = pipe.Listen(&g.app.rt.buffers, address(g.app.name))
+	go func() {
+		defer close(g.ended)
+		defer g.env.recovered("Serve", &g.err)
+		g.err = config.Serve(g.serving, g.env, g.listener)
+	}()
+	accepting := g.listener.Accepting()
+	if !g.app.reachable {
+		accepting = closedChan()
+	}
+	select {
+	case <-accepting:
+	case <-g.ended:
+		return g.end()
+	case <-ctx.Done():
+		return fmt.Errorf("Serve did not call Accept in time: %w", context.Cause(ctx)) //nolint:staticcheck // a name
+	}
+	return g.probe(ctx, config.ReadyPath)
+}
+
+func closedChan() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// end returns why Serve has ended by itself.
+func (g *generation) end() error {
+	if g.err != nil {
+		return g.err
+	}
+	return errors.New("Serve returned") //nolint:staticcheck // a name
+}
+
+// probe asks for the ready path until the answer is 2xx.
+func (g *generation) probe(ctx context.Context, path string) error {
+	if path == "" {
+		return nil
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if g.listener != nil {
+			return g.connect(ctx, "")
+		}
+		return g.app.door.listener.Dial(ctx, address(""), g)
+	}}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := g.ask(ctx, client, path)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-g.ended:
+			return g.end()
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w; the last check: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+func (g *generation) ask(ctx context.Context, client *http.Client, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.app.name+suffix+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return fmt.Errorf("%s answered %s", path, resp.Status)
+	}
+	return nil
+}
+
+// connect opens a connection to a Serve app's listener.
+func (g *generation) connect(ctx context.Context, caller string) (net.Conn, error) {
+	near, far := pipe.New(&g.app.rt.buffers, address(caller), address(g.app.name))
+	if err := g.deliver(ctx, far); err != nil {
+		_ = near.Close()
+		return nil, err
+	}
+	return near, nil
+}
+
+// deliver hands a connection to Serve, and remembers it until it is closed.
+func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
+	tracked, err := g.conns.track(conn)
+	if err == nil {
+		err = g.listener.Deliver(ctx, tracked)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// drain ends the generation: what is long-lived is told to go, what is in progress may finish until
+// ctx ends, and is cut then. It returns what had to be cut.
+func (g *generation) drain(ctx context.Context, idle func(context.Context) error) error {
+	g.requests.drain()
+	g.endServe()
+	if g.wait(ctx, idle) == nil {
+		return nil
+	}
+	n := g.requests.cut(fmt.Errorf("%w: cut by the drain", ErrUnavailable)) + g.conns.cut()
+	if g.listener != nil {
+		_ = g.listener.Close()
+	}
+	err := fmt.Errorf("%d requests or connections were cut", n)
+	//nolint:contextcheck // ctx has ended; this is what comes after
+	grace, cancel := context.WithTimeout(context.Background(), graceAfterCut)
+	defer cancel()
+	if g.wait(grace, idle) != nil {
+		g.app.abandoned.Add(1)
+		err = fmt.Errorf("%w; what does not return is abandoned", err)
+	}
+	return err
+}
+
+// wait returns when no request is in progress and Serve has returned, or ctx has ended.
+func (g *generation) wait(ctx context.Context, idle func(context.Context) error) error {
+	if g.listener != nil {
+		select {
+		case <-g.ended:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	if err := idle(ctx); err != nil { // admitted, but perhaps not at the door yet
+		return err
+	}
+	return g.requests.wait(ctx)
+}
+
+// abort ends a generation whose start has failed.
+func (g *generation) abort() error {
+	g.endServe()
+	if g.listener != nil {
+		_ = g.listener.Close()
+		g.conns.cut()
+		select {
+		case <-g.ended:
+		case <-time.After(graceAfterCut):
+			g.app.abandoned.Add(1)
+		}
+	}
+	return g.cleanup()
+}
+
+// cleanup ends the context of New and runs what the app has left to do, last added first.
+func (g *generation) cleanup() error {
+	g.cancel()
+	g.conns.cut()
+	if g.listener != nil {
+		_ = g.listener.Close()
+	}
+	return g.env.cleanup()
+}

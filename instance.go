@@ -1,0 +1,246 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/org/watt/internal/admission"
+	"go.uber.org/zap"
+)
+
+// The pause before a restart is random between 0 and a limit that doubles with every failure in a
+// row ("full jitter": Marc Brooker, Exponential Backoff and Jitter, AWS Architecture Blog, 2015).
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 30 * time.Second
+	stableTime = time.Minute // of running makes an instance's earlier failures forgotten
+)
+
+// The states of an instance and of an app.
+const (
+	stateNew        = "new"
+	stateStarting   = "starting"
+	stateReady      = "ready"
+	stateRestarting = "restarting"
+	stateDraining   = "draining"
+	stateFailed     = "failed"
+	stateStopped    = "stopped"
+)
+
+var (
+	errDraining = fmt.Errorf("%w: draining", ErrUnavailable)
+	errStopped  = fmt.Errorf("%w: stopped", ErrUnavailable)
+)
+
+// instance supervises one numbered instance of an app: it starts generation after generation until
+// it is told to stop.
+type instance struct {
+	app    *app
+	index  int
+	member *admission.Member[*generation]
+
+	restart  chan chan error // asks for a new generation; answered when that is ready or has failed
+	done     chan struct{}   // closed when the supervision has ended
+	stopping context.Context //nolint:containedctx // the supervision's own; it ends when told to stop
+	stopNow  context.CancelCauseFunc
+
+	mu         sync.Mutex
+	state      string
+	since      time.Time
+	generation *generation // the one that may be given work; nil otherwise
+	started    uint64      // generations so far
+	lastErr    error
+	drainBy    context.Context //nolint:containedctx // set by stop: bounds the drain
+	cut        error           // what the last drain and cleanup had to report
+}
+
+func newInstance(a *app, index int) *instance {
+	in := &instance{
+		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(),
+		restart: make(chan chan error), done: make(chan struct{}), drainBy: context.Background(),
+	}
+	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
+	return in
+}
+
+func (in *instance) log() *zap.Logger { return in.app.log.With(zap.Int("instance", in.index)) }
+
+func (in *instance) set(state string, err error) {
+	in.mu.Lock()
+	in.state, in.since = state, time.Now()
+	if err != nil {
+		in.lastErr = err
+	}
+	in.mu.Unlock()
+	in.app.changed()
+}
+
+// current returns the generation that may be given work, or nil.
+func (in *instance) current() *generation {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.generation
+}
+
+// ending is why a generation, or the pause after one, came to its end. If all are zero, it is time
+// for the next generation.
+type ending struct {
+	err   error      // it ended by itself
+	stop  bool       // told to stop
+	reply chan error // told to restart
+}
+
+// supervise runs until stop. started hears once how the first start went; if it failed, that is the end.
+func (in *instance) supervise(ctx context.Context, started func(error)) {
+	defer close(in.done)
+	g, err := in.start(ctx)
+	started(err)
+	if err != nil {
+		in.set(stateFailed, err)
+		return
+	}
+	for failures := 0; ; {
+		end := ending{err: err}
+		if err == nil {
+			readyAt := time.Now()
+			if end = in.live(g); time.Since(readyAt) >= stableTime {
+				failures = 0
+			}
+		}
+		if end.err != nil {
+			failures++
+			end = in.pause(failures, end.err)
+		}
+		if end.stop {
+			in.set(stateStopped, nil)
+			return
+		}
+		g, err = in.start(in.stopping)
+		if end.reply != nil {
+			failures = 0
+			end.reply <- err
+		}
+	}
+}
+
+// start brings a new generation up and lets the pool give it work.
+func (in *instance) start(ctx context.Context) (*generation, error) {
+	in.set(stateStarting, nil)
+	config := in.app.config.Load()
+	if config.StartTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, config.StartTimeout)
+		defer cancel()
+	}
+	began := time.Now()
+	g := newGeneration(in.app, in.index)
+	if err := g.start(ctx); err != nil {
+		return nil, errors.Join(err, g.abort())
+	}
+	in.mu.Lock()
+	in.generation = g
+	in.started++
+	number := in.started
+	in.mu.Unlock()
+	in.member.Open(g)
+	in.set(stateReady, nil)
+	in.log().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
+	return g, nil
+}
+
+// live waits until the generation ends or has to, and ends it.
+func (in *instance) live(g *generation) ending {
+	var end ending
+	select {
+	case <-g.ended:
+		end.err = g.end()
+	case <-in.stopping.Done():
+		end.stop = true
+	case end.reply = <-in.restart:
+	}
+	in.member.Close()
+	in.mu.Lock()
+	in.generation = nil
+	in.mu.Unlock()
+	in.set(stateDraining, end.err)
+	ctx, cancel := in.drainLimit()
+	defer cancel()
+	err := g.drain(ctx, in.member.Idle)
+	if cleanup := g.cleanup(); cleanup != nil {
+		err = errors.Join(err, fmt.Errorf("cleanup: %w", cleanup))
+	}
+	in.mu.Lock()
+	in.cut = err
+	in.mu.Unlock()
+	if err != nil {
+		in.log().Warn("drained, but not cleanly", zap.Error(err))
+	} else {
+		in.log().Info("drained")
+	}
+	return end
+}
+
+// drainLimit returns the time that a drain has: DrainTimeout, or less if the runtime stops.
+func (in *instance) drainLimit() (context.Context, context.CancelFunc) {
+	in.mu.Lock()
+	by := in.drainBy
+	in.mu.Unlock()
+	if d := in.app.limits().DrainTimeout; d > 0 {
+		return context.WithTimeoutCause(by, d, fmt.Errorf("DrainTimeout of %v has passed", d))
+	}
+	return context.WithCancel(by)
+}
+
+// end tells the supervision to stop, waits until it has, and returns what its drain had to report.
+func (in *instance) end(ctx context.Context) error {
+	in.mu.Lock()
+	in.drainBy = ctx
+	in.mu.Unlock()
+	in.stopNow(errDraining)
+	<-in.done
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.cut
+}
+
+// renew drains and replaces the current generation, and returns how the new one's start went.
+func (in *instance) renew() error {
+	reply := make(chan error, 1)
+	select {
+	case in.restart <- reply:
+		return <-reply
+	case <-in.done:
+		return errStopped
+	}
+}
+
+// pause waits before the restart that follows the given number of failures in a row; if they are too
+// many, it waits until somebody asks for it.
+func (in *instance) pause(failures int, err error) ending {
+	var due <-chan time.Time // never
+	if most := in.app.limits().MaxRestarts; most >= 0 && failures > most {
+		in.set(stateFailed, err)
+		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))
+		in.app.gaveUp(in.index, err)
+	} else if in.stopping.Err() == nil {
+		delay := 1 + rand.N(min(mostPause, firstPause<<min(failures-1, 16)))
+		in.set(stateRestarting, err)
+		in.app.restarts.Add(1)
+		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-due:
+		return ending{}
+	case <-in.stopping.Done():
+		return ending{stop: true}
+	case reply := <-in.restart:
+		return ending{reply: reply}
+	}
+}

@@ -1,0 +1,206 @@
+// Package admission decides at an app's door: run now, wait, or shed.
+//
+// A [Pool] has members, each with the same number of workers, and one bounded
+// queue in front of all of them. A worker is the right to have one request in
+// progress; a [Ticket] is an admitted request's hold on one. To shed is to
+// refuse before any work was done, so what was shed may always be retried.
+//
+// # The queue
+//
+// The queue is bounded in number and in time, and has two moods. In order:
+// the oldest waiter is served first, and the newcomer to a full queue is shed.
+// Overloaded, once it has not been empty for 100 ms and until it is empty: the
+// newest is served first, and the newcomer pushes out the oldest, because
+// whoever has waited longest has most likely given up already, and serving in
+// order would make everybody late. What outlived its caller is never run, and
+// what would wait beyond its deadline is shed before it waits.
+//
+// This is the adaptive LIFO, with the 100 ms of the controlled delay, of
+// Facebook's services: Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015,
+// https://queue.acm.org/detail.cfm?id=2839461. Instead of its second, shorter
+// time limit for overloaded queues, the oldest are pushed out by number.
+package admission
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Limits bounds a [Pool].
+type Limits struct {
+	// Workers is how many requests each member may have in progress.
+	// If zero, none is ever run.
+	Workers int
+	// Queue is how many requests may wait, for all members together.
+	// If zero, none may wait.
+	Queue int
+	// Wait is how long a request may wait. If zero, none may wait.
+	Wait time.Duration
+}
+
+// Pool admits requests to the workers of its members. Its methods, and those
+// of its members and tickets, are safe for concurrent use; none blocks but
+// [Pool.Acquire] and [Member.Idle].
+type Pool[T any] struct {
+	epoch time.Time // the clock's zero: one reading of time.Since is half the price of time.Now
+
+	mu      sync.Mutex
+	limits  Limits
+	members []*Member[T]
+	queue   queue[T] // empty while a worker is free, and while refused is set
+	refused error
+	busy    int           // tickets in use, those of closed and removed members included
+	ended   time.Duration // the ends of all tickets less their starts; see Stats
+	stats   Stats         // the cumulative part
+	timer   *time.Timer   // armed while somebody waits, for the oldest or earlier
+}
+
+// New returns a pool without members. It starts nothing.
+func New[T any](limits Limits) *Pool[T] {
+	return &Pool[T]{epoch: time.Now(), limits: limits}
+}
+
+// Acquire returns a ticket for a worker of the open member that has fewest
+// busy, the first added of equals. If none is free it waits in the queue, also
+// while no member is open. The caller releases or discards the ticket, once.
+//
+// The error is a [*ShedError], the error given to [Pool.Refuse], or the
+// cause of ctx if that ended first.
+func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
+	if ctx.Err() != nil {
+		p.mu.Lock()
+		p.stats.Abandoned++
+		p.mu.Unlock()
+		return Ticket[T]{}, context.Cause(ctx)
+	}
+	p.mu.Lock()
+	ticket, w, err := p.arriveLocked(ctx)
+	p.mu.Unlock()
+	if w == nil {
+		return ticket, err
+	}
+	return p.await(ctx, w)
+}
+
+// arriveLocked decides about a newcomer. It returns a waiter if that must wait.
+func (p *Pool[T]) arriveLocked(ctx context.Context) (Ticket[T], *waiter[T], error) {
+	if p.refused != nil {
+		p.stats.Refused++
+		return Ticket[T]{}, nil, p.refused
+	}
+	now := p.now()
+	if m := p.idlestLocked(); m != nil {
+		return p.startLocked(m, now), nil, nil
+	}
+	if reason, full := p.fullLocked(now); full {
+		return Ticket[T]{}, nil, p.shedLocked(reason, 0)
+	}
+	wait := p.drainLocked(p.queue.ahead(now) + 1)
+	if deadline, ok := ctx.Deadline(); ok && wait > time.Until(deadline) {
+		return Ticket[T]{}, nil, p.shedLocked(Deadline, wait)
+	}
+	w := &waiter[T]{since: now, gone: ctx.Done(), settled: make(chan struct{})}
+	p.queue.push(w)
+	p.trimLocked(now)
+	if p.queue.length == 1 {
+		p.armLocked(now)
+	}
+	return Ticket[T]{}, w, nil
+}
+
+// await returns what became of w, unless its caller goes first.
+func (p *Pool[T]) await(ctx context.Context, w *waiter[T]) (Ticket[T], error) {
+	select {
+	case <-w.settled:
+	case <-ctx.Done():
+	}
+	if ctx.Err() == nil {
+		return w.ticket, w.err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case w.queued:
+		p.stats.Abandoned++
+		p.removeLocked(w)
+	case w.ticket.member != nil: // granted in the same moment: hand it on
+		p.endLocked(w.ticket, p.now())
+	}
+	return Ticket[T]{}, context.Cause(ctx)
+}
+
+// Resize changes the limits. New workers are given to waiters at once; workers
+// too many are not revoked, but not given again either. Who has waited longer
+// than the new limit is shed, and so are those that are too many for the new
+// queue: the newest, or the oldest in overload.
+func (p *Pool[T]) Resize(limits Limits) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limits = limits
+	now := p.now()
+	p.grantLocked(now)
+	p.expireLocked(now)
+	p.trimLocked(now)
+	if p.queue.length > 0 {
+		p.armLocked(now)
+	}
+}
+
+// Refuse answers everyone who waits and everyone who comes with err, at once.
+// Nil admits again. Tickets in use are not affected.
+func (p *Pool[T]) Refuse(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused = err
+	if err == nil {
+		return
+	}
+	for p.queue.length > 0 {
+		p.stats.Refused++
+		p.settleLocked(p.queue.oldest, Ticket[T]{}, err)
+	}
+}
+
+// Check returns the error that [Pool.Acquire] would return now without
+// waiting, or nil if a request would be run or allowed to wait. It counts
+// nothing, and knows no deadline.
+func (p *Pool[T]) Check() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refused != nil {
+		return p.refused
+	}
+	if p.idlestLocked() != nil {
+		return nil
+	}
+	if reason, full := p.fullLocked(p.now()); full {
+		return p.shedErrorLocked(reason, 0)
+	}
+	return nil
+}
+
+// Add returns a new member, closed.
+func (p *Pool[T]) Add() *Member[T] {
+	m := &Member[T]{pool: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.members = append(p.members, m)
+	return m
+}
+
+// Remove closes m for good. Tickets for it stay valid and count as busy until
+// they are released.
+func (p *Pool[T]) Remove(m *Member[T]) {
+	m.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.members = slices.DeleteFunc(p.members, func(other *Member[T]) bool { return other == m })
+}
+
+// now reads the monotonic clock. It is called with mu held, so that nobody in
+// the queue has come before the one ahead of it.
+func (p *Pool[T]) now() time.Duration {
+	return time.Since(p.epoch)
+}

@@ -1,0 +1,168 @@
+package admission
+
+import "time"
+
+// overloadAfter is how long the queue must not have been empty to be overloaded.
+const overloadAfter = 100 * time.Millisecond
+
+// queue is the list of those who wait, and the rules of who is next. Its zero
+// value is empty.
+type queue[T any] struct {
+	oldest, newest *waiter[T]
+	length         int
+	filled         time.Duration // when it was last empty
+}
+
+// waiter is a request in the queue. It leaves the queue settled with a ticket
+// or an error, or with neither when its caller has gone.
+type waiter[T any] struct {
+	since        time.Duration
+	gone         <-chan struct{} // closed when the caller has gone
+	older, newer *waiter[T]
+	queued       bool
+
+	ticket  Ticket[T] // set, or err, before settled is closed
+	err     error
+	settled chan struct{}
+}
+
+// overloaded reports whether the newest is next.
+func (q *queue[T]) overloaded(now time.Duration) bool {
+	return q.length > 0 && now-q.filled >= overloadAfter
+}
+
+// next returns who gets the next free worker.
+func (q *queue[T]) next(now time.Duration) *waiter[T] {
+	if q.overloaded(now) {
+		return q.newest
+	}
+	return q.oldest
+}
+
+// surplus returns who has to go when too many wait, and what to tell them.
+func (q *queue[T]) surplus(now time.Duration) (*waiter[T], Reason) {
+	if q.overloaded(now) {
+		return q.oldest, PushedOut
+	}
+	return q.newest, QueueFull
+}
+
+// ahead returns how many would be served before a newcomer.
+func (q *queue[T]) ahead(now time.Duration) int {
+	if q.overloaded(now) {
+		return 0
+	}
+	return q.length
+}
+
+func (q *queue[T]) push(w *waiter[T]) {
+	if q.length == 0 {
+		q.oldest, q.filled = w, w.since
+	} else {
+		w.older, q.newest.newer = q.newest, w
+	}
+	q.newest = w
+	q.length++
+	w.queued = true
+}
+
+func (q *queue[T]) remove(w *waiter[T]) {
+	if w.older == nil {
+		q.oldest = w.newer
+	} else {
+		w.older.newer = w.newer
+	}
+	if w.newer == nil {
+		q.newest = w.older
+	} else {
+		w.newer.older = w.older
+	}
+	w.older, w.newer = nil, nil
+	q.length--
+	w.queued = false
+}
+
+// fullLocked reports whether a newcomer that finds no free worker is shed, and
+// why. In overload the queue is never full: the oldest makes room.
+func (p *Pool[T]) fullLocked(now time.Duration) (Reason, bool) {
+	switch {
+	case p.limits.Queue <= 0 || p.limits.Wait <= 0:
+		return NoQueue, true
+	case p.queue.length >= p.limits.Queue && !p.queue.overloaded(now):
+		return QueueFull, true
+	}
+	return 0, false
+}
+
+// grantLocked gives free workers to waiters: when it returns, nobody waits
+// while a worker is free. That is why newcomers never overtake, and why every
+// change that may free a worker ends here.
+func (p *Pool[T]) grantLocked(now time.Duration) {
+	for p.queue.length > 0 {
+		m := p.idlestLocked()
+		if m == nil {
+			return
+		}
+		w := p.queue.next(now)
+		select {
+		case <-w.gone: // await returns the cause
+			p.stats.Abandoned++
+			p.removeLocked(w)
+		default:
+			p.stats.QueueWait += now - w.since
+			p.settleLocked(w, p.startLocked(m, now), nil)
+		}
+	}
+}
+
+// trimLocked sheds those that are too many for the queue.
+func (p *Pool[T]) trimLocked(now time.Duration) {
+	for p.queue.length > max(p.limits.Queue, 0) {
+		w, reason := p.queue.surplus(now)
+		p.settleLocked(w, Ticket[T]{}, p.shedLocked(reason, now-w.since))
+	}
+}
+
+// expireLocked sheds those that have waited too long.
+func (p *Pool[T]) expireLocked(now time.Duration) {
+	for p.queue.length > 0 && now-p.queue.oldest.since >= p.limits.Wait {
+		w := p.queue.oldest
+		p.settleLocked(w, Ticket[T]{}, p.shedLocked(WaitTooLong, now-w.since))
+	}
+}
+
+// settleLocked ends the wait of w.
+func (p *Pool[T]) settleLocked(w *waiter[T], ticket Ticket[T], err error) {
+	p.removeLocked(w)
+	w.ticket, w.err = ticket, err
+	close(w.settled)
+}
+
+func (p *Pool[T]) removeLocked(w *waiter[T]) {
+	p.queue.remove(w)
+	if p.queue.length == 0 {
+		p.timer.Stop()
+	}
+}
+
+// armLocked sets the timer for the oldest. It is not set again when the oldest
+// leaves: whoever is the oldest then is due later, and sees to it in wake.
+func (p *Pool[T]) armLocked(now time.Duration) {
+	due := p.queue.oldest.since + p.limits.Wait - now
+	if p.timer == nil {
+		p.timer = time.AfterFunc(due, p.wake)
+		return
+	}
+	p.timer.Reset(due)
+}
+
+// wake is the timer's function.
+func (p *Pool[T]) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	p.expireLocked(now)
+	if p.queue.length > 0 {
+		p.armLocked(now)
+	}
+}

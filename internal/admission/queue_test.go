@@ -1,0 +1,225 @@
+package admission_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt/internal/admission"
+)
+
+func TestTheQueueIsServedInOrder(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
+		running := r.run()
+		a, b, c := r.wait(), r.wait(), r.wait()
+		for _, next := range []*call{a, b, c} {
+			r.mustWait(next)
+			r.release(running)
+			r.mustRun(next)
+			running = next
+		}
+	})
+}
+
+func TestANewcomerNeverOvertakesAWaiter(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
+		running, waiting := r.run(), r.wait()
+		running.ticket.Release() // and before the waiter has noticed:
+		newcomer := r.wait()
+		r.mustRun(waiting)
+		r.release(waiting)
+		r.mustRun(newcomer)
+	})
+}
+
+func TestAFullQueueShedsTheNewcomer(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 2, Wait: time.Minute}, func(r rig) {
+		r.run()
+		a, b := r.wait(), r.wait()
+		shed := r.mustBeShed(r.acquire(r.Context()), admission.QueueFull)
+		if shed.Queued != 2 || shed.Workers != 1 || shed.Busy != 1 || shed.RetryAfter != time.Second {
+			r.Errorf("got %+v, want 2 queued, 1 busy of 1 worker, retry after 1s", *shed)
+		}
+		r.mustWait(a, b)
+	})
+}
+
+func TestAfter100msTheQueueIsOverloadedUntilItIsEmpty(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
+		running := r.run()
+		a, b, c := r.wait(), r.wait(), r.wait()
+		r.sleep(100*time.Millisecond - 1)
+		if r.Stats().Overloaded {
+			r.Fatal("overloaded before 100ms")
+		}
+		r.sleep(1)
+		for _, next := range []*call{c, b, a} { // the newest first
+			if !r.Stats().Overloaded {
+				r.Fatal("not overloaded, and the queue has not been empty")
+			}
+			r.release(running)
+			r.mustRun(next)
+			running = next
+		}
+		if r.Stats().Overloaded {
+			r.Fatal("overloaded, and the queue is empty")
+		}
+		a, b = r.wait(), r.wait()
+		r.release(running)
+		r.mustRun(a) // in order again
+		r.mustWait(b)
+	})
+}
+
+func TestOverloadBeginsWhenTheQueueWasLastEmptyNotWithItsOldest(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
+		running, a := r.run(), r.wait()
+		r.sleep(60 * time.Millisecond)
+		b := r.wait()
+		r.release(running)
+		r.mustRun(a)
+		r.sleep(40 * time.Millisecond)
+		c := r.wait() // b waits for 40 ms, somebody for 100
+		r.release(a)
+		r.mustRun(c)
+		r.mustWait(b)
+	})
+}
+
+func TestInOverloadANewcomerPushesOutTheOldest(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 2, Wait: time.Minute}, func(r rig) {
+		r.run()
+		a, b := r.wait(), r.wait()
+		r.sleep(100 * time.Millisecond)
+		c := r.wait()
+		shed := r.mustBeShed(a, admission.PushedOut)
+		if shed.Wait != 100*time.Millisecond {
+			r.Errorf("got a wait of %v, want 100ms", shed.Wait)
+		}
+		r.mustWait(b, c)
+	})
+}
+
+func TestAQueueOfOneStaysOverloadedWhenItsOnlyWaiterIsPushedOut(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
+		r.run()
+		a := r.wait()
+		r.sleep(100 * time.Millisecond)
+		b := r.wait()
+		c := r.wait()
+		r.mustBeShed(a, admission.PushedOut)
+		r.mustBeShed(b, admission.PushedOut)
+		r.mustWait(c)
+	})
+}
+
+func TestNobodyWaitsLongerThanTheLimit(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Second}, func(r rig) {
+		r.run()
+		a := r.wait()
+		r.sleep(300 * time.Millisecond)
+		b := r.wait()
+		r.sleep(10 * time.Second)
+		for _, c := range []*call{a, b} {
+			shed := r.mustBeShed(c, admission.WaitTooLong)
+			if c.after != time.Second || shed.Wait != time.Second {
+				r.Errorf("shed after %v, and says %v, want 1s", c.after, shed.Wait)
+			}
+		}
+	})
+}
+
+func TestTheTimerServesWhoeverIsTheOldest(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Second}, func(r rig) {
+		running, a := r.run(), r.wait()
+		r.sleep(300 * time.Millisecond)
+		b := r.wait()
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		r.acquire(ctx)
+		cancel() // so the one the timer was set for, and the newest, have left
+		r.first.Close()
+		r.release(running)
+		r.mustWait(a)
+		r.Resize(admission.Limits{Workers: 1, Queue: 3, Wait: 2 * time.Second})
+		r.sleep(1700 * time.Millisecond)
+		r.mustBeShed(a, admission.WaitTooLong)
+		r.mustWait(b)
+		r.sleep(300 * time.Millisecond)
+		r.mustBeShed(b, admission.WaitTooLong)
+		if b.after != 2*time.Second {
+			r.Errorf("shed after %v, want 2s", b.after)
+		}
+	})
+}
+
+func TestNoTimerIsArmedWhileTheQueueIsEmpty(t *testing.T) {
+	limits := admission.Limits{Workers: 1, Queue: 3, Wait: time.Second}
+	for name, empty := range map[string]func(r rig, running *call, cancel func()){
+		"granted":   func(r rig, running *call, _ func()) { r.release(running) },
+		"cancelled": func(_ rig, _ *call, cancel func()) { cancel() },
+		"refused":   func(r rig, _ *call, _ func()) { r.Refuse(context.Canceled) },
+		"expired":   func(r rig, _ *call, _ func()) { r.sleep(time.Second) },
+		"resized":   func(r rig, _ *call, _ func()) { r.Resize(admission.Limits{Workers: 1}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, limits, func(r rig) {
+				ctx, cancel := context.WithCancel(r.Context())
+				defer cancel()
+				running := r.run()
+				r.mustWait(r.acquire(ctx))
+				empty(r, running, cancel)
+				synctest.Wait()
+				if got := r.Stats().Queued; got != 0 {
+					r.Fatalf("got %d queued, want none", got)
+				}
+				if r.DisarmTimer() {
+					r.Error("the timer is armed")
+				}
+			})
+		})
+	}
+}
+
+func TestWhatWouldWaitBeyondItsDeadlineIsShedAtOnce(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 2, Queue: 9, Wait: time.Minute}, func(r rig) {
+		within := func(d time.Duration) *call {
+			ctx, cancel := context.WithTimeout(r.Context(), d)
+			r.Cleanup(cancel)
+			return r.acquire(ctx)
+		}
+		c := r.run()
+		r.sleep(4 * time.Second)
+		r.release(c) // so a request takes 4 s, and two workers take one every 2 s
+		r.mustRun(within(time.Second))
+		r.mustRun(within(time.Second)) // neither has to wait
+
+		shed := r.mustBeShed(within(2*time.Second-1), admission.Deadline)
+		if shed.Wait != 2*time.Second {
+			r.Errorf("got an expected wait of %v, want 2s", shed.Wait)
+		}
+		r.mustWait(within(2 * time.Second))
+		r.mustBeShed(within(4*time.Second-1), admission.Deadline)
+		r.mustWait(within(4 * time.Second))
+
+		r.sleep(100 * time.Millisecond) // in overload the newcomer is next
+		r.mustBeShed(within(2*time.Second-1), admission.Deadline)
+		r.mustWait(within(2 * time.Second))
+	})
+}
+
+func TestDeadlinesAreNotJudgedBeforeTheFirstRelease(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 9, Wait: time.Minute}, func(r rig) {
+		c := r.run()
+		r.sleep(time.Minute)
+		c.ticket.Discard() // says nothing about how long a request takes
+		r.run()
+		ctx, cancel := context.WithTimeout(r.Context(), time.Millisecond)
+		defer cancel()
+		waiting := r.acquire(ctx)
+		r.mustWait(waiting)
+		r.sleep(time.Millisecond)
+		r.mustFail(waiting, context.DeadlineExceeded)
+	})
+}

@@ -1,0 +1,306 @@
+package pipe_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/nettest"
+
+	"github.com/org/watt/internal/pipe"
+)
+
+const capacity = 64 << 10 // of one direction
+
+func TestAConnPassesTheTestsOfNettest(t *testing.T) {
+	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+		a, b := pipe.New(new(pipe.Buffers), "a:1", "b:2")
+		return a, b, func() { a.Close(); b.Close() }, nil
+	})
+}
+
+func TestADialledConnPassesTheTestsOfNettest(t *testing.T) {
+	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+		l := pipe.Listen(new(pipe.Buffers), "b:2")
+		a, err := l.Dial(t.Context(), "a:1", nil)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		b, err := l.Accept()
+		return a, b, func() { a.Close(); b.Close(); l.Close() }, err
+	})
+}
+
+func TestTheAddressesOfTheEndsMirrorEachOther(t *testing.T) {
+	a, b := newPipe(t)
+	if a.LocalAddr() != b.RemoteAddr() || a.RemoteAddr() != b.LocalAddr() {
+		t.Errorf("got %v→%v and %v→%v", a.LocalAddr(), a.RemoteAddr(), b.LocalAddr(), b.RemoteAddr())
+	}
+	if got := a.LocalAddr().Network(); got != "pipe" {
+		t.Errorf("got network %q, want pipe", got)
+	}
+	host, port, err := net.SplitHostPort(b.LocalAddr().String())
+	if host != "b" || port != "2" || err != nil {
+		t.Errorf("got %q, %q, %v, want b, 2, nil", host, port, err)
+	}
+}
+
+func TestTheOtherEndReadsWhatIsBufferedAndThenEOF(t *testing.T) {
+	for name, end := range map[string]func(*pipe.Conn) error{"Close": (*pipe.Conn).Close, "CloseWrite": (*pipe.Conn).CloseWrite} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newPipe(t)
+			a.Write([]byte("first "))
+			a.Write([]byte("second"))
+			if err := end(a); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(b); string(got) != "first second" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Errorf("got %d, %v, want 0 and a bare io.EOF", n, err)
+			}
+		})
+	}
+}
+
+func TestCloseWriteLeavesTheOtherDirectionOpen(t *testing.T) {
+	a, b := newPipe(t)
+	if err := errors.Join(a.CloseWrite(), a.CloseWrite()); err != nil {
+		t.Errorf("got %v, want nil, the second time too", err)
+	}
+	_, err := a.Write([]byte("x"))
+	opError(t, err, "write")
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("Write after CloseWrite: got %v, want EPIPE", err)
+	}
+	if err := a.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+		t.Errorf("SetDeadline after CloseWrite: %v", err)
+	}
+	b.Write([]byte("still here"))
+	b.Close()
+	if got, err := io.ReadAll(a); string(got) != "still here" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestAfterCloseEverythingSaysErrClosed(t *testing.T) {
+	a, b := newPipe(t)
+	b.Write([]byte("too late"))
+	if err := errors.Join(a.Close(), a.Close()); err != nil {
+		t.Errorf("got %v, want nil, the second time too", err)
+	}
+	for op, do := range map[string]func() error{
+		"read":  func() error { _, err := a.Read(make([]byte, 1)); return err },
+		"write": func() error { _, err := a.Write(make([]byte, 1)); return err },
+		"close": a.CloseWrite,
+		"set":   func() error { return a.SetDeadline(time.Time{}) },
+	} {
+		err := do()
+		opError(t, err, op)
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: got %v, want net.ErrClosed", op, err)
+		}
+	}
+	for _, set := range []func(time.Time) error{a.SetReadDeadline, a.SetWriteDeadline} {
+		if err := set(time.Now()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, want net.ErrClosed", err)
+		}
+	}
+}
+
+func TestAWriteThatNobodyCanReadSaysBrokenPipe(t *testing.T) {
+	a, b := newPipe(t)
+	b.Close()
+	n, err := a.Write([]byte("x"))
+	opError(t, err, "write")
+	var sysErr *os.SyscallError
+	if n != 0 || !errors.Is(err, syscall.EPIPE) || !errors.As(err, &sysErr) {
+		t.Errorf("got %d, %v, want 0 and EPIPE in an *os.SyscallError", n, err)
+	}
+}
+
+func TestABlockedReadIsWoken(t *testing.T) {
+	for name, test := range map[string]struct {
+		wake func(reader, other *pipe.Conn)
+		want error
+	}{
+		"by Close":                         {func(r, _ *pipe.Conn) { r.Close() }, net.ErrClosed},
+		"by the other end's Close":         {func(_, o *pipe.Conn) { o.Close() }, io.EOF},
+		"by the other end's CloseWrite":    {func(_, o *pipe.Conn) { o.CloseWrite() }, io.EOF},
+		"by a deadline in the past":        {func(r, _ *pipe.Conn) { r.SetReadDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		"by a byte, but not by CloseWrite": {func(r, o *pipe.Conn) { r.CloseWrite(); o.Write([]byte{0}) }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newPipe(t)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					if _, err := a.Read(make([]byte, 1)); !errors.Is(err, test.want) {
+						t.Errorf("got %v, want %v", err, test.want)
+					}
+				})
+				synctest.Wait()
+				test.wake(a, b)
+				wg.Wait()
+			})
+		})
+	}
+}
+
+func TestABlockedWriteIsWokenAndSaysHowMuchWasTaken(t *testing.T) {
+	for name, test := range map[string]struct {
+		wake func(writer, other *pipe.Conn)
+		want error
+	}{
+		"by Close":                  {func(w, _ *pipe.Conn) { w.Close() }, net.ErrClosed},
+		"by CloseWrite":             {func(w, _ *pipe.Conn) { w.CloseWrite() }, syscall.EPIPE},
+		"by the other end's Close":  {func(_, o *pipe.Conn) { o.Close() }, syscall.EPIPE},
+		"by a deadline in the past": {func(w, _ *pipe.Conn) { w.SetWriteDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newPipe(t)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					if n, err := a.Write(make([]byte, 3*capacity)); n != 1000 || !errors.Is(err, test.want) {
+						t.Errorf("got %d, %v, want 1000, %v", n, err, test.want)
+					}
+				})
+				io.ReadFull(b, make([]byte, 1000))
+				synctest.Wait()
+				test.wake(a, b)
+				wg.Wait()
+			})
+		})
+	}
+}
+
+func TestAWriteReturnsAsSoonAsItsRestFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPipe(t)
+		a.Write(make([]byte, capacity)) // does not block: it fits
+		done := make(chan struct{})
+		go func() { defer close(done); a.Write(make([]byte, 100)) }()
+		for _, test := range []struct {
+			read int
+			want bool
+		}{{99, false}, {1, true}} {
+			io.ReadFull(b, make([]byte, test.read))
+			synctest.Wait()
+			got := false
+			select {
+			case <-done:
+				got = true
+			default:
+			}
+			if got != test.want {
+				t.Errorf("after a Read of %d bytes: returned = %v, want %v", test.read, got, test.want)
+			}
+		}
+	})
+}
+
+func TestConcurrentWritesDoNotMix(t *testing.T) {
+	a, b := newPipe(t)
+	const writers, size = 8, capacity + 1000
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() { a.Write(bytes.Repeat([]byte{byte(i)}, size)) })
+	}
+	go func() { wg.Wait(); a.Close() }()
+	message, n := make([]byte, size), 0
+	for ; ; n++ {
+		if _, err := io.ReadFull(b, message); err != nil {
+			break
+		}
+		if got := bytes.Count(message, message[:1]); got != size {
+			t.Fatalf("%d of %d bytes of a Write came in one piece", got, size)
+		}
+	}
+	if n != writers {
+		t.Errorf("got %d writes, want %d", n, writers)
+	}
+}
+
+func TestConcurrentReadsGetEachByteOnce(t *testing.T) {
+	a, b := newPipe(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var got [256]int
+	for range 8 {
+		wg.Go(func() {
+			p := make([]byte, 100)
+			for {
+				n, err := b.Read(p)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				for _, c := range p[:n] {
+					got[c]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for range 1000 {
+		for c := range 256 {
+			a.Write([]byte{byte(c)})
+		}
+	}
+	a.Close()
+	wg.Wait()
+	for c, n := range got {
+		if n != 1000 {
+			t.Fatalf("byte %d was read %d times, want 1000", c, n)
+		}
+	}
+}
+
+func TestAnEmptyReadOrWriteDoesNotWait(t *testing.T) {
+	a, b := newPipe(t)
+	for name, do := range map[string]func([]byte) (int, error){"Read": a.Read, "Write": a.Write} {
+		if n, err := do(nil); n != 0 || err != nil {
+			t.Errorf("%s: got %d, %v, want 0, nil", name, n, err)
+		}
+	}
+	b.Close()
+	if n, err := a.Read(nil); n != 0 || err != io.EOF {
+		t.Errorf("Read at the end: got %d, %v, want EOF", n, err)
+	}
+	if n, err := a.Write(nil); n != 0 || !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("Write to nobody: got %d, %v, want EPIPE", n, err)
+	}
+	a.Close()
+	for name, do := range map[string]func([]byte) (int, error){"Read": a.Read, "Write": a.Write} {
+		if n, err := do(nil); n != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s after Close: got %d, %v, want net.ErrClosed", name, n, err)
+		}
+	}
+}
+
+func TestAnAttachmentIsSeenByTheOtherEndOnly(t *testing.T) {
+	a, b := newPipe(t)
+	if a.Attached() != nil || b.Attached() != nil {
+		t.Error("something is attached to a new pipe")
+	}
+	a.Attach("ticket")
+	if got := b.Attached(); got != "ticket" {
+		t.Errorf("the other end got %v, want ticket", got)
+	}
+	if got := a.Attached(); got != nil {
+		t.Errorf("the same end got %v, want nil", got)
+	}
+	a.Attach(nil)
+	if got := b.Attached(); got != nil {
+		t.Errorf("got %v after it was cleared, want nil", got)
+	}
+}

@@ -1,0 +1,239 @@
+package pipe_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+)
+
+const backlog = 128
+
+func newListener(tb testing.TB) *pipe.Listener {
+	tb.Helper()
+	l := pipe.Listen(new(pipe.Buffers), "callee:80")
+	tb.Cleanup(func() { l.Close() })
+	return l
+}
+
+func dial(tb testing.TB, l *pipe.Listener) *pipe.Conn {
+	tb.Helper()
+	c, err := l.Dial(tb.Context(), "caller:1", nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+func accept(tb testing.TB, l *pipe.Listener) net.Conn {
+	tb.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestDialDoesNotWaitForAccept(t *testing.T) {
+	l := newListener(t)
+	first, second := dial(t, l), dial(t, l)
+	first.Write([]byte("1"))
+	second.Write([]byte("2"))
+	for _, want := range []string{"1", "2"} {
+		p := make([]byte, 1)
+		if _, err := accept(t, l).Read(p); err != nil || string(p) != want {
+			t.Errorf("got %q, %v, want %q", p, err, want)
+		}
+	}
+	if got := first.RemoteAddr(); got != l.Addr() {
+		t.Errorf("got remote address %v, want %v", got, l.Addr())
+	}
+}
+
+func TestOnlyTheCalleeCanReadTheCaller(t *testing.T) {
+	l := newListener(t)
+	c, err := l.Dial(t.Context(), "caller:1", "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := c.Caller(); got != nil {
+		t.Errorf("the caller got %v, want nil", got)
+	}
+	if got := accept(t, l).(*pipe.Conn).Caller(); got != "me" {
+		t.Errorf("the callee got %v, want me", got)
+	}
+}
+
+func TestDialWaitsInAFullBacklogUntilItsContextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		for range backlog {
+			dial(t, l)
+		}
+		cause := errors.New("the caller lost interest")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, cause)
+		defer cancel()
+		start := time.Now()
+		_, err := l.Dial(ctx, "caller:1", nil)
+		opError(t, err, "dial")
+		if got := time.Since(start); !errors.Is(err, cause) || got != 5*time.Second {
+			t.Errorf("got %v after %v, want the cause after 5s", err, got)
+		}
+		if _, err := l.Dial(ctx, "caller:1", nil); !errors.Is(err, cause) {
+			t.Errorf("got %v from a context that has ended, want its cause", err)
+		}
+	})
+}
+
+func TestAcceptMakesRoomInAFullBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		for range backlog {
+			dial(t, l)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { dial(t, l) })
+		synctest.Wait()
+		accept(t, l)
+		wg.Wait()
+	})
+}
+
+func TestAClosedListenerRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		for range backlog {
+			dial(t, l)
+		}
+		refused := func() {
+			_, err := l.Dial(t.Context(), "caller:1", nil)
+			opError(t, err, "dial")
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("got %v, want ECONNREFUSED", err)
+			}
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			// The backlog that Close empties may still take it: then it has a closed connection.
+			if c, err := l.Dial(t.Context(), "caller:1", nil); err == nil {
+				c.Read(make([]byte, 1))
+			} else if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("got %v from a Dial that waited, want ECONNREFUSED", err)
+			}
+		})
+		synctest.Wait()
+		if err := errors.Join(l.Close(), l.Close()); err != nil {
+			t.Errorf("got %v, want nil, the second time too", err)
+		}
+		wg.Wait()
+		refused()
+		a, _ := newPipe(t)
+		if err := l.Deliver(t.Context(), a); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("Deliver: got %v, want ECONNREFUSED", err)
+		}
+	})
+}
+
+func TestAcceptEndsWhenTheListenerIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		var wg sync.WaitGroup
+		closed := func() {
+			_, err := l.Accept()
+			opError(t, err, "accept")
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("got %v, want net.ErrClosed", err)
+			}
+		}
+		wg.Go(closed)
+		synctest.Wait()
+		l.Close()
+		wg.Wait()
+		closed()
+	})
+}
+
+func TestCloseHangsUpOnThoseWhoWereNotAccepted(t *testing.T) {
+	l := newListener(t)
+	c := dial(t, l)
+	l.Close()
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("Read: got %v, want EOF", err)
+	}
+	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("Write: got %v, want EPIPE", err)
+	}
+}
+
+// A connection that is lost leaves its Read blocked for good, which the bubble reports.
+func TestADialThatRacesCloseIsNeverLost(t *testing.T) {
+	for range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			l := pipe.Listen(new(pipe.Buffers), "callee:80")
+			for range 2 {
+				go func() {
+					for {
+						c, err := l.Accept()
+						if err != nil {
+							return
+						}
+						c.Close()
+					}
+				}()
+			}
+			for range 8 {
+				go func() {
+					for {
+						c, err := l.Dial(t.Context(), "caller:1", nil)
+						if err != nil {
+							return
+						}
+						c.Read(make([]byte, 1))
+						c.Close()
+					}
+				}()
+			}
+			go l.Close()
+		})
+	}
+}
+
+func TestAcceptingTellsThatSomebodyServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		dial(t, l)
+		select {
+		case <-l.Accepting():
+			t.Error("nobody has called Accept")
+		default:
+		}
+		accept(t, l)
+		accepted := make(chan struct{})
+		go func() { defer close(accepted); l.Accept() }()
+		<-l.Accepting()
+		l.Close()
+		<-accepted
+	})
+}
+
+func TestADeliveredConnectionIsAccepted(t *testing.T) {
+	l := newListener(t)
+	a, b := net.Pipe()
+	defer a.Close()
+	if err := l.Deliver(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if got := accept(t, l); got != b {
+		t.Errorf("got %v, want the connection delivered", got)
+	}
+}

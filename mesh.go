@@ -1,0 +1,183 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/org/watt/internal/pipe"
+)
+
+// suffix ends the host names of the mesh. Names under it never reach DNS.
+const suffix = ".watt.local"
+
+// meshName returns the app that host (with or without a port) names, and whether it is a name of the
+// mesh at all.
+func meshName(host string) (string, bool) {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return strings.CutSuffix(host, suffix)
+}
+
+// mesh is one app's way to the others: it resolves names, checks that the call is allowed, and keeps
+// connections for the next call.
+type mesh struct {
+	rt     *Runtime
+	caller string          // empty for main and tests
+	calls  map[string]bool // nil: all
+
+	conns *http.Transport // HTTP/1 over pipes
+	h2c   *http.Transport // gRPC needs HTTP/2
+}
+
+func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
+	m := &mesh{rt: rt, caller: caller, calls: calls}
+	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
+		name, _ := meshName(addr)
+		a, err := m.resolve(name)
+		if err != nil {
+			return nil, err
+		}
+		return a.connect(ctx, m.caller)
+	}
+	m.conns = &http.Transport{
+		DialContext:         dial,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 1024,
+		IdleConnTimeout:     meshIdleTimeout,
+	}
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	m.h2c = &http.Transport{DialContext: dial, DisableCompression: true, Protocols: &protocols, IdleConnTimeout: meshIdleTimeout}
+	return m
+}
+
+// client returns the client of one instance, or of main.
+func (m *mesh) client() *http.Client {
+	var transport http.RoundTripper = m
+	if m.rt.Transport != nil {
+		transport = m.rt.Transport(m.caller, m)
+	}
+	return &http.Client{Transport: transport, CheckRedirect: checkRedirect}
+}
+
+// checkRedirect is the default policy, and keeps answers from the outside from sending a request
+// into the mesh.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("watt: stopped after 10 redirects")
+	}
+	_, to := meshName(req.URL.Host)
+	if _, from := meshName(via[len(via)-1].URL.Host); to && !from {
+		return fmt.Errorf("%w: %s redirects into the mesh", ErrNotAllowed, via[len(via)-1].URL.Host)
+	}
+	return nil
+}
+
+// closeIdle closes the connections that no call is using.
+func (m *mesh) closeIdle() {
+	m.conns.CloseIdleConnections()
+	m.h2c.CloseIdleConnections()
+}
+
+// resolve returns the app that name means to this caller.
+func (m *mesh) resolve(name string) (*app, error) {
+	apps := m.rt.running.Load()
+	if apps == nil {
+		return nil, m.failed(name, fmt.Errorf("%w: the runtime has not started", ErrUnavailable))
+	}
+	a := (*apps)[name]
+	if a == nil {
+		return nil, m.failed(name, ErrNoSuchApp)
+	}
+	if m.calls != nil && !m.calls[name] {
+		return nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
+	}
+	return a, nil
+}
+
+// failed wraps what kept a call from starting.
+func (m *mesh) failed(app string, err error) *CallError {
+	var call *CallError
+	if errors.As(err, &call) {
+		e := *call
+		e.Caller, e.App = m.caller, app
+		return &e
+	}
+	return &CallError{Caller: m.caller, App: app, Err: err}
+}
+
+func (m *mesh) check(app string) error {
+	a, err := m.resolve(nameOf(app))
+	if err != nil {
+		return err
+	}
+	if err := a.check(); err != nil {
+		return m.failed(a.name, err)
+	}
+	return nil
+}
+
+func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
+	a, err := m.resolve(nameOf(app))
+	if err != nil {
+		return nil, err
+	}
+	if err := a.await(ctx); err != nil {
+		return nil, m.failed(a.name, err)
+	}
+	conn, err := a.connect(ctx, m.caller)
+	if err != nil {
+		return nil, m.failed(a.name, err)
+	}
+	tracked, err := a.conns.track(conn)
+	if err != nil {
+		_ = conn.Close()
+		a.sheds.note()
+		return nil, m.failed(a.name, err)
+	}
+	return tracked, nil
+}
+
+// nameOf returns the app's name in what Dial and Check take: a name, a host, or either with a port.
+func nameOf(app string) string {
+	if name, ok := meshName(app); ok {
+		return name
+	}
+	if host, _, err := net.SplitHostPort(app); err == nil {
+		app = host
+	}
+	return strings.ToLower(app)
+}
+
+// RoundTrip implements [http.RoundTripper]: mesh names go to their apps, everything else goes out.
+func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
+	name, ok := meshName(req.URL.Host)
+	if !ok {
+		return m.rt.outside.RoundTrip(req)
+	}
+	a, err := m.resolve(name)
+	if err == nil && req.URL.Scheme != "http" {
+		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q", req.URL.Scheme))
+	}
+	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	return m.call(a, req)
+}
+
+// address is what the pipe's ends say of an app.
+func address(app string) pipe.Addr {
+	if app == "" {
+		app = "main"
+	}
+	return pipe.Addr(app + suffix + ":80")
+}

@@ -1,0 +1,62 @@
+package watt
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// remote stands for an app that runs elsewhere, behind one base URL.
+type remote struct {
+	base      *url.URL
+	tls       *tls.Config
+	dialer    net.Dialer
+	transport *http.Transport
+}
+
+func newRemote(a *app, config *App) *remote {
+	base, _ := url.Parse(config.URL) // validated
+	rem := &remote{base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem.transport = &http.Transport{
+		DialContext:         rem.dialer.DialContext,
+		TLSClientConfig:     config.TLS,
+		TLSHandshakeTimeout: 10 * time.Second,
+		ForceAttemptHTTP2:   config.TLS != nil,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: max(2, a.limits().Workers),
+		IdleConnTimeout:     meshIdleTimeout,
+	}
+	return rem
+}
+
+// roundTrip sends a request of the mesh to the same path below the base URL.
+func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
+	setRemaining(req)
+	u := *rem.base
+	u.Path, u.RawPath = req.URL.Path, req.URL.RawPath
+	if rem.base.Path != "" && rem.base.Path != "/" {
+		joined := rem.base.JoinPath(req.URL.EscapedPath())
+		u.Path, u.RawPath = joined.Path, joined.RawPath
+	}
+	u.RawQuery = req.URL.RawQuery
+	req.URL, req.Host = &u, ""
+	return rem.transport.RoundTrip(req)
+}
+
+// connect opens a raw connection to the base URL's host.
+func (rem *remote) connect(ctx context.Context) (net.Conn, error) {
+	port := rem.base.Port()
+	if port == "" {
+		port = rem.base.Scheme // "http" and "https" are services with a port
+	}
+	addr := net.JoinHostPort(rem.base.Hostname(), port)
+	if rem.base.Scheme == "https" {
+		return (&tls.Dialer{NetDialer: &rem.dialer, Config: rem.tls}).DialContext(ctx, "tcp", addr)
+	}
+	return rem.dialer.DialContext(ctx, "tcp", addr)
+}
+
+func (rem *remote) close() { rem.transport.CloseIdleConnections() }

@@ -1,0 +1,92 @@
+package watt
+
+import (
+	"time"
+
+	"github.com/org/watt/internal/admission"
+)
+
+// Status is what is known of one app. Counters count from the start of the runtime and never go back.
+type Status struct {
+	// App is the configuration in force, defaults filled in.
+	App
+	// Addr is the address that the app listens at, once that is open; with Listen ":0" it has the port.
+	Addr string
+	// State is "new", "starting", "ready" (at least one instance is), "restarting", "draining",
+	// "failed" (every instance is) or "stopped"; Since is when it began.
+	State string
+	Since time.Time
+
+	// Busy workers, requests that wait for one, and long-lived requests and connections, now.
+	Busy, Queued, Conns int
+	// Overloaded reports whether the queue has not been empty for 100 ms.
+	Overloaded bool
+
+	// Admitted requests, and those shed by reason: the queue was full or there is none (QueueFull), the wait too long
+	// (WaitTooLong), a newer request took the place (PushedOut), or the deadline too near (Deadline).
+	// Gone are those whose caller left while they waited, Refused those that came while the app drained
+	// or had been given up.
+	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
+	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
+	QueueWait, BusyTime time.Duration
+	// Panics of handlers, restarts of instances, and code that did not return when it had to.
+	Panics, Restarts, Abandoned uint64
+
+	// PerInstance has an entry for each instance; none for an app with a URL.
+	PerInstance []InstanceStatus
+}
+
+// InstanceStatus is what is known of one instance.
+type InstanceStatus struct {
+	// Instance is its number, counted from 0.
+	Instance int
+	// State is as in Status, and Since when it began.
+	State string
+	Since time.Time
+	// Generation counts the lives of the instance: 1 is the first.
+	Generation uint64
+	// Busy is how many of its workers are.
+	Busy int
+	// LastError is why it last ended or could not start, "" if it never has.
+	LastError string
+	// PID is the process that the instance lives in, if it is one of its own; otherwise 0.
+	PID int
+}
+
+// configured is the status of an app before the start.
+func configured(config App) Status {
+	return Status{App: config.withDefaults(), State: stateNew}
+}
+
+func (a *app) status() Status {
+	pool := a.pool.Stats()
+	s := Status{
+		App: *a.config.Load(), Addr: a.addr(),
+		Busy: pool.Busy, Queued: pool.Queued, Conns: a.conns.count(), Overloaded: pool.Overloaded,
+		Admitted: pool.Admitted, Gone: pool.Abandoned, Refused: pool.Refused,
+		QueueFull: pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull], WaitTooLong: pool.Shed[admission.WaitTooLong],
+		PushedOut: pool.Shed[admission.PushedOut], Deadline: pool.Shed[admission.Deadline],
+		QueueWait: pool.QueueWait, BusyTime: pool.BusyTime,
+		Panics: a.panics.Load(), Restarts: a.restarts.Load(), Abandoned: a.abandoned.Load(),
+	}
+	s.Calls = append([]string(nil), s.Calls...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.State, s.Since = a.stateLocked(), a.since
+	for _, in := range a.instances {
+		s.PerInstance = append(s.PerInstance, in.status())
+	}
+	return s
+}
+
+func (in *instance) status() InstanceStatus {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := InstanceStatus{
+		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
+	}
+	if in.lastErr != nil {
+		s.LastError = in.lastErr.Error()
+	}
+	return s
+}

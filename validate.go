@@ -1,0 +1,220 @@
+package watt
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// validate returns everything that is wrong with apps, joined; each line names the app and the field.
+func validate(apps []App) error {
+	var errs []error
+	report := func(app, field, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", app, field, fmt.Sprintf(format, args...)))
+	}
+	if len(apps) == 0 {
+		return errors.New("watt: there are no apps")
+	}
+	names := make(map[string]bool, len(apps))
+	for _, a := range apps {
+		if names[a.Name] {
+			report(a.Name, "Name", "two apps have this name")
+		}
+		names[a.Name] = true
+	}
+	for i := range apps {
+		a := &apps[i]
+		check := func(field, problem string) {
+			if problem != "" {
+				report(a.Name, field, "%s", problem)
+			}
+		}
+		check("Name", nameProblem(a.Name))
+		check("Handler, New, Serve", runProblem(a))
+		check("URL", urlProblem(a.URL))
+		check("Listen", listenProblem(a.Listen))
+		check("Profile", enumProblem(int(a.Profile), int(IOBound)))
+		check("Isolation", isolationProblem(a))
+		if a.ReadyPath != "" && !strings.HasPrefix(a.ReadyPath, "/") {
+			report(a.Name, "ReadyPath", "%q does not begin with a slash", a.ReadyPath)
+		}
+		checkNumbers(a, check)
+		for _, callee := range a.Calls {
+			if !names[callee] {
+				report(a.Name, "Calls", "there is no app %q", callee)
+			}
+		}
+	}
+	for _, p := range addressProblems(apps) {
+		errs = append(errs, p)
+	}
+	for _, cycle := range cycles(apps) {
+		report(cycle[0], "Calls", "goes round in a circle: %s", strings.Join(cycle, " → "))
+	}
+	return errors.Join(errs...)
+}
+
+func nameProblem(s string) string {
+	const want = "use lower-case letters, digits and inner hyphens, at most 63"
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return want
+	}
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return want
+		}
+	}
+	return ""
+}
+
+func runProblem(a *App) string {
+	n := 0
+	for _, set := range []bool{a.Handler != nil, a.New != nil, a.Serve != nil} {
+		if set {
+			n++
+		}
+	}
+	switch {
+	case n > 1:
+		return "more than one is set"
+	case n == 0 && a.URL == "":
+		return "none is set, and no URL"
+	}
+	return ""
+}
+
+func urlProblem(s string) string {
+	if s == "" {
+		return ""
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return err.Error() + "; one fixed base URL is supported"
+	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", u.Opaque != "":
+		return fmt.Sprintf("%q is not an absolute http or https URL; one fixed base URL is supported", s)
+	case u.RawQuery != "", u.Fragment != "", u.User != nil:
+		return fmt.Sprintf("%q: a base URL has no query, fragment or user", s)
+	}
+	if _, mesh := meshName(u.Host); mesh {
+		return fmt.Sprintf("%q is a name of the mesh; give the app's address elsewhere", s)
+	}
+	return ""
+}
+
+func listenProblem(s string) string {
+	if s == "" {
+		return ""
+	}
+	if _, _, err := net.SplitHostPort(s); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func isolationProblem(a *App) string {
+	switch {
+	case a.Isolation == OwnProcess:
+		return "processes of their own are not supported yet; use InProcess"
+	case a.Isolation == Remote && a.URL == "":
+		return "Remote is reported only; set URL"
+	case a.MemoryLimit != 0 || a.Nice != 0:
+		return "MemoryLimit and Nice need processes of their own, which are not supported yet"
+	}
+	return enumProblem(int(a.Isolation), int(Remote))
+}
+
+func enumProblem(v, last int) string {
+	if v < 0 || v > last {
+		return fmt.Sprintf("%d is not one of the constants", v)
+	}
+	return ""
+}
+
+// checkNumbers reports counts and durations that are below -1, or -1 where that makes no sense.
+func checkNumbers(a *App, check func(field, problem string)) {
+	for _, f := range []struct {
+		name         string
+		value, least int
+	}{
+		{"Instances", a.Instances, 0}, {"Workers", a.Workers, 0},
+		{"Queue", a.Queue, -1}, {"MaxConns", a.MaxConns, -1}, {"MaxRestarts", a.MaxRestarts, -1},
+	} {
+		if f.value < f.least || f.value > math.MaxInt32 {
+			check(f.name, fmt.Sprintf("%d is out of range; the least is %d, and 0 means the default", f.value, f.least))
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"QueueTimeout", a.QueueTimeout}, {"Timeout", a.Timeout},
+		{"StartTimeout", a.StartTimeout}, {"DrainTimeout", a.DrainTimeout},
+	} {
+		if f.value < -1 {
+			check(f.name, fmt.Sprintf("%v is negative; only -1 is, and 0 means the default", f.value))
+		}
+	}
+}
+
+// addressProblems reports addresses that two apps claim. Port 0 is never the same twice, and a name
+// without a host claims the port on every host.
+func addressProblems(apps []App) []error {
+	var errs []error
+	type claim struct{ app, host, port string }
+	var claims []claim
+	for _, a := range apps {
+		host, port, err := net.SplitHostPort(a.Listen)
+		if a.URL != "" || err != nil || port == "0" || port == "" {
+			continue
+		}
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			host = ""
+		}
+		for _, c := range claims {
+			if c.port == port && (c.host == host || c.host == "" || host == "") {
+				errs = append(errs, fmt.Errorf("watt: app %q: Listen: %s is claimed by app %q too", a.Name, a.Listen, c.app))
+			}
+		}
+		claims = append(claims, claim{a.Name, host, port})
+	}
+	return errs
+}
+
+// cycles returns the circles in Calls, each as the names along it with the first repeated at the end.
+func cycles(apps []App) [][]string {
+	calls := make(map[string][]string, len(apps))
+	for _, a := range apps {
+		calls[a.Name] = a.Calls
+	}
+	var found [][]string
+	done := make(map[string]bool, len(apps))
+	var path []string
+	onPath := make(map[string]int)
+	var visit func(name string)
+	visit = func(name string) {
+		if at, ok := onPath[name]; ok {
+			found = append(found, append(append([]string(nil), path[at:]...), name))
+			return
+		}
+		if done[name] {
+			return
+		}
+		onPath[name] = len(path)
+		path = append(path, name)
+		for _, callee := range calls[name] {
+			visit(callee)
+		}
+		path = path[:len(path)-1]
+		delete(onPath, name)
+		done[name] = true
+	}
+	for _, a := range apps {
+		visit(a.Name)
+	}
+	return found
+}

@@ -1,0 +1,415 @@
+// Package watt runs several applications inside one program.
+//
+// Each [App] has a name, its own handler, a bounded number of workers with a bounded queue in front,
+// and a life of its own: it is started, supervised, drained and stopped by a [Runtime]. Apps call
+// each other by name, over in-memory connections, and only those that ask for it have a public port:
+//
+//	rt := watt.New(
+//		watt.App{Name: "web", Listen: ":8080", Calls: []string{"users"}, New: newWeb},
+//		watt.App{Name: "users", Handler: http.HandlerFunc(serveUser)},
+//	)
+//	err := rt.Run(ctx) // until ctx ends; then everything is drained
+//
+// where newWeb gets an [Env] with which it calls http://users.watt.local.
+//
+// # What an app can rely on
+//
+// It is called only by the apps that name it in Calls. It works on at most Workers requests at a time
+// per instance; others wait in its queue, in order, and are shed when that is full or the wait too
+// long: see [App] for the limits and [CallError] for what a caller is told. A request's context
+// carries its deadline, its cancellation, its trace and its caller through every call made with it.
+//
+// # What it cannot
+//
+// Apps in one process share its memory and its fate. A panic in a handler, in New or in Serve is
+// contained. A panic in a goroutine that an app has started itself, a fatal error such as concurrent
+// map writes, or os.Exit ends the program with all apps in it. A handler that ignores its context
+// cannot be killed: it keeps its worker, and is reported as abandoned when its instance stops.
+//
+// The library installs no signal handlers, never exits the process, and keeps no global state: the
+// program's main owns those.
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
+)
+
+// Runtime runs apps. Make one with [New]. The exported fields may be set until it starts; the methods
+// are safe for concurrent use.
+type Runtime struct {
+	// Logger gets a line for every start, restart, drain and stop, each with app and instance. If
+	// nil, the runtime is silent.
+	Logger *zap.Logger
+
+	// ShutdownTimeout bounds the whole of Shutdown: what is in progress then is cut. If zero, 30 s.
+	ShutdownTimeout time.Duration
+
+	// Admin, if set, is served outside admission, from before the first app starts until after the
+	// last has stopped. Its Addr must be set.
+	Admin *http.Server
+
+	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that
+	// the client belongs to, "" for main. It is called once per app.
+	Transport func(caller string, next http.RoundTripper) http.RoundTripper
+
+	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+
+	buffers pipe.Buffers
+	outside http.RoundTripper // where hosts outside the mesh are called
+	running atomic.Pointer[map[string]*app]
+	owned   sync.WaitGroup // every goroutine that the runtime itself has started
+	failed  chan error     // why Run has to end
+
+	life     context.Context //nolint:containedctx // of instances added by Update; it ends with Shutdown
+	endLife  context.CancelCauseFunc
+	updating sync.Mutex // one Update at a time, and none while the runtime stops
+
+	mu          sync.Mutex
+	phase       phase
+	configs     []App
+	apps        []*app
+	env         *Env // main's
+	admin       net.Listener
+	cancelStart context.CancelCauseFunc
+	stopping    bool          // Shutdown was called
+	startDone   chan struct{} // closed when Start has come to its end
+	stopped     chan struct{} // closed when Shutdown has
+	stopErr     error
+}
+
+// phase is how far a runtime's life has come.
+type phase int
+
+const (
+	phaseNew phase = iota
+	phaseStarting
+	phaseRunning
+	phaseStopping
+)
+
+// New returns a runtime of apps. It starts nothing and never fails: what is wrong with the apps is
+// reported by [Runtime.Run] or [Runtime.Start].
+func New(apps ...App) *Runtime {
+	rt := &Runtime{
+		configs: slices.Clone(apps), outside: outsideTransport(),
+		failed: make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	rt.life, rt.endLife = context.WithCancelCause(context.Background())
+	m := newMesh(rt, "", nil)
+	rt.env = &Env{mesh: m, registry: prometheus.NewRegistry(), Client: &http.Client{}}
+	rt.env.Metrics = rt.env.registry
+	return rt
+}
+
+// outsideTransport is an ordinary transport that belongs to one runtime.
+func outsideTransport() http.RoundTripper {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	return http.DefaultTransport
+}
+
+func (rt *Runtime) log() *zap.Logger {
+	if rt.Logger == nil {
+		return zap.NewNop()
+	}
+	return rt.Logger
+}
+
+// Run starts all apps, blocks until ctx ends or a critical app has failed, and shuts down. It returns
+// nil if it was told to end and nothing had to be cut, and otherwise what went wrong: the mistakes in
+// the configuration, the failed start, the critical app's error, or what the shutdown reports. When it
+// has returned, no goroutine, descriptor or connection of the runtime is left, unless it says that
+// something had to be abandoned. A runtime runs once.
+func (rt *Runtime) Run(ctx context.Context) error {
+	if err := rt.Start(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || errors.Is(err, errStopped) {
+			return nil // told to end before it had begun
+		}
+		return err
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-rt.failed:
+	case <-rt.stopped: // somebody else has called Shutdown
+	}
+	return errors.Join(err, rt.Shutdown(context.WithoutCancel(ctx)))
+}
+
+// Start starts all apps, those that are called before those that call them, and returns when all are
+// ready. If one cannot start, or ctx ends before, everything is stopped again and the error says why.
+// All mistakes in the configuration come back together, before anything is started. Once Start has
+// returned, the end of ctx means nothing.
+func (rt *Runtime) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := rt.begin(cancel); err != nil {
+		return err
+	}
+	err := rt.bind(ctx)
+	if err == nil {
+		err = rt.startApps(ctx)
+	}
+	rt.mu.Lock()
+	if err == nil && rt.phase == phaseStopping {
+		err = errStopped
+	}
+	if err == nil {
+		rt.phase = phaseRunning
+	}
+	rt.mu.Unlock()
+	close(rt.startDone)
+	if err != nil {
+		return errors.Join(err, rt.Shutdown(context.WithoutCancel(ctx)))
+	}
+	rt.log().Info("all apps are ready", zap.Int("apps", len(rt.apps)))
+	return nil
+}
+
+// begin checks the configuration and builds the apps.
+func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.phase != phaseNew {
+		return errors.New("watt: a runtime starts only once")
+	}
+	err := validate(rt.configs)
+	if rt.Admin != nil && rt.Admin.Addr == "" {
+		err = errors.Join(err, errors.New("watt: Admin: Addr is not set"))
+	}
+	if err != nil {
+		return err
+	}
+	rt.phase, rt.cancelStart = phaseStarting, cancel
+	byName := make(map[string]*app, len(rt.configs))
+	for _, config := range rt.configs {
+		a := newApp(rt, config.withDefaults())
+		rt.apps = append(rt.apps, a)
+		byName[a.name] = a
+	}
+	for _, a := range rt.apps {
+		for _, name := range a.config.Load().Calls {
+			callee := byName[name]
+			a.callees = append(a.callees, callee)
+			callee.callers = append(callee.callers, a)
+			callee.reachable = true
+		}
+		a.reachable = a.reachable || a.config.Load().Listen != ""
+	}
+	rt.env.Client = rt.env.mesh.client()
+	rt.env.Logger = rt.log()
+	rt.running.Store(&byName)
+	return nil
+}
+
+// bind opens the listeners, all of them before any app starts: a port in use is known at once.
+func (rt *Runtime) bind(ctx context.Context) error {
+	listen := rt.Listen
+	if listen == nil {
+		listen = (&net.ListenConfig{}).Listen
+	}
+	if rt.Admin != nil {
+		ln, err := listen(ctx, "tcp", rt.Admin.Addr)
+		if err != nil {
+			return fmt.Errorf("watt: Admin: %w", err)
+		}
+		rt.mu.Lock()
+		rt.admin = ln
+		rt.mu.Unlock()
+		rt.log().Info("admin is listening", zap.Stringer("address", ln.Addr()))
+		rt.owned.Go(func() {
+			if err := rt.Admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				rt.log().Error("admin has ended", zap.Error(err))
+			}
+		})
+	}
+	for _, a := range rt.apps {
+		config := a.config.Load()
+		if config.Listen == "" || config.URL != "" {
+			continue
+		}
+		ln, err := listen(ctx, "tcp", config.Listen)
+		if err != nil {
+			return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
+		}
+		a.listen(ln)
+		a.log.Info("listening", zap.Stringer("address", ln.Addr()))
+	}
+	return nil
+}
+
+// startApps starts all apps, each as soon as its callees have. The first failure ends the others.
+func (rt *Runtime) startApps(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	results := make(chan error, len(rt.apps))
+	for _, a := range rt.apps {
+		rt.owned.Go(func() {
+			err := a.start(ctx)
+			if err != nil {
+				cancel(fmt.Errorf("given up: app %q has failed", a.name))
+			}
+			results <- err
+		})
+	}
+	var errs []error
+	for range rt.apps {
+		if err := <-results; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 && ctx.Err() != nil {
+		errs = append(errs, context.Cause(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// fail makes Run end with err.
+func (rt *Runtime) fail(err error) {
+	select {
+	case rt.failed <- err:
+	default:
+	}
+}
+
+// Shutdown stops all apps: every public door tells its clients to go away, requests in progress
+// finish, callers before those they call, and everything is closed. What takes longer than an app's
+// DrainTimeout, ShutdownTimeout or ctx is cut, and the error says what was. Further calls wait for the
+// first and return the same error, unless their ctx ends before. Before the start it only keeps the
+// runtime from starting.
+func (rt *Runtime) Shutdown(ctx context.Context) error {
+	rt.mu.Lock()
+	before := rt.phase
+	rt.phase = phaseStopping
+	first := !rt.stopping
+	rt.stopping = true
+	rt.mu.Unlock()
+	if !first {
+		select {
+		case <-rt.stopped:
+			return rt.stopErr
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if before == phaseStarting {
+		rt.cancelStart(errStopped)
+		<-rt.startDone
+	}
+	rt.stopErr = rt.stop(ctx)
+	close(rt.stopped)
+	return rt.stopErr
+}
+
+// stop drains every app as soon as its callers have drained, and then ends what belongs to none.
+func (rt *Runtime) stop(ctx context.Context) error {
+	limit := rt.ShutdownTimeout
+	if limit <= 0 {
+		limit = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("ShutdownTimeout of %v has passed", limit))
+	defer cancel()
+	rt.endLife(errStopped)
+	rt.updating.Lock()
+	defer rt.updating.Unlock()
+	rt.env.mesh.closeIdle()
+	for _, a := range rt.apps {
+		a.lameDuck()
+	}
+	errs := make([]error, len(rt.apps))
+	var draining sync.WaitGroup
+	for i, a := range rt.apps {
+		draining.Go(func() {
+			for _, caller := range a.callers {
+				<-caller.drained
+			}
+			errs[i] = a.drain(ctx)
+		})
+	}
+	draining.Wait()
+	if rt.admin != nil {
+		_ = rt.admin.Close() // also where Serve has not got to it yet
+		if rt.Admin.Shutdown(ctx) != nil {
+			_ = rt.Admin.Close()
+		}
+	}
+	if t, ok := rt.outside.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+	errs = append(errs, rt.env.cleanup())
+	rt.owned.Wait()
+	return errors.Join(errs...)
+}
+
+// Ready returns nil if every app has an instance that is ready, and otherwise an error that names
+// those that have none. It is the readiness probe.
+func (rt *Runtime) Ready() error {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	switch rt.phase {
+	case phaseNew:
+		return errors.New("watt: not started")
+	case phaseStopping:
+		return errors.New("watt: shutting down")
+	case phaseStarting, phaseRunning:
+	}
+	var errs []error
+	for _, a := range rt.apps {
+		if err := a.ready(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 && rt.phase == phaseStarting {
+		return errors.New("watt: starting")
+	}
+	return errors.Join(errs...)
+}
+
+// Status returns what is known of every app, in the order given to [New]. Before the start it shows
+// the configuration with its defaults.
+func (rt *Runtime) Status() []Status {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	var all []Status
+	if rt.running.Load() == nil {
+		for _, config := range rt.configs {
+			all = append(all, configured(config))
+		}
+		return all
+	}
+	for _, a := range rt.apps {
+		all = append(all, a.status())
+	}
+	return all
+}
+
+// Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
+// the start they fail with [ErrUnavailable].
+func (rt *Runtime) Env() *Env { return rt.env }
+
+// Gather implements [prometheus.Gatherer] for what the apps have registered in their Env.Metrics.
+func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
+	rt.mu.Lock()
+	apps := rt.apps
+	rt.mu.Unlock()
+	gatherers := prometheus.Gatherers{rt.env.registry}
+	for _, a := range apps {
+		gatherers = append(gatherers, a.registries()...)
+	}
+	return gatherers.Gather()
+}

@@ -1,0 +1,153 @@
+// Package watttest runs a topology in a test: the same [watt.Runtime] that main runs, with faults on
+// the edges between its apps, and a check that nothing is left behind.
+//
+//	func TestHomeWithoutOrders(t *testing.T) {
+//		shop := watttest.Start(t, newShop())
+//		shop.Fail("gateway", "orders", watt.ErrUnavailable)
+//		status, body := shop.Get("http://gateway.watt.local/home/1")
+//		…
+//	}
+//
+// Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other. It all works
+// in a testing/synctest bubble too, where time is faked; apps there must not listen, since sockets
+// cannot live in a bubble: set Listen to "" by Update.
+package watttest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// label marks the goroutines of one topology: those that it starts inherit it.
+const label = "watttest"
+
+// leakPatience is how long goroutines may take to end after the shutdown.
+const leakPatience = 5 * time.Second
+
+// Topology is a runtime that runs until its test ends. Its methods are safe for concurrent use.
+type Topology struct {
+	tb     testing.TB
+	rt     *watt.Runtime
+	faults *faults
+}
+
+// Start starts rt and shuts it down when the test ends. The test fails if the start does, if something
+// had to be cut at the end, or if a goroutine is left that the topology has started. It wraps
+// rt.Transport; the runtime must not have started.
+func Start(tb testing.TB, rt *watt.Runtime) *Topology {
+	tb.Helper()
+	t := &Topology{tb: tb, rt: rt, faults: newFaults()}
+	wrapped := rt.Transport
+	rt.Transport = func(caller string, next http.RoundTripper) http.RoundTripper {
+		if wrapped != nil {
+			next = wrapped(caller, next)
+		}
+		return &faulty{faults: t.faults, caller: caller, next: next}
+	}
+	id := fmt.Sprintf("%s %p", tb.Name(), t)
+	var err error
+	pprof.Do(tb.Context(), pprof.Labels(label, id), func(ctx context.Context) { err = rt.Start(ctx) })
+	if err != nil {
+		tb.Fatalf("watttest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := rt.Shutdown(context.Background()); err != nil {
+			tb.Errorf("watttest: shutdown: %v", err)
+		}
+		if left := leaked(id); left != "" {
+			tb.Errorf("watttest: goroutines are left after the shutdown:\n%s", left)
+		}
+	})
+	return t
+}
+
+// Get calls url as main would, past every public door, and returns the answer's status and body. A
+// call that fails gives the status that [watt.WriteError] would, and the error's text.
+func (t *Topology) Get(url string) (status int, body string) {
+	t.tb.Helper()
+	resp, err := t.rt.Env().Get(t.tb.Context(), url)
+	if err == nil {
+		defer resp.Body.Close()
+		var text []byte
+		if text, err = io.ReadAll(resp.Body); err == nil {
+			return resp.StatusCode, string(text)
+		}
+	}
+	recorder := httptest.NewRecorder()
+	watt.WriteError(recorder, err)
+	return recorder.Code, err.Error()
+}
+
+// URL returns the public URL of app, without a slash at the end. The test fails if it does not listen.
+func (t *Topology) URL(app string) string {
+	t.tb.Helper()
+	for _, s := range t.rt.Status() {
+		if s.Name != app || s.Addr == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(s.Addr)
+		if err != nil {
+			t.tb.Fatalf("watttest: address of %q: %v", app, err)
+		}
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			host = "localhost"
+		}
+		scheme := "http"
+		if s.TLS != nil {
+			scheme = "https"
+		}
+		return scheme + "://" + net.JoinHostPort(host, port)
+	}
+	t.tb.Fatalf("watttest: there is no app %q that listens", app)
+	return ""
+}
+
+// Delay makes every call from caller ("" for main) to callee wait for d before it starts, or until its
+// context ends. 0 ends that. Connections of Env.Dial are not affected.
+func (t *Topology) Delay(caller, callee string, d time.Duration) {
+	t.faults.set(caller, callee, func(f *fault) { f.delay = d })
+}
+
+// Fail makes every call from caller ("" for main) to callee fail with err, wrapped in a
+// [watt.CallError], before it starts. Nil ends that. Connections of Env.Dial are not affected.
+func (t *Topology) Fail(caller, callee string, err error) {
+	t.faults.set(caller, callee, func(f *fault) { f.err = err })
+}
+
+// leaked returns the stacks of goroutines with the label id that do not end, or "".
+func leaked(id string) string {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; <-tick.C {
+		left := labelled(id)
+		if left == "" || time.Since(began) > leakPatience {
+			return left
+		}
+	}
+}
+
+// labelled returns the stacks of goroutines with the label id.
+func labelled(id string) string {
+	var profile strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		return err.Error()
+	}
+	want := fmt.Sprintf("%q:%q", label, id)
+	var found []string
+	for _, stack := range strings.Split(profile.String(), "\n\n") {
+		if strings.Contains(stack, want) {
+			found = append(found, stack)
+		}
+	}
+	return strings.Join(found, "\n\n")
+}

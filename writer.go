@@ -1,0 +1,128 @@
+package watt
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// answer is the ResponseWriter that handlers get. It sees the first byte, event streams and hijacks.
+type answer struct {
+	http.ResponseWriter
+	request  *request
+	lameDuck func() bool // whether to tell the client to go away
+	outside  bool        // the client is a stranger
+	begun    bool        // the status is out, or the connection hijacked
+	refused  error       // why the handler's answer was replaced
+}
+
+// wrap returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
+func (a *answer) wrap() http.ResponseWriter {
+	if _, ok := a.ResponseWriter.(http.Hijacker); ok {
+		return &answer1{a}
+	}
+	return a
+}
+
+// Unwrap lets [http.ResponseController] reach the server's own writer.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		a.begin()
+	}
+	if a.refused == nil {
+		a.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.begin()
+	if a.refused != nil {
+		return 0, a.refused
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+func (a *answer) WriteString(s string) (int, error) {
+	a.begin()
+	if a.refused != nil {
+		return 0, a.refused
+	}
+	return io.WriteString(a.ResponseWriter, s)
+}
+
+func (a *answer) Flush() {
+	a.begin()
+	if f, ok := a.ResponseWriter.(http.Flusher); ok && a.refused == nil {
+		f.Flush()
+	}
+}
+
+// FlushError is what [http.ResponseController] prefers to Flush.
+func (a *answer) FlushError() error {
+	a.begin()
+	if a.refused != nil {
+		return a.refused
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
+// begin is called before the answer's first byte; only its first call counts.
+func (a *answer) begin() {
+	if a.begun {
+		return
+	}
+	a.begun = true
+	a.request.answering()
+	h := a.Header()
+	if a.outside {
+		h.Del(headerRefused)
+	}
+	if a.lameDuck() {
+		h.Set("Connection", "close")
+	}
+	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		if err := a.request.becomeLongLived(); err != nil {
+			a.refused = err
+			WriteError(a.ResponseWriter, err)
+		}
+	}
+}
+
+// answer1 is the answer to an HTTP/1 request.
+type answer1 struct{ *answer }
+
+// Hijack gives the connection to the handler, and the worker back.
+func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := a.request.app.conns.check(); err != nil {
+		return nil, nil, err // while an answer can still be given
+	}
+	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	tracked, err := a.request.app.conns.track(conn)
+	if err == nil {
+		tracked, err = a.request.gen.conns.track(tracked)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	a.begun = true
+	a.request.answering()
+	a.request.hijacked()
+	return tracked, rw, nil
+}
+
+// ReadFrom keeps the server's own way of copying a file to a socket.
+func (a *answer1) ReadFrom(r io.Reader) (int64, error) {
+	a.begin()
+	if a.refused != nil {
+		return 0, a.refused
+	}
+	return io.Copy(a.ResponseWriter, r)
+}
