@@ -145,8 +145,7 @@ func (c *call) finish() {
 
 // failure explains why the call, which was on its way, has failed with err.
 func (c *call) failure(err error) error {
-	var known *CallError
-	if errors.As(err, &known) {
+	if _, known := errors.AsType[*CallError](err); known {
 		return c.mesh.failed(c.app.name, err)
 	}
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.started(), Err: err}
@@ -191,17 +190,16 @@ type answerBody struct {
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.rc.Read(p)
-	switch {
-	case err == nil:
-	case err == io.EOF: //nolint:errorlint // Read returns it bare
+	if err == io.EOF { //nolint:errorlint // Read returns it bare
 		b.end(true)
-	default:
+	} else if err != nil {
 		err = b.call.failure(err)
 		b.end(false)
 	}
 	return n, err
 }
 
+// Close gives the rest of the answer up.
 func (b *answerBody) Close() error {
 	err := b.rc.Close()
 	b.end(false)

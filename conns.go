@@ -10,7 +10,7 @@ import (
 // conns are an app's long-lived places: connections that outlive a request (upgraded, raw, those of
 // a Serve app), and requests that gave their worker back.
 type conns struct {
-	mu    sync.Mutex
+	mu      sync.Mutex
 	max     int
 	refused error // why nobody is let in any more
 	n       int
@@ -108,11 +108,13 @@ type trackedConn struct {
 	closed func()
 }
 
+// Close closes the connection and gives its place back.
 func (c *trackedConn) Close() error {
 	defer c.closed()
 	return c.Conn.Close()
 }
 
+// CloseWrite ends this direction alone, where the connection can.
 func (c *trackedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/org/watt/internal/pipe"
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/pipe"
 )
 
 // door is where the requests of an app with a handler come in: from the mesh, and from the public

@@ -68,7 +68,7 @@ const maxErrorText = 200
 // JSON decodes the answer of a call into a T and closes its body. It takes the results of
 // [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
 // than 2xx is a [*CallError] with its Status.
-func JSON[T any](resp *http.Response, err error) (T, error) {
+func JSON[T any](resp *http.Response, err error) (T, error) { //nolint:ireturn // T is the caller's choice
 	var v T
 	if err != nil {
 		return v, err
@@ -78,8 +78,7 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 		return v, statusError(resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
-		var failed *CallError
-		if errors.As(err, &failed) {
+		if _, failed := errors.AsType[*CallError](err); failed {
 			return v, err
 		}
 		return v, &CallError{App: calledApp(resp), Started: true, Err: fmt.Errorf("decoding the answer: %w", err)}
@@ -146,12 +145,11 @@ func WriteError(w http.ResponseWriter, err error) {
 
 // answerTo returns the status for err, and the time to wait that goes with a 503.
 func answerTo(err error) (status int, after time.Duration) {
-	var call *CallError
-	isCall := errors.As(err, &call)
+	call, isCall := errors.AsType[*CallError](err)
 	if isCall {
 		after = call.RetryAfter
 	}
-	var tooLarge *http.MaxBytesError
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case isCall && call.Status != 0:
 		return passedOn(call.Status), after
@@ -163,7 +161,7 @@ func answerTo(err error) (status int, after time.Duration) {
 		return http.StatusGatewayTimeout, 0
 	case errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable, 0
-	case errors.As(err, &tooLarge):
+	case tooLarge:
 		return http.StatusRequestEntityTooLarge, 0
 	case isCall, errors.Is(err, ErrNoSuchApp), errors.Is(err, ErrInstanceDied):
 		return http.StatusBadGateway, 0

@@ -7,11 +7,13 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
-	"github.com/org/watt/internal/pipe"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/pipe"
 )
 
 // graceAfterCut is how long code whose context has ended gets to return before it counts as abandoned.
@@ -47,7 +49,7 @@ func newGeneration(a *app, index int) *generation {
 		Client:   a.client,
 		Logger:   a.log.With(zap.Int("instance", index)),
 		Metrics: prometheus.WrapRegistererWith(prometheus.Labels{
-			"watt_app": a.name, "watt_instance": fmt.Sprint(index),
+			"watt_app": a.name, "watt_instance": strconv.Itoa(index),
 		}, registry),
 		mesh:     a.mesh,
 		registry: registry,
@@ -90,8 +92,9 @@ func (g *generation) outlast(ctx context.Context, made <-chan error) error {
 	case <-time.After(graceAfterCut):
 		g.app.abandoned.Add(1)
 		go func() {
-			<-made
-			_ = g.cleanup()
+			if err := errors.Join(<-made, g.cleanup()); err != nil {
+				g.env.Logger.Warn("the abandoned New has returned", zap.Error(err))
+			}
 		}()
 		return fmt.Errorf("New does not return, it is abandoned: %w", context.Cause(ctx))
 	}
@@ -222,7 +225,6 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 		_ = g.listener.Close()
 	}
 	err := fmt.Errorf("%d requests or connections were cut", n)
-	//nolint:contextcheck // ctx has ended; this is what comes after
 	grace, cancel := context.WithTimeout(context.Background(), graceAfterCut)
 	defer cancel()
 	if g.wait(grace, idle) != nil {

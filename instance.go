@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/org/watt/internal/admission"
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/admission"
 )
 
 // The pause before a restart is random between 0 and a limit that doubles with every failure in a

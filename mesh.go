@@ -103,8 +103,7 @@ func (m *mesh) resolve(name string) (*app, error) {
 
 // failed wraps what kept a call from starting.
 func (m *mesh) failed(app string, err error) *CallError {
-	var call *CallError
-	if errors.As(err, &call) {
+	if call, ok := errors.AsType[*CallError](err); ok {
 		e := *call
 		e.Caller, e.App = m.caller, app
 		return &e

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,9 +18,7 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	maxStreams        = 250     // of one HTTP/2 connection
-	maxBaggage        = 8 << 10 // bytes of baggage and of tracestate that are passed on
-	maxRequestID      = 128
+	maxStreams        = 250 // of one HTTP/2 connection
 
 	// lameDuckTime is how long idle connections stay open after the drain began, so that a request
 	// that is already on its way still gets an answer, and with it the news.
@@ -150,65 +147,4 @@ func (s *publicServer) clean(w http.ResponseWriter, r *http.Request, p *peer) *p
 	}
 	cleanHeaders(r.Header)
 	return p
-}
-
-// cleanHeaders removes what is trusted inside and what would be passed on malformed.
-func cleanHeaders(h http.Header) {
-	for name := range h {
-		plain := strings.ReplaceAll(name, "_", "-")
-		if len(plain) >= 7 && strings.EqualFold(plain[:7], "X-Watt-") {
-			delete(h, name)
-			continue
-		}
-		switch canonical := http.CanonicalHeaderKey(plain); canonical {
-		case "Traceparent", "Tracestate", "Baggage", "X-Request-Id":
-			if canonical != name { // an underscore twin
-				delete(h, name)
-			}
-		}
-	}
-	if v := h["Traceparent"]; v != nil && (len(v) != 1 || !validTraceparent(v[0])) {
-		delete(h, "Traceparent")
-		delete(h, "Tracestate")
-	}
-	for _, f := range []struct {
-		name string
-		most int
-	}{{"Tracestate", maxBaggage}, {"Baggage", maxBaggage}, {"X-Request-Id", maxRequestID}} {
-		if v := h[f.name]; v != nil {
-			if h[f.name] = []string{strings.Join(v, ",")}; len(h[f.name][0]) > f.most || !printable(h[f.name][0]) {
-				delete(h, f.name)
-			}
-		}
-	}
-	if upgrade := h["Upgrade"]; upgrade != nil && (len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket")) {
-		delete(h, "Upgrade")
-		delete(h, "Http2-Settings")
-		delete(h, "Connection")
-	}
-}
-
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// validTraceparent reports whether s has the form of W3C Trace Context: version, trace id, parent id
-// and flags, in lower-case hex, with neither id zero. Versions above 00 may be longer.
-func validTraceparent(s string) bool {
-	const form = "00-00000000000000000000000000000000-0000000000000000-00"
-	if len(s) < len(form) || s[:2] == "ff" || s[:2] == "00" && len(s) != len(form) || len(s) > len(form) && s[len(form)] != '-' {
-		return false
-	}
-	for i := range len(form) {
-		hex := s[i] >= '0' && s[i] <= '9' || s[i] >= 'a' && s[i] <= 'f'
-		if (form[i] == '-') != (s[i] == '-') || form[i] == '0' && !hex {
-			return false
-		}
-	}
-	return strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != "" && printable(s)
 }

@@ -3,6 +3,9 @@ package watt
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/org/watt/internal/admission"
 )
 
@@ -53,6 +56,24 @@ type InstanceStatus struct {
 	PID int
 }
 
+// Status returns what is known of every app, in the order given to [New]. Before the start it shows
+// the configuration with its defaults.
+func (rt *Runtime) Status() []Status {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	var all []Status
+	if rt.running.Load() == nil {
+		for _, config := range rt.configs {
+			all = append(all, configured(config))
+		}
+		return all
+	}
+	for _, a := range rt.apps {
+		all = append(all, a.status())
+	}
+	return all
+}
+
 // configured is the status of an app before the start.
 func configured(config App) Status {
 	return Status{App: config.withDefaults(), State: stateNew}
@@ -89,4 +110,29 @@ func (in *instance) status() InstanceStatus {
 		s.LastError = in.lastErr.Error()
 	}
 	return s
+}
+
+// Gather implements [prometheus.Gatherer] for what the apps have registered in their Env.Metrics.
+func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
+	rt.mu.Lock()
+	apps := rt.apps
+	rt.mu.Unlock()
+	gatherers := prometheus.Gatherers{rt.env.registry}
+	for _, a := range apps {
+		gatherers = append(gatherers, a.registries()...)
+	}
+	return gatherers.Gather()
+}
+
+// registries returns those of the generations that live.
+func (a *app) registries() []prometheus.Gatherer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []prometheus.Gatherer
+	for _, in := range a.instances {
+		if g := in.current(); g != nil {
+			all = append(all, g.env.registry)
+		}
+	}
+	return all
 }

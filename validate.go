@@ -49,9 +49,7 @@ func validate(apps []App) error {
 			}
 		}
 	}
-	for _, p := range addressProblems(apps) {
-		errs = append(errs, p)
-	}
+	errs = append(errs, addressProblems(apps)...)
 	for _, cycle := range cycles(apps) {
 		report(cycle[0], "Calls", "goes round in a circle: %s", strings.Join(cycle, " → "))
 	}
@@ -141,8 +139,11 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		name         string
 		value, least int
 	}{
-		{"Instances", a.Instances, 0}, {"Workers", a.Workers, 0},
-		{"Queue", a.Queue, -1}, {"MaxConns", a.MaxConns, -1}, {"MaxRestarts", a.MaxRestarts, -1},
+		{"Instances", a.Instances, 0},
+		{"Workers", a.Workers, 0},
+		{"Queue", a.Queue, -1},
+		{"MaxConns", a.MaxConns, -1},
+		{"MaxRestarts", a.MaxRestarts, -1},
 	} {
 		if f.value < f.least || f.value > math.MaxInt32 {
 			check(f.name, fmt.Sprintf("%d is out of range; the least is %d, and 0 means the default", f.value, f.least))
@@ -152,8 +153,10 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		name  string
 		value time.Duration
 	}{
-		{"QueueTimeout", a.QueueTimeout}, {"Timeout", a.Timeout},
-		{"StartTimeout", a.StartTimeout}, {"DrainTimeout", a.DrainTimeout},
+		{"QueueTimeout", a.QueueTimeout},
+		{"Timeout", a.Timeout},
+		{"StartTimeout", a.StartTimeout},
+		{"DrainTimeout", a.DrainTimeout},
 	} {
 		if f.value < -1 {
 			check(f.name, fmt.Sprintf("%v is negative; only -1 is, and 0 means the default", f.value))
@@ -161,28 +164,34 @@ func checkNumbers(a *App, check func(field, problem string)) {
 	}
 }
 
-// addressProblems reports addresses that two apps claim. Port 0 is never the same twice, and a name
-// without a host claims the port on every host.
+// addressProblems reports addresses that two apps claim. Port 0 is never the same twice, and an
+// address without a host claims its port on every host.
 func addressProblems(apps []App) []error {
 	var errs []error
-	type claim struct{ app, host, port string }
-	var claims []claim
-	for _, a := range apps {
-		host, port, err := net.SplitHostPort(a.Listen)
-		if a.URL != "" || err != nil || port == "0" || port == "" {
-			continue
-		}
-		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-			host = ""
-		}
-		for _, c := range claims {
-			if c.port == port && (c.host == host || c.host == "" || host == "") {
-				errs = append(errs, fmt.Errorf("watt: app %q: Listen: %s is claimed by app %q too", a.Name, a.Listen, c.app))
+	for i := range apps {
+		for j := range apps[:i] {
+			if clash(claimed(&apps[i]), claimed(&apps[j])) {
+				errs = append(errs, fmt.Errorf("watt: app %q: Listen: %s is claimed by app %q too", apps[i].Name, apps[i].Listen, apps[j].Name))
 			}
 		}
-		claims = append(claims, claim{a.Name, host, port})
 	}
 	return errs
+}
+
+// claimed returns the host and port that a claims; no port if it claims none for itself.
+func claimed(a *App) [2]string {
+	host, port, err := net.SplitHostPort(a.Listen)
+	if a.URL != "" || err != nil || port == "0" {
+		return [2]string{}
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = ""
+	}
+	return [2]string{host, port}
+}
+
+func clash(a, b [2]string) bool {
+	return a[1] != "" && a[1] == b[1] && (a[0] == b[0] || a[0] == "" || b[0] == "")
 }
 
 // cycles returns the circles in Calls, each as the names along it with the first repeated at the end.

@@ -41,10 +41,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/org/watt/internal/pipe"
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/pipe"
 )
 
 // Runtime runs apps. Make one with [New]. The exported fields may be set until it starts; the methods
@@ -331,7 +331,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	for _, a := range rt.apps {
 		a.lameDuck()
 	}
-	errs := make([]error, len(rt.apps))
+	errs := make([]error, len(rt.apps), len(rt.apps)+1)
 	var draining sync.WaitGroup
 	for i, a := range rt.apps {
 		draining.Go(func() {
@@ -380,36 +380,6 @@ func (rt *Runtime) Ready() error {
 	return errors.Join(errs...)
 }
 
-// Status returns what is known of every app, in the order given to [New]. Before the start it shows
-// the configuration with its defaults.
-func (rt *Runtime) Status() []Status {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	var all []Status
-	if rt.running.Load() == nil {
-		for _, config := range rt.configs {
-			all = append(all, configured(config))
-		}
-		return all
-	}
-	for _, a := range rt.apps {
-		all = append(all, a.status())
-	}
-	return all
-}
-
 // Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
 // the start they fail with [ErrUnavailable].
 func (rt *Runtime) Env() *Env { return rt.env }
-
-// Gather implements [prometheus.Gatherer] for what the apps have registered in their Env.Metrics.
-func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
-	rt.mu.Lock()
-	apps := rt.apps
-	rt.mu.Unlock()
-	gatherers := prometheus.Gatherers{rt.env.registry}
-	for _, a := range apps {
-		gatherers = append(gatherers, a.registries()...)
-	}
-	return gatherers.Gather()
-}

@@ -29,6 +29,7 @@ func (a *answer) wrap() http.ResponseWriter {
 // Unwrap lets [http.ResponseController] reach the server's own writer.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
+// WriteHeader sends the status, or an informational answer before it.
 func (a *answer) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		a.begin()
@@ -46,6 +47,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.ResponseWriter.Write(p)
 }
 
+// WriteString saves a copy of s where the server can.
 func (a *answer) WriteString(s string) (int, error) {
 	a.begin()
 	if a.refused != nil {
@@ -54,6 +56,7 @@ func (a *answer) WriteString(s string) (int, error) {
 	return io.WriteString(a.ResponseWriter, s)
 }
 
+// Flush sends what was written so far.
 func (a *answer) Flush() {
 	a.begin()
 	if f, ok := a.ResponseWriter.(http.Flusher); ok && a.refused == nil {

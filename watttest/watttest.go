@@ -144,7 +144,7 @@ func labelled(id string) string {
 	}
 	want := fmt.Sprintf("%q:%q", label, id)
 	var found []string
-	for _, stack := range strings.Split(profile.String(), "\n\n") {
+	for stack := range strings.SplitSeq(profile.String(), "\n\n") {
 		if strings.Contains(stack, want) {
 			found = append(found, stack)
 		}

@@ -3,8 +3,6 @@ package admission_test
 import (
 	"context"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,40 +36,24 @@ func BenchmarkUncontended(b *testing.B) {
 	}
 }
 
-// BenchmarkContended is one of 32 callers that queue for 4 workers and do
-// nothing with them but let others run: 28 wait at any time. The time per
-// ticket is the price of one handover.
+// BenchmarkContended is 32 callers that queue for 4 workers and do nothing with
+// them but let others run: the price of a handover. It counts tickets, not one
+// caller's, for in this endless overload the oldest waiter is never served.
 func BenchmarkContended(b *testing.B) {
 	p := benchPool(1, 4)
-	request := func() {
-		t, err := p.Acquire(b.Context())
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		runtime.Gosched()
-		t.Release()
-	}
-	var stop atomic.Bool
-	var others sync.WaitGroup
-	for range 31 {
-		others.Go(func() {
-			for !stop.Load() {
-				request()
-			}
-		})
-	}
 	b.ReportAllocs()
-	before := p.Stats()
-	for b.Loop() {
-		request()
-	}
-	after := p.Stats()
-	stop.Store(true)
-	others.Wait()
-	tickets := float64(after.Admitted - before.Admitted)
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/tickets, "ns/ticket")
-	b.ReportMetric(float64(after.QueueWait-before.QueueWait)/tickets, "ns-waiting/ticket")
+	b.SetParallelism(max(32/runtime.GOMAXPROCS(0), 1))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			t, err := p.Acquire(b.Context())
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			runtime.Gosched()
+			t.Release()
+		}
+	})
 }
 
 // BenchmarkShed is the answer to a newcomer when the queue is full.

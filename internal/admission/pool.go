@@ -190,10 +190,9 @@ func (p *Pool[T]) Add() *Member[T] {
 	return m
 }
 
-// Remove closes m for good. Tickets for it stay valid and count as busy until
-// they are released.
+// Remove takes m out for good: it gets no new work, whether it is opened or
+// not. Its tickets stay valid, and count as busy until they are released.
 func (p *Pool[T]) Remove(m *Member[T]) {
-	m.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.members = slices.DeleteFunc(p.members, func(other *Member[T]) bool { return other == m })

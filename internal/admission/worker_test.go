@@ -129,6 +129,10 @@ func TestIdleWaitsForAllWorkOfAMember(t *testing.T) {
 				r.Errorf("got %v, want nil", err)
 			}
 		}
+		r.release(r.run()) // idle once more, and nobody waits for it
+		if err := r.first.Idle(r.Context()); err != nil {
+			r.Errorf("got %v, want nil", err)
+		}
 	})
 }
 

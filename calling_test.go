@@ -1,0 +1,402 @@
+package watt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt"
+)
+
+func sayHello(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }
+
+// watchDNS makes every look-up and every call to the outside fail, and counts them.
+func watchDNS(t *testing.T) *atomic.Int32 {
+	t.Helper()
+	var seen atomic.Int32
+	fail := func(context.Context, string, string) (net.Conn, error) {
+		seen.Add(1)
+		return nil, errors.New("the test has no network")
+	}
+	resolver, transport := net.DefaultResolver, http.DefaultTransport
+	t.Cleanup(func() { net.DefaultResolver, http.DefaultTransport = resolver, transport })
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: fail}
+	http.DefaultTransport = &http.Transport{DialContext: fail}
+	return &seen
+}
+
+func TestNamesAreMatchedLowerCasedAndAnyPortIsIgnored(t *testing.T) {
+	rt := start(t, app("users", sayHello))
+	for _, host := range []string{
+		"users.watt.local", "users.watt.local:80", "users.watt.local:65535", "USERS.Watt.Local", "users.watt.local.", "Users.watt.local.:1",
+	} {
+		resp, err := rt.Env().Get(t.Context(), "http://"+host+"/")
+		if got := read(t, resp, err); got != "hello" {
+			t.Errorf("%s: got %q", host, got)
+		}
+	}
+	for _, name := range []string{"users", "USERS", "users:80", "users.watt.local", "users.watt.local.:80"} {
+		if err := rt.Env().Check(name); err != nil {
+			t.Errorf("Check(%q): %v", name, err)
+		}
+		conn, err := rt.Env().Dial(t.Context(), name)
+		if err != nil {
+			t.Fatalf("Dial(%q): %v", name, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestAnUnknownNameFailsAtOnceAndNeverReachesDNS(t *testing.T) {
+	seen := watchDNS(t)
+	rt := start(t, app("users", sayHello))
+	for _, host := range []string{
+		"user.watt.local", "userss.watt.local", "a.users.watt.local", "USER.WATT.LOCAL.:80", ".watt.local", "user.watt.local..",
+		"user。watt。local", "ｕser.watt.local", // what net/http would make of them
+	} {
+		_, err := rt.Env().Get(t.Context(), "http://"+host+"/")
+		if !errors.Is(err, watt.ErrNoSuchApp) {
+			t.Errorf("%s: got %v, want ErrNoSuchApp", host, err)
+		}
+	}
+	if _, err := rt.Env().Get(t.Context(), "https://users.watt.local/"); err == nil {
+		t.Error("https://users.watt.local worked")
+	}
+	if _, err := rt.Env().Dial(t.Context(), "user:80"); !errors.Is(err, watt.ErrNoSuchApp) {
+		t.Errorf("Dial: got %v, want ErrNoSuchApp", err)
+	}
+	if n := seen.Load(); n != 0 {
+		t.Errorf("%d calls for names of the mesh went out", n)
+	}
+	if _, err := rt.Env().Get(t.Context(), "http://users.watt.local.example/"); err == nil || seen.Load() == 0 {
+		t.Error("a call to the outside was not noticed: this test is blind")
+	}
+}
+
+func TestOtherHostsGoOutThroughAnOrdinaryTransport(t *testing.T) {
+	outside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("X-Request-Id"), r.Header.Get("X-Watt-Timeout"), "outside")
+	}))
+	defer outside.Close()
+	rt := start(t, calling("web", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+		resp, err := env.Get(r.Context(), outside.URL)
+		io.WriteString(w, read(t, resp, err))
+	}))
+	req := request(t.Context(), http.MethodGet, "http://web.watt.local/", nil)
+	req.Header.Set("X-Request-Id", "7")
+	resp, err := rt.Env().Client.Do(req)
+	if got := read(t, resp, err); got != "outside" { // and strangers learn nothing
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAMeshClientDoesNotFollowARedirectFromTheOutsideIntoTheMesh(t *testing.T) {
+	var outside *httptest.Server
+	outside = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/in":
+			http.Redirect(w, r, "http://USERS.watt.local:8080/secret", http.StatusTemporaryRedirect)
+		case "/out":
+			http.Redirect(w, r, outside.URL+"/end", http.StatusFound)
+		default:
+			io.WriteString(w, "end")
+		}
+	}))
+	defer outside.Close()
+	var secrets atomic.Int32
+	rt := start(t, app("users", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/secret":
+			secrets.Add(1)
+		case "/mesh":
+			http.Redirect(w, r, "/end", http.StatusFound)
+		case "/end":
+			io.WriteString(w, "end")
+		default:
+			http.Redirect(w, r, outside.URL+r.URL.Path, http.StatusFound)
+		}
+	}))
+	for _, from := range []string{outside.URL, "http://users.watt.local"} { // the second by way of the outside
+		resp, err := rt.Env().Get(t.Context(), from+"/in")
+		if !errors.Is(err, watt.ErrNotAllowed) {
+			t.Errorf("%s: got %v, want ErrNotAllowed", from, err)
+		}
+		if resp != nil {
+			resp.Body.Close()
+		}
+	}
+	if n := secrets.Load(); n != 0 {
+		t.Errorf("%d redirects came in from the outside", n)
+	}
+	for _, url := range []string{outside.URL + "/out", "http://users.watt.local/mesh", "http://users.watt.local/out"} {
+		resp, err := rt.Env().Get(t.Context(), url)
+		if got := read(t, resp, err); got != "end" {
+			t.Errorf("%s: got %q", url, got)
+		}
+	}
+}
+
+func TestCallsIsAnAllowListAndNilMeansNone(t *testing.T) {
+	var envs [2]*watt.Env
+	keep := func(i int) func(context.Context, *watt.Env) (http.Handler, error) {
+		return func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			envs[i] = env
+			return http.NotFoundHandler(), nil
+		}
+	}
+	rt := start(t,
+		watt.App{Name: "none", New: keep(0)},
+		watt.App{Name: "some", New: keep(1), Calls: []string{"users"}},
+		app("users", sayHello), app("orders", sayHello),
+	)
+	check := func(env *watt.Env, callee string, allowed bool) {
+		t.Helper()
+		resp, err := env.Get(t.Context(), "http://"+callee+".watt.local/")
+		conn, dialErr := env.Dial(t.Context(), callee)
+		for what, err := range map[string]error{"Get": err, "Dial": dialErr, "Check": env.Check(callee)} {
+			if allowed != (err == nil) || !allowed && !errors.Is(err, watt.ErrNotAllowed) {
+				t.Errorf("%s from %q to %s: %v", what, env.App, callee, err)
+			}
+			if err != nil && !strings.Contains(err.Error(), fmt.Sprintf("add %q to Calls of app %q", callee, env.App)) {
+				t.Errorf("%q does not say what to add where", err)
+			}
+		}
+		if err == nil {
+			resp.Body.Close()
+		}
+		if dialErr == nil {
+			conn.Close()
+		}
+	}
+	check(envs[0], "users", false)
+	check(envs[0], "none", false)
+	check(envs[1], "users", true)
+	check(envs[1], "orders", false)
+	for _, callee := range []string{"none", "some", "users", "orders"} {
+		check(rt.Env(), callee, true) // main's Env may call all
+	}
+}
+
+func TestTheCalleeLearnsTheCallerFromTheConnection(t *testing.T) {
+	whoami := app("whoami", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q", watt.Caller(r.Context())) })
+	rt := start(t, whoami, calling("web", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+		req := request(r.Context(), http.MethodGet, "http://whoami.watt.local/", nil)
+		for _, name := range []string{"X-Watt-Caller", "X-Watt-App", "Caller", "From"} {
+			req.Header.Set(name, "admin")
+		}
+		resp, err := env.Client.Do(req)
+		io.WriteString(w, read(t, resp, err))
+	}, "whoami"))
+	for url, want := range map[string]string{"http://web.watt.local/": `"web"`, "http://whoami.watt.local/": `""`} {
+		resp, err := rt.Env().Get(t.Context(), url)
+		if got := read(t, resp, err); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
+		}
+	}
+}
+
+type secretKey struct{}
+
+func TestDeadlineCancellationAndNothingElseTravelByTheContext(t *testing.T) {
+	type seen struct {
+		deadline time.Time
+		secret   any
+	}
+	got := make(chan seen, 1)
+	rt := start(t,
+		calling("a", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+			resp, err := env.Get(r.Context(), "http://b.watt.local/")
+			io.WriteString(w, read(t, resp, err))
+		}, "b"),
+		calling("b", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+			resp, err := env.Get(r.Context(), "http://c.watt.local/")
+			io.WriteString(w, read(t, resp, err))
+		}, "c"),
+		app("c", func(_ http.ResponseWriter, r *http.Request) {
+			deadline, _ := r.Context().Deadline()
+			got <- seen{deadline, r.Context().Value(secretKey{})}
+		}),
+	)
+	want := time.Now().Add(time.Minute)
+	ctx, cancel := context.WithDeadline(context.WithValue(t.Context(), secretKey{}, "mine"), want)
+	defer cancel()
+	resp, err := rt.Env().Get(ctx, "http://a.watt.local/")
+	read(t, resp, err)
+	if s := <-got; !s.deadline.Equal(want) || s.secret != nil {
+		t.Errorf("got deadline %v, want %v; secret %v, want nil", s.deadline, want, s.secret)
+	}
+	resp, err = rt.Env().Get(t.Context(), "http://a.watt.local/")
+	read(t, resp, err)
+	if s := <-got; !s.deadline.IsZero() {
+		t.Errorf("got deadline %v, want none", s.deadline)
+	}
+}
+
+// blocked is an app that answers with its headers if asked for /headers, and waits for its context.
+func blocked(began chan<- struct{}, cause chan<- error) watt.App {
+	return app("blocked", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/headers" {
+			http.NewResponseController(w).Flush()
+		}
+		began <- struct{}{}
+		<-r.Context().Done()
+		cause <- context.Cause(r.Context())
+	})
+}
+
+func TestInProcessACancellationIsSeenWhateverOfTheBodyWasRead(t *testing.T) {
+	began, cause := make(chan struct{}, 1), make(chan error, 1)
+	rt := start(t, calling("middle", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
+		_, _ = env.Client.Do(request(r.Context(), http.MethodPost, "http://blocked.watt.local/", strings.NewReader("unread")))
+	}, "blocked"), blocked(began, cause))
+	large := strings.Repeat("x", 1<<20)
+	for _, url := range []string{"http://blocked.watt.local/", "http://blocked.watt.local/headers", "http://middle.watt.local/"} {
+		for _, body := range []string{"", "unread", large} {
+			ctx, cancel := context.WithCancel(t.Context())
+			failed := make(chan error, 1)
+			go func() {
+				resp, err := rt.Env().Client.Do(request(ctx, http.MethodPost, url, strings.NewReader(body)))
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+					resp.Body.Close()
+				}
+				failed <- err
+			}()
+			within(t, began, "the callee")
+			cancel()
+			if err := within(t, failed, "the caller's error"); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, body of %d: the caller got %v", url, len(body), err)
+			}
+			if err := within(t, cause, "the callee's cancellation"); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, body of %d: the callee got %v", url, len(body), err)
+			}
+		}
+	}
+}
+
+func TestClosingTheBodyEarlyCancelsTheCallee(t *testing.T) {
+	began, cause := make(chan struct{}, 1), make(chan error, 1)
+	rt := start(t, blocked(began, cause))
+	resp, err := rt.Env().Get(t.Context(), "http://blocked.watt.local/headers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, began, "the callee")
+	resp.Body.Close()
+	if err := within(t, cause, "the callee's cancellation"); !errors.Is(err, context.Canceled) {
+		t.Errorf("the callee got %v", err)
+	}
+}
+
+func TestHTTPClientTimeoutWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, cause := make(chan struct{}, 2), make(chan error, 2)
+		rt := start(t, blocked(began, cause))
+		client := *rt.Env().Client
+		client.Timeout = 3 * time.Second
+		at := time.Now()
+		_, err := client.Get("http://blocked.watt.local/")
+		var timeout interface{ Timeout() bool }
+		if !errors.As(err, &timeout) || !timeout.Timeout() || time.Since(at) != client.Timeout {
+			t.Errorf("got %v after %v", err, time.Since(at))
+		}
+		resp, err := client.Get("http://blocked.watt.local/headers")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("reading the body: got %v", err)
+		}
+		for range 2 {
+			if err := <-cause; err == nil {
+				t.Error("the callee was not cancelled")
+			}
+		}
+	})
+}
+
+var travelling = []string{"Traceparent", "Tracestate", "Baggage", "X-Request-Id"}
+
+func TestTraceAndRequestIDGoAlongByThemselvesWithTheContext(t *testing.T) {
+	last := app("last", func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range travelling {
+			fmt.Fprint(w, r.Header.Values(name))
+		}
+	})
+	pass := func(to string) func(*watt.Env, http.ResponseWriter, *http.Request) {
+		return func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+			ctx := r.Context()
+			if r.URL.Path == "/new" {
+				ctx = context.WithoutCancel(t.Context())
+			}
+			req := request(ctx, http.MethodGet, "http://"+to+".watt.local/", nil)
+			if r.URL.Path == "/own" {
+				req.Header.Set("Traceparent", "own")
+				req.Header.Set("X-Request-Id", "own")
+			}
+			before := fmt.Sprint(req.Header)
+			resp, err := env.Client.Do(req)
+			io.WriteString(w, read(t, resp, err))
+			if after := fmt.Sprint(req.Header); after != before {
+				t.Errorf("the request's own headers were changed: %s, were %s", after, before)
+			}
+		}
+	}
+	rt := start(t, calling("first", pass("second"), "second"), calling("second", pass("last"), "last"), last)
+	for path, want := range map[string]string{
+		"/":    "[Traceparent][Tracestate][Baggage][X-Request-Id]",
+		"/new": "[][][][]",
+		"/own": "[own][][Baggage][own]", // the trace's two headers belong together
+	} {
+		req := request(t.Context(), http.MethodGet, "http://first.watt.local"+path, nil)
+		for _, name := range travelling {
+			req.Header.Set(name, name)
+		}
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); got != want {
+			t.Errorf("%s: got %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestTheMeshReusesConnectionsAndServesAThousandCallersAtOnce(t *testing.T) {
+	a := app("users", sayHello)
+	a.Queue, a.QueueTimeout = 1000, patience
+	rt := start(t, a)
+	var calls sync.WaitGroup
+	for range 1000 {
+		calls.Go(func() {
+			resp, err := rt.Env().Get(t.Context(), "http://users.watt.local/")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if body, err := io.ReadAll(resp.Body); string(body) != "hello" || err != nil {
+				t.Errorf("got %q, %v", body, err)
+			}
+			resp.Body.Close()
+		})
+	}
+	calls.Wait()
+	for range 10 {
+		reused := false
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
+		resp, err := rt.Env().Get(ctx, "http://users.watt.local/")
+		read(t, resp, err)
+		if !reused {
+			t.Error("the connection is new")
+		}
+	}
+}

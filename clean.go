@@ -1,0 +1,83 @@
+package watt
+
+import (
+	"net/http"
+	"strings"
+)
+
+// What strangers may send along with their requests, in bytes.
+const (
+	maxBaggage   = 8 << 10 // of baggage, and of tracestate
+	maxRequestID = 128
+)
+
+// cleanHeaders removes from a stranger's request what is trusted inside, and what would be passed on
+// malformed.
+func cleanHeaders(h http.Header) {
+	for name := range h {
+		if reserved(name) {
+			delete(h, name)
+		}
+	}
+	if v := h["Traceparent"]; v != nil && (len(v) != 1 || !validTraceparent(v[0])) {
+		delete(h, "Traceparent")
+		delete(h, "Tracestate")
+	}
+	cleanValue(h, "Tracestate", maxBaggage)
+	cleanValue(h, "Baggage", maxBaggage)
+	cleanValue(h, "X-Request-Id", maxRequestID)
+	if v := h["Upgrade"]; v != nil && (len(v) != 1 || !strings.EqualFold(v[0], "websocket")) {
+		delete(h, "Upgrade")
+		delete(h, "Http2-Settings")
+		delete(h, "Connection")
+	}
+}
+
+// reserved reports whether a header's name belongs to watt, or is the underscore twin of one that the
+// mesh passes on: many servers take "_" for "-".
+func reserved(name string) bool {
+	plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	if strings.HasPrefix(plain, "X-Watt-") {
+		return true
+	}
+	switch plain {
+	case "Traceparent", "Tracestate", "Baggage", "X-Request-Id":
+		return plain != name
+	}
+	return false
+}
+
+// cleanValue joins a header's lines, and drops it if it is too long or not printable.
+func cleanValue(h http.Header, name string, most int) {
+	v, ok := h[name]
+	if !ok {
+		return
+	}
+	joined := strings.Join(v, ",")
+	if len(joined) > most || !printable(joined) {
+		delete(h, name)
+		return
+	}
+	h[name] = []string{joined}
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' })
+}
+
+// validTraceparent reports whether s has the form of W3C Trace Context: version, trace id, parent id
+// and flags, in lower-case hex, with neither id zero. Versions above 00 may add fields.
+func validTraceparent(s string) bool {
+	fields := strings.Split(s, "-")
+	if len(fields) < 4 || len(fields) > 4 && fields[0] == "00" {
+		return false
+	}
+	version, trace, parent, flags := fields[0], fields[1], fields[2], fields[3]
+	return hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2) &&
+		strings.Trim(trace, "0") != "" && strings.Trim(parent, "0") != "" && len(s) <= maxBaggage && printable(s)
+}
+
+// hex reports whether s is n lower-case hexadecimal digits.
+func hex(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+}

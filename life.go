@@ -1,0 +1,234 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// start waits for the callees, and starts all instances, then the public side.
+func (a *app) start(ctx context.Context) error {
+	for _, callee := range a.callees {
+		select {
+		case <-callee.started:
+		case <-ctx.Done():
+			return nil // whoever has failed says so
+		}
+	}
+	if a.remote != nil {
+		a.pool.Add().Open(&generation{app: a})
+		close(a.started)
+		return nil
+	}
+	a.log.Info("starting")
+	if a.door != nil {
+		a.rt.owned.Go(func() { a.report(a.door.mesh.Serve(a.door.listener)) })
+	}
+	if err := a.grow(ctx, a.config.Load().Instances); err != nil {
+		return fmt.Errorf("watt: app %q: start: %w", a.name, err)
+	}
+	close(a.started)
+	switch {
+	case a.door != nil && a.door.public != nil:
+		a.rt.owned.Go(func() { a.report(a.door.public.serve()) })
+	case a.serve != nil:
+		a.rt.owned.Go(a.serve.run)
+	}
+	return nil
+}
+
+func (a *app) report(err error) {
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		a.log.Error("a door has ended", zap.Error(err))
+	}
+}
+
+// grow starts instances until there are n, in parallel, and returns when all are ready.
+func (a *app) grow(ctx context.Context, n int) error {
+	a.mu.Lock()
+	var added []*instance
+	for len(a.instances) < n {
+		in := newInstance(a, len(a.instances))
+		a.instances = append(a.instances, in)
+		added = append(added, in)
+	}
+	a.mu.Unlock()
+	results := make(chan error, len(added))
+	for _, in := range added {
+		a.rt.owned.Go(func() { in.supervise(ctx, func(err error) { results <- err }) })
+	}
+	var errs []error
+	for range added {
+		errs = append(errs, <-results)
+	}
+	return errors.Join(errs...)
+}
+
+// shrink drains and removes the last instances until there are n.
+func (a *app) shrink(n int) error {
+	a.mu.Lock()
+	var removed []*instance
+	if len(a.instances) > n {
+		removed = append(removed, a.instances[n:]...)
+		a.instances = a.instances[:n:n]
+	}
+	a.mu.Unlock()
+	return a.end(context.Background(), removed)
+}
+
+// end stops instances and returns what their drains had to report.
+func (a *app) end(ctx context.Context, instances []*instance) error {
+	errs := make([]error, len(instances))
+	var ending sync.WaitGroup
+	for i, in := range instances {
+		ending.Go(func() {
+			if err := in.end(ctx); err != nil {
+				errs[i] = fmt.Errorf("watt: app %q, instance %d: %w", a.name, in.index, err)
+			}
+			a.pool.Remove(in.member)
+		})
+	}
+	ending.Wait()
+	return errors.Join(errs...)
+}
+
+// changed is called when an instance's state has changed.
+func (a *app) changed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.change)
+	a.change = make(chan struct{})
+	state := a.stateLocked()
+	if state != a.was {
+		a.was, a.since = state, time.Now()
+	}
+	if failed := state == stateFailed; !a.closing && failed != a.refusing {
+		a.refusing = failed
+		if failed {
+			a.pool.Refuse(fmt.Errorf("%w: given up", ErrUnavailable))
+		} else {
+			a.pool.Refuse(nil)
+		}
+	}
+}
+
+// stateLocked returns the state of the app: that of its best instance.
+func (a *app) stateLocked() string {
+	if a.remote != nil && !a.closing {
+		return stateReady
+	}
+	has := make(map[string]bool, len(a.instances))
+	for _, in := range a.instances {
+		in.mu.Lock()
+		has[in.state] = true
+		in.mu.Unlock()
+	}
+	for _, state := range []string{stateReady, stateStarting, stateRestarting, stateDraining, stateFailed, stateNew} {
+		if has[state] {
+			if a.closing && state != stateFailed {
+				return stateDraining
+			}
+			return state
+		}
+	}
+	if a.closing || len(has) > 0 {
+		return stateStopped
+	}
+	return stateNew
+}
+
+// up reports whether an instance is ready.
+func (a *app) up() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stateLocked() == stateReady
+}
+
+// gaveUp is called when an instance was restarted too often.
+func (a *app) gaveUp(index int, err error) {
+	if a.limits().Critical {
+		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its instance %d has failed: %w", a.name, index, err))
+	}
+}
+
+// ready returns nil if an instance is ready, and otherwise what state the app is in, and why.
+func (a *app) ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	state := a.stateLocked()
+	if state == stateReady {
+		return nil
+	}
+	err := fmt.Errorf("watt: app %q is %s", a.name, state)
+	for _, in := range a.instances {
+		if s := in.status(); s.LastError != "" {
+			return fmt.Errorf("%w: %s", err, s.LastError)
+		}
+	}
+	return err
+}
+
+// lameDuck makes every answer of the public side tell its client to go away.
+func (a *app) lameDuck() {
+	if a.door != nil && a.door.public != nil {
+		a.door.public.lame.Store(true)
+	}
+}
+
+// drain ends the app: what is long-lived is told to go, the public side lets its clients go, what is
+// in progress finishes, and then everything is closed. What is not over when ctx ends, or
+// DrainTimeout has passed, is cut and reported.
+func (a *app) drain(ctx context.Context) error {
+	defer close(a.drained)
+	if d := a.limits().DrainTimeout; d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("DrainTimeout of %v has passed", d))
+		defer cancel()
+	}
+	a.mu.Lock()
+	a.closing = true
+	instances := a.instances
+	a.mu.Unlock()
+	if len(instances) > 0 {
+		a.log.Info("draining")
+	}
+	for _, in := range instances {
+		if g := in.current(); g != nil {
+			g.requests.drain()
+		}
+	}
+	if a.door != nil && a.door.public != nil {
+		a.door.public.quiet(ctx)
+	}
+	if a.serve != nil {
+		a.serve.close()
+	}
+	a.conns.refuse(errDraining)
+	a.pool.Refuse(errDraining)
+	err := a.end(ctx, instances)
+	a.close()
+	if len(instances) > 0 {
+		a.log.Info("stopped")
+	}
+	return err
+}
+
+// close releases what the instances did not own.
+func (a *app) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), graceAfterCut)
+	defer cancel()
+	a.conns.cut()
+	a.mesh.closeIdle()
+	if a.door != nil {
+		a.door.close(ctx)
+	}
+	if a.remote != nil {
+		a.remote.close()
+	}
+	a.sheds.flush()
+}
