@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,7 +81,11 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 		c.timer.Stop()
 	}
 	if err == nil {
-		err = refusal(resp)
+		if err = c.ended(); err == nil {
+			err = refusal(resp)
+		} else { // too late: what the callee says now may be because of that
+			_ = resp.Body.Close()
+		}
 	}
 	if err != nil {
 		err = c.failure(err)
@@ -90,7 +93,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Request = req
-	resp.Body = c.body(resp.Body)
+	resp.Body = c.body(resp)
 	return resp, nil
 }
 
@@ -102,15 +105,19 @@ func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
 		setRemaining(out)
 		return c.mesh.h2c.RoundTrip(out)
 	case c.app.door == nil: // a Serve app: no door claims the worker, the body's end gives it back
-		return c.mesh.conns.RoundTrip(out)
+		return c.mesh.pool(c.app).RoundTrip(out, nil)
 	default:
-		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-			if conn, ok := info.Conn.(*pipe.Conn); ok {
-				conn.Attach(c)
-			}
-		}}
-		return c.mesh.conns.RoundTrip(out.WithContext(httptrace.WithClientTrace(c.ctx, trace)))
+		return c.mesh.pool(c.app).RoundTrip(out, c.offer)
 	}
+}
+
+// offer leaves the call beside the bytes that conn will carry. It reports whether the request may be
+// sent: not if it was sent before and has been claimed.
+func (c *call) offer(conn net.Conn) bool {
+	if end, ok := conn.(*pipe.Conn); ok {
+		end.Attach(c)
+	}
+	return c.worker.Load() == workerOffered
 }
 
 // outgoing returns req with the call's context and the headers that travel by themselves.
@@ -149,7 +156,7 @@ func (c *call) failure(err error) error {
 		return c.mesh.failed(c.app.name, err)
 	}
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.started(), Err: err}
-	cause := context.Cause(c.ctx)
+	cause := c.ended()
 	switch {
 	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):
 		e.Err = cause
@@ -163,6 +170,15 @@ func (c *call) failure(err error) error {
 	return e
 }
 
+// ended returns why the call's context has ended, or nil. The callee's clock may strike first: it has
+// the same deadline.
+func (c *call) ended() error {
+	if deadline, ok := c.ctx.Deadline(); ok && c.ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return context.Cause(c.ctx)
+}
+
 // lost reports whether err means that the connection has ended under the call.
 func lost(err error) bool {
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
@@ -170,8 +186,9 @@ func lost(err error) bool {
 }
 
 // body hands the answer's body to the caller, and ends the call with it.
-func (c *call) body(rc io.ReadCloser) io.ReadCloser {
-	b := &answerBody{call: c, rc: rc}
+func (c *call) body(resp *http.Response) io.ReadCloser {
+	rc := resp.Body
+	b := &answerBody{call: c, rc: rc, sized: resp.ContentLength >= 0}
 	if w, ok := rc.(io.Writer); ok { // after 101 Switching Protocols
 		return &upgradedBody{answerBody: b, w: w}
 	}
@@ -183,20 +200,27 @@ func (c *call) body(rc io.ReadCloser) io.ReadCloser {
 
 // answerBody is the body of an answer. Its end, its failure and its closing end the call.
 type answerBody struct {
-	call *call
-	rc   io.ReadCloser
-	once sync.Once
+	call  *call
+	rc    io.ReadCloser
+	sized bool // its length is known
+	once  sync.Once
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.rc.Read(p)
-	if err == io.EOF { //nolint:errorlint // Read returns it bare
+	if err == io.EOF && b.whole() { //nolint:errorlint // Read returns it bare
 		b.end(true)
 	} else if err != nil {
 		err = b.call.failure(err)
 		b.end(false)
 	}
 	return n, err
+}
+
+// whole reports whether what ends here is all of the answer. If its length is not known and the time
+// is up, it may as well be what a callee that was told to stop has left.
+func (b *answerBody) whole() bool {
+	return b.sized || b.call.answered.Load() || b.call.ended() == nil
 }
 
 // Close gives the rest of the answer up.
@@ -238,6 +262,9 @@ func refusal(resp *http.Response) error {
 	switch resp.Header.Get(headerRefused) {
 	case "":
 		return nil
+	case "late": // a handler had it, and has not answered
+		_ = resp.Body.Close()
+		return &CallError{Started: true, Err: context.DeadlineExceeded}
 	case "unavailable":
 		err = ErrUnavailable
 	case "timeout":

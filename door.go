@@ -133,7 +133,10 @@ func (d *door) run(w http.ResponseWriter, r *http.Request, p *peer, q *request) 
 	if a.begun {
 		return
 	}
-	if err := context.Cause(r.Context()); errors.Is(err, context.DeadlineExceeded) {
+	if err := context.Cause(r.Context()); err != nil { // and that is why there is no answer
+		if errors.Is(err, context.DeadlineExceeded) {
+			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
+		}
 		WriteError(a, err)
 		return
 	}

@@ -7,8 +7,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"unicode"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
+	"golang.org/x/net/idna"
 )
 
 // suffix ends the host names of the mesh. Names under it never reach DNS.
@@ -20,7 +24,12 @@ func meshName(host string) (string, bool) {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+			host = ascii // as net/http does before it asks DNS
+		}
+	}
+	host = strings.ToLower(strings.TrimRight(host, "."))
 	return strings.CutSuffix(host, suffix)
 }
 
@@ -31,39 +40,38 @@ type mesh struct {
 	caller string          // empty for main and tests
 	calls  map[string]bool // nil: all
 
-	conns *http.Transport // HTTP/1 over pipes
+	transport http.RoundTripper // this mesh, wrapped
+
+	pools sync.Map        // *wire.Pool by *app
 	h2c   *http.Transport // gRPC needs HTTP/2
 }
 
 func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
 	m := &mesh{rt: rt, caller: caller, calls: calls}
-	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
-		name, _ := meshName(addr)
-		a, err := m.resolve(name)
-		if err != nil {
-			return nil, err
-		}
-		return a.connect(ctx, m.caller)
-	}
-	m.conns = &http.Transport{
-		DialContext:         dial,
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: 1024,
-		IdleConnTimeout:     meshIdleTimeout,
-	}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	m.h2c = &http.Transport{DialContext: dial, DisableCompression: true, Protocols: &protocols, IdleConnTimeout: meshIdleTimeout}
+	m.h2c = &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			name, _ := meshName(addr)
+			a, err := m.resolve(name)
+			if err != nil {
+				return nil, err
+			}
+			return a.connect(ctx, m.caller)
+		},
+		DisableCompression: true,
+		Protocols:          &protocols,
+		IdleConnTimeout:    meshIdleTimeout,
+	}
 	return m
 }
 
-// client returns the client of one instance, or of main.
-func (m *mesh) client() *http.Client {
-	var transport http.RoundTripper = m
-	if m.rt.Transport != nil {
-		transport = m.rt.Transport(m.caller, m)
+// wrapped returns the mesh as the runtime's Transport wraps it.
+func (m *mesh) wrapped() http.RoundTripper {
+	if m.rt.Transport == nil {
+		return m
 	}
-	return &http.Client{Transport: transport, CheckRedirect: checkRedirect}
+	return m.rt.Transport(m.caller, m)
 }
 
 // checkRedirect is the default policy, and keeps answers from the outside from sending a request
@@ -81,8 +89,23 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 
 // closeIdle closes the connections that no call is using.
 func (m *mesh) closeIdle() {
-	m.conns.CloseIdleConnections()
+	m.pools.Range(func(_, pool any) bool {
+		pool.(*wire.Pool).CloseIdle()
+		return true
+	})
 	m.h2c.CloseIdleConnections()
+}
+
+// pool returns the connections to a.
+func (m *mesh) pool(a *app) *wire.Pool {
+	if p, ok := m.pools.Load(a); ok {
+		return p.(*wire.Pool)
+	}
+	p, _ := m.pools.LoadOrStore(a, &wire.Pool{
+		IdleTimeout: meshIdleTimeout,
+		Dial:        func(ctx context.Context) (net.Conn, error) { return a.connect(ctx, m.caller) },
+	})
+	return p.(*wire.Pool)
 }
 
 // resolve returns the app that name means to this caller.

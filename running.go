@@ -67,7 +67,8 @@ func newApp(rt *Runtime, config App) *app {
 		calls[name] = true
 	}
 	a.mesh = newMesh(rt, a.name, calls)
-	a.client = a.mesh.client()
+	a.mesh.transport = a.mesh.wrapped()
+	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
 	a.sheds.log = a.log
 	switch {
 	case config.URL != "":

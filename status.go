@@ -117,7 +117,7 @@ func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
 	rt.mu.Lock()
 	apps := rt.apps
 	rt.mu.Unlock()
-	gatherers := prometheus.Gatherers{rt.env.registry}
+	gatherers := prometheus.Gatherers{rt.Env().registry}
 	for _, a := range apps {
 		gatherers = append(gatherers, a.registries()...)
 	}

@@ -61,9 +61,7 @@ func (a *app) update(change func(*App)) error {
 		return err
 	}
 	config = config.withDefaults()
-	a.config.Store(&config)
-	a.pool.Resize(poolLimits(&config))
-	a.conns.resize(config.MaxConns)
+	a.adopt(&config)
 	if a.remote != nil {
 		return nil
 	}
@@ -71,11 +69,17 @@ func (a *app) update(change func(*App)) error {
 		return err // what the drain had to cut
 	}
 	if err := a.grow(a.rt.life, config.Instances); err != nil {
-		config.Instances = old.Instances
-		a.config.Store(&config)
+		a.adopt(old)
 		return errors.Join(fmt.Errorf("watt: app %q: Instances: %w", a.name, err), a.shrink(old.Instances))
 	}
 	return nil
+}
+
+// adopt puts config's limits into force.
+func (a *app) adopt(config *App) {
+	a.config.Store(config)
+	a.pool.Resize(poolLimits(config))
+	a.conns.resize(config.MaxConns)
 }
 
 // changeProblem returns what is wrong with a change while the runtime runs, or nil.
@@ -87,18 +91,43 @@ func (a *app) changeProblem(old, config *App) error {
 			errs = append(errs, fmt.Errorf("watt: app %q: %s: cannot change while the runtime runs", a.name, field))
 		}
 	}
-	checkNumbers(config, func(field, problem string) {
-		errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", a.name, field, problem))
-	})
+	report := func(field, problem string) {
+		if problem != "" {
+			errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", a.name, field, problem))
+		}
+	}
+	report("ReadyPath", readyPathProblem(config.ReadyPath))
+	checkNumbers(config, report)
 	return errors.Join(errs...)
 }
 
-// same compares two values of a field; functions, which Go cannot compare, by their code.
+// same compares two values of a field: functions, maps and pointers by identity, the rest by content.
+// A handler may be anything, also what Go does not compare.
 func same(a, b reflect.Value) bool {
-	if a.Kind() == reflect.Func {
-		return a.Pointer() == b.Pointer()
+	if !a.IsValid() || !b.IsValid() || a.Type() != b.Type() {
+		return !a.IsValid() && !b.IsValid()
 	}
-	return reflect.DeepEqual(a.Interface(), b.Interface())
+	elements := func(n int, of func(reflect.Value, int) reflect.Value) bool {
+		for i := range n {
+			if !same(of(a, i), of(b, i)) {
+				return false
+			}
+		}
+		return true
+	}
+	switch a.Kind() { //nolint:exhaustive // the others can be compared
+	case reflect.Interface:
+		return same(a.Elem(), b.Elem())
+	case reflect.Func, reflect.Map:
+		return a.Pointer() == b.Pointer()
+	case reflect.Slice:
+		return a.Len() == b.Len() && elements(a.Len(), reflect.Value.Index)
+	case reflect.Array:
+		return elements(a.Len(), reflect.Value.Index)
+	case reflect.Struct:
+		return elements(a.NumField(), reflect.Value.Field)
+	}
+	return a.Equal(b)
 }
 
 // Restart drains one instance of an app and replaces it by its next generation. It blocks until that

@@ -39,9 +39,7 @@ func validate(apps []App) error {
 		check("Listen", listenProblem(a.Listen))
 		check("Profile", enumProblem(int(a.Profile), int(IOBound)))
 		check("Isolation", isolationProblem(a))
-		if a.ReadyPath != "" && !strings.HasPrefix(a.ReadyPath, "/") {
-			report(a.Name, "ReadyPath", "%q does not begin with a slash", a.ReadyPath)
-		}
+		check("ReadyPath", readyPathProblem(a.ReadyPath))
 		checkNumbers(a, check)
 		for _, callee := range a.Calls {
 			if !names[callee] {
@@ -110,6 +108,13 @@ func listenProblem(s string) string {
 	}
 	if _, _, err := net.SplitHostPort(s); err != nil {
 		return err.Error()
+	}
+	return ""
+}
+
+func readyPathProblem(s string) string {
+	if s != "" && !strings.HasPrefix(s, "/") {
+		return fmt.Sprintf("%q does not begin with a slash", s)
 	}
 	return ""
 }

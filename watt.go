@@ -71,6 +71,7 @@ type Runtime struct {
 	buffers pipe.Buffers
 	outside http.RoundTripper // where hosts outside the mesh are called
 	running atomic.Pointer[map[string]*app]
+	mesh    *mesh          // main's way to the apps
 	owned   sync.WaitGroup // every goroutine that the runtime itself has started
 	failed  chan error     // why Run has to end
 
@@ -82,7 +83,7 @@ type Runtime struct {
 	phase       phase
 	configs     []App
 	apps        []*app
-	env         *Env // main's
+	env         *Env // main's, made when it is first asked for
 	admin       net.Listener
 	cancelStart context.CancelCauseFunc
 	stopping    bool          // Shutdown was called
@@ -108,10 +109,11 @@ func New(apps ...App) *Runtime {
 		configs: slices.Clone(apps), outside: outsideTransport(),
 		failed: make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	for i, config := range rt.configs {
+		rt.configs[i].Calls = slices.Clone(config.Calls)
+	}
 	rt.life, rt.endLife = context.WithCancelCause(context.Background())
-	m := newMesh(rt, "", nil)
-	rt.env = &Env{mesh: m, registry: prometheus.NewRegistry(), Client: &http.Client{}}
-	rt.env.Metrics = rt.env.registry
+	rt.mesh = newMesh(rt, "", nil)
 	return rt
 }
 
@@ -211,8 +213,7 @@ func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
 		}
 		a.reachable = a.reachable || a.config.Load().Listen != ""
 	}
-	rt.env.Client = rt.env.mesh.client()
-	rt.env.Logger = rt.log()
+	rt.mesh.transport = rt.mesh.wrapped()
 	rt.running.Store(&byName)
 	return nil
 }
@@ -327,7 +328,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	rt.endLife(errStopped)
 	rt.updating.Lock()
 	defer rt.updating.Unlock()
-	rt.env.mesh.closeIdle()
+	rt.mesh.closeIdle()
 	for _, a := range rt.apps {
 		a.lameDuck()
 	}
@@ -351,7 +352,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	if t, ok := rt.outside.(*http.Transport); ok {
 		t.CloseIdleConnections()
 	}
-	errs = append(errs, rt.env.cleanup())
+	errs = append(errs, rt.Env().cleanup())
 	rt.owned.Wait()
 	return errors.Join(errs...)
 }
@@ -381,5 +382,30 @@ func (rt *Runtime) Ready() error {
 }
 
 // Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
-// the start they fail with [ErrUnavailable].
-func (rt *Runtime) Env() *Env { return rt.env }
+// the start they fail with [ErrUnavailable]. It is always the same one.
+func (rt *Runtime) Env() *Env {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.env == nil {
+		registry := prometheus.NewRegistry()
+		rt.env = &Env{
+			Client:   &http.Client{Transport: lateTransport{rt}, CheckRedirect: checkRedirect},
+			Logger:   rt.log(),
+			Metrics:  registry,
+			mesh:     rt.mesh,
+			registry: registry,
+		}
+	}
+	return rt.env
+}
+
+// lateTransport is main's, which can be asked for before the runtime knows how it is wrapped.
+type lateTransport struct{ rt *Runtime }
+
+// RoundTrip calls an app through the runtime's Transport, once that is in use.
+func (t lateTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.rt.running.Load() == nil {
+		return t.rt.mesh.RoundTrip(req)
+	}
+	return t.rt.mesh.transport.RoundTrip(req)
+}

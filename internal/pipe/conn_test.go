@@ -64,7 +64,7 @@ func TestTheOtherEndReadsWhatIsBufferedAndThenEOF(t *testing.T) {
 			if got, err := io.ReadAll(b); string(got) != "first second" || err != nil {
 				t.Errorf("got %q, %v", got, err)
 			}
-			if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // io.Reader demands it bare
 				t.Errorf("got %d, %v, want 0 and a bare io.EOF", n, err)
 			}
 		})
@@ -183,6 +183,26 @@ func TestABlockedWriteIsWokenAndSaysHowMuchWasTaken(t *testing.T) {
 	}
 }
 
+// Read has all bytes before the Write that waits learns of it, and of the fault that comes right after.
+func TestWhatWasReadCountsAsWrittenEvenIfAFaultFollows(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newPipe(t)
+			p := make([]byte, capacity+1)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if n, err := a.Write(p); n != len(p) || err != nil {
+					t.Errorf("got %d, %v, want %d, nil", n, err, len(p))
+				}
+			})
+			synctest.Wait()
+			b.Read(make([]byte, len(p)))
+			a.Close()
+			wg.Wait()
+		})
+	}
+}
+
 func TestAWriteReturnsAsSoonAsItsRestFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newPipe(t)
@@ -273,7 +293,7 @@ func TestAnEmptyReadOrWriteDoesNotWait(t *testing.T) {
 		}
 	}
 	b.Close()
-	if n, err := a.Read(nil); n != 0 || err != io.EOF {
+	if n, err := a.Read(nil); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("Read at the end: got %d, %v, want EOF", n, err)
 	}
 	if n, err := a.Write(nil); n != 0 || !errors.Is(err, syscall.EPIPE) {

@@ -38,6 +38,7 @@ func FuzzAPipeKeepsToItsModel(f *testing.F) {
 }
 
 func play(t *testing.T, script []byte) {
+	t.Helper()
 	a, b := newPipe(t)
 	m := model{ends: []int{0}}
 	writes := make(chan []byte, len(script))

@@ -79,14 +79,12 @@ func (l *Listener) deliver(ctx context.Context, c net.Conn) error {
 // Accept returns the connection that was queued first. Once the listener is closed its error wraps [net.ErrClosed].
 func (l *Listener) Accept() (net.Conn, error) {
 	l.accept.Do(func() { close(l.accepting) })
-	if !l.isClosed() {
-		select {
-		case c := <-l.queue:
-			return c, nil
-		case <-l.closed:
-		}
+	select {
+	case c := <-l.queue:
+		return c, nil
+	case <-l.closed:
+		return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
 	}
-	return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
 }
 
 // Accepting returns a channel that is closed when Accept is called for the first time: somebody serves.

@@ -89,10 +89,18 @@ func TestDialWaitsInAFullBacklogUntilItsContextEnds(t *testing.T) {
 		if got := time.Since(start); !errors.Is(err, cause) || got != 5*time.Second {
 			t.Errorf("got %v after %v, want the cause after 5s", err, got)
 		}
-		if _, err := l.Dial(ctx, "caller:1", nil); !errors.Is(err, cause) {
-			t.Errorf("got %v from a context that has ended, want its cause", err)
-		}
 	})
+}
+
+func TestDialFailsIfItsContextHasEnded(t *testing.T) {
+	l := newListener(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 { // not only when the select happens to pick it
+		if _, err := l.Dial(ctx, "caller:1", nil); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want context.Canceled", err)
+		}
+	}
 }
 
 func TestAcceptMakesRoomInAFullBacklog(t *testing.T) {
@@ -167,7 +175,7 @@ func TestCloseHangsUpOnThoseWhoWereNotAccepted(t *testing.T) {
 	l := newListener(t)
 	c := dial(t, l)
 	l.Close()
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("Read: got %v, want EOF", err)
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
@@ -175,9 +183,41 @@ func TestCloseHangsUpOnThoseWhoWereNotAccepted(t *testing.T) {
 	}
 }
 
+// closingContext closes the listener when Dial is past its checks and about to queue the connection.
+type closingContext struct {
+	context.Context
+
+	l *pipe.Listener
+}
+
+func (c closingContext) Done() <-chan struct{} {
+	c.l.Close()
+	return c.Context.Done()
+}
+
+func TestADialOvertakenByCloseIsRefusedOrHungUpOn(t *testing.T) {
+	refused, hungUp := 0, 0
+	for refused == 0 || hungUp == 0 { // the select picks one
+		l := newListener(t)
+		c, err := l.Dial(closingContext{t.Context(), l}, "caller:1", nil)
+		if err != nil {
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("got %v, want ECONNREFUSED", err)
+			}
+			refused++
+			continue
+		}
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatalf("got %v, want EOF", err)
+		}
+		hungUp++
+	}
+}
+
 // A connection that is lost leaves its Read blocked for good, which the bubble reports.
 func TestADialThatRacesCloseIsNeverLost(t *testing.T) {
-	for range 300 {
+	for range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			l := pipe.Listen(new(pipe.Buffers), "callee:80")
 			for range 2 {

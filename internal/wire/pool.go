@@ -1,0 +1,189 @@
+// Package wire is the client's side of HTTP/1.1 on connections that are cheap to dial and quick to
+// answer, such as pipes and socket pairs.
+//
+// Unlike [http.Transport] it has no goroutines of its own: the caller's goroutine writes the request
+// and reads the answer. Only a body that might not be written at once is written beside the reading.
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// Pool keeps connections to one server, and sends requests on them. Its methods are safe for
+// concurrent use.
+type Pool struct {
+	// Dial opens a connection. It must be set.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// IdleTimeout is how long a connection is kept for the next request. If zero, it is kept until
+	// CloseIdle.
+	IdleTimeout time.Duration
+
+	mu    sync.Mutex
+	idle  []*conn // the one used last at the end
+	timer *time.Timer
+}
+
+// RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
+// [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, and req
+// is not changed. The end of req's context ends the reading of the body too. got, if not nil, is told
+// the connection before anything is sent on it; it returns false if the request must not be sent
+// again after a first attempt.
+//
+// A request is sent again, on another connection, only if the first was kept from an earlier request
+// and ended before it gave a single byte of the answer, got allows it, and the body can be read again.
+func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Response, error) {
+	if err := check(req); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	for {
+		c, err := p.get(req.Context())
+		if err != nil {
+			closeBody(req)
+			return nil, err
+		}
+		if got != nil && !got(c.nc) {
+			c.close()
+			closeBody(req)
+			return nil, errStale
+		}
+		x := &exchange{pool: p, c: c, req: req, trace: httptrace.ContextClientTrace(req.Context())}
+		resp, err := x.roundTrip()
+		if !errors.Is(err, errStale) {
+			return resp, err
+		}
+		if req = again(req); req == nil {
+			return nil, err
+		}
+	}
+}
+
+// again returns a request that can be sent once more, or nil if its body cannot.
+func again(req *http.Request) *http.Request {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req
+	}
+	if req.GetBody == nil {
+		return nil
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil
+	}
+	req = req.WithContext(req.Context())
+	req.Body = body
+	return req
+}
+
+// errStale means that a kept connection has ended without a byte of the answer.
+var errStale = fmt.Errorf("the kept connection has ended: %w", io.ErrUnexpectedEOF)
+
+// check refuses what could not be sent as it is.
+func check(req *http.Request) error {
+	if req.URL == nil || req.Header == nil || req.URL.Host == "" {
+		return errors.New("the request has no URL, host or header")
+	}
+	if req.Method == http.MethodConnect {
+		return fmt.Errorf("CONNECT: %w", errors.ErrUnsupported)
+	}
+	if req.Method != "" && !httpguts.ValidHeaderFieldName(req.Method) {
+		return fmt.Errorf("invalid method %q", req.Method)
+	}
+	for _, h := range []http.Header{req.Header, req.Trailer} {
+		for name, values := range h {
+			if !httpguts.ValidHeaderFieldName(name) {
+				return fmt.Errorf("invalid header field name %q", name)
+			}
+			for _, v := range values {
+				if !httpguts.ValidHeaderFieldValue(v) {
+					return fmt.Errorf("invalid header field value for %q", name) // not v: it may be a secret
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// get returns the connection that was used last, or a new one.
+func (p *Pool) get(ctx context.Context) (*conn, error) {
+	p.mu.Lock()
+	for n := len(p.idle); n > 0; n-- {
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		if c.ended() {
+			c.close()
+			continue
+		}
+		p.mu.Unlock()
+		c.reused = true
+		return c, nil
+	}
+	p.mu.Unlock()
+	nc, err := p.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(nc), nil
+}
+
+// put keeps c for the next request.
+func (p *Pool) put(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.since = time.Now()
+	p.idle = append(p.idle, c)
+	if p.IdleTimeout <= 0 || len(p.idle) > 1 {
+		return
+	}
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.IdleTimeout, p.expire)
+	} else {
+		p.timer.Reset(p.IdleTimeout)
+	}
+}
+
+// expire closes the connections that nobody has used for IdleTimeout.
+func (p *Pool) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	n := 0
+	for n < len(p.idle) && now.Sub(p.idle[n].since) >= p.IdleTimeout {
+		p.idle[n].close()
+		n++
+	}
+	p.idle = append(p.idle[:0], p.idle[n:]...)
+	if len(p.idle) > 0 {
+		p.timer.Reset(p.IdleTimeout - now.Sub(p.idle[0].since))
+	}
+}
+
+// CloseIdle closes the connections that no request is using.
+func (p *Pool) CloseIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.idle {
+		c.close()
+	}
+	p.idle = nil
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}

@@ -1,0 +1,322 @@
+package watt_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// linger serves /upgrade, /stream and /poll, each until its context ends, and says so on ended; the
+// rest is work.
+func linger(ended chan<- string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/upgrade":
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				watt.WriteError(w, err)
+				return
+			}
+			defer conn.Close()
+			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			rw.Flush()
+		case "/stream":
+			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+			if http.NewResponseController(w).Flush() != nil {
+				return
+			}
+		case "/poll":
+			watt.LongLived(r.Context())
+		default:
+			work(w, r)
+			return
+		}
+		<-r.Context().Done()
+		ended <- r.URL.Path
+	}
+}
+
+// open starts a long-lived request and returns its answer's body, or the error.
+func open(ctx context.Context, t *testing.T, rt *watt.Runtime, path string) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local"+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path == "/upgrade" {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+	}
+	return rt.Env().Client.Do(req)
+}
+
+func TestHijacksEventStreamsAndLongLivedGiveTheWorkerBackAndCountUnderMaxConns(t *testing.T) {
+	for _, path := range []string{"/upgrade", "/stream", "/poll"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan string, 1)
+				rt := begin(t, watt.App{Name: "a", Workers: 1, Queue: -1, Timeout: -1, Handler: linger(ended)})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() {
+					if resp, err := open(ctx, t, rt, path); err == nil {
+						<-ctx.Done()
+						resp.Body.Close()
+					}
+				}()
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Conns != 1 {
+					t.Errorf("got Busy %d, Conns %d, want 0 and 1", s.Busy, s.Conns)
+				}
+				if r := get(t.Context(), rt, "a.watt.local/1s"); r.status != http.StatusOK {
+					t.Errorf("got %+v, want the worker to be free", r)
+				}
+				cancel()
+				synctest.Wait()
+				if path == "/upgrade" { // a hijacked connection is the handler's: only the drain ends its context
+					return
+				}
+				if got := <-ended; got != path {
+					t.Errorf("got %q", got)
+				}
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Conns != 0 {
+					t.Errorf("at the end: got Busy %d, Conns %d, want none", s.Busy, s.Conns)
+				}
+			})
+		})
+	}
+}
+
+func TestTheContextsOfLongLivedRequestsEndWhenTheDrainBegins(t *testing.T) {
+	for name, drain := range map[string]func(*watt.Runtime) error{
+		"Shutdown": func(rt *watt.Runtime) error { return rt.Shutdown(context.Background()) },
+		"Restart":  func(rt *watt.Runtime) error { return rt.Restart("a", 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan string, 8)
+				rt := begin(t, watt.App{Name: "a", Timeout: -1, Handler: linger(ended)})
+				for _, path := range []string{"/upgrade", "/stream", "/poll"} {
+					go func() {
+						if resp, err := open(t.Context(), t, rt, path); err == nil {
+							io.Copy(io.Discard, resp.Body)
+							resp.Body.Close()
+						}
+					}()
+				}
+				ordinary := going(t.Context(), rt, "a.watt.local/5s")
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 1 || s.Conns != 3 {
+					t.Fatalf("got Busy %d, Conns %d, want 1 and 3", s.Busy, s.Conns)
+				}
+				began := time.Now()
+				done := make(chan error, 1)
+				go func() { done <- drain(rt) }()
+				for range 3 {
+					<-ended
+				}
+				wantTook(t, time.Since(began), 0)
+				if r := <-ordinary; r.status != http.StatusOK {
+					t.Errorf("the ordinary request: got %+v", r)
+				}
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if s := statusOf(t, rt, "a"); s.Conns != 0 || s.Busy != 0 {
+					t.Errorf("got Conns %d, Busy %d, want none", s.Conns, s.Busy)
+				}
+			})
+		})
+	}
+}
+
+func TestWhereMaxConnsIsReached(t *testing.T) {
+	for name, most := range map[string]int{"one is open": 1, "-1": -1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := begin(t, watt.App{Name: "a", MaxConns: most, Timeout: -1, Handler: linger(make(chan string, 1))})
+				if most > 0 {
+					conn, err := rt.Env().Dial(t.Context(), "a")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+				}
+				_, err := rt.Env().Dial(t.Context(), "a")
+				wantErr(t, err, watt.ErrOverloaded)
+				_, err = open(t.Context(), t, rt, "/upgrade") //nolint:bodyclose // it fails
+				wantErr(t, err, watt.ErrOverloaded)
+				resp, err := open(t.Context(), t, rt, "/stream")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+					t.Errorf("stream: got %s, Retry-After %q, want 503 with it", resp.Status, resp.Header.Get("Retry-After"))
+				}
+				resp.Body.Close()
+				ctx, cancel := context.WithCancel(t.Context())
+				poll := going(ctx, rt, "a.watt.local/poll")
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 1 || s.Conns != max(0, most) {
+					t.Errorf("poll: got Busy %d, Conns %d, want it to keep its worker", s.Busy, s.Conns)
+				}
+				cancel()
+				<-poll
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 0 {
+					t.Errorf("got Busy %d at the end", s.Busy)
+				}
+			})
+		})
+	}
+}
+
+func TestAPlaceUnderMaxConnsIsFreeWhenItsConnectionIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", func(a *watt.App) { a.MaxConns = 1 }))
+		for range 3 {
+			conn, err := rt.Env().Dial(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			conn.Close() // once is enough
+		}
+		if s := statusOf(t, rt, "a"); s.Conns != 0 {
+			t.Errorf("got Conns %d", s.Conns)
+		}
+	})
+}
+
+func TestIdleKeepAliveConnectionsHoldNoWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", one(-1, time.Second)))
+		for i := range 3 {
+			conn, err := rt.Env().Dial(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for range 2 {
+				io.WriteString(conn, "GET /10ms HTTP/1.1\r\nHost: a\r\n\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil || resp.StatusCode != http.StatusOK {
+					t.Fatalf("connection %d: %v %v", i, resp, err)
+				}
+				resp.Body.Close()
+			}
+			synctest.Wait()
+			if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Conns != i+1 {
+				t.Errorf("got Busy %d, Conns %d, want 0 and %d", s.Busy, s.Conns, i+1)
+			}
+		}
+	})
+}
+
+func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const workers = 3
+		rt := begin(t, watt.App{Name: "a", Workers: workers, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/panic":
+				panic("on purpose")
+			case "/late-panic":
+				io.WriteString(w, "begun")
+				http.NewResponseController(w).Flush()
+				panic("on purpose")
+			case "/abort":
+				panic(http.ErrAbortHandler)
+			case "/hijack":
+				if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+					conn.Close()
+				}
+			default:
+				work(w, r)
+			}
+		})})
+		for range 2 * workers {
+			if r := get(t.Context(), rt, "a.watt.local/panic"); r.status != http.StatusInternalServerError {
+				t.Errorf("panic: got %+v, want 500", r)
+			}
+			for _, path := range []string{"/late-panic", "/abort", "/hijack"} {
+				r := get(t.Context(), rt, "a.watt.local"+path)
+				wantErr(t, r.err, watt.ErrInstanceDied)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			wantErr(t, get(ctx, rt, "a.watt.local/1h").err, context.DeadlineExceeded)
+			cancel()
+			synctest.Wait()
+		}
+		var all []<-chan result
+		for range workers {
+			all = append(all, going(t.Context(), rt, "a.watt.local/1s"))
+		}
+		for _, c := range all {
+			if r := <-c; r.status != http.StatusOK || r.took != time.Second {
+				t.Errorf("afterwards: got %+v, want 200 at once", r)
+			}
+		}
+		if s := statusOf(t, rt, "a"); s.Panics != 4*workers || s.Busy != 0 || s.Conns != 0 {
+			t.Errorf("got Panics %d, Busy %d, Conns %d, want %d and none", s.Panics, s.Busy, s.Conns, 4*workers)
+		}
+	})
+}
+
+// answering is a Serve app that answers each connection's requests with http.Server and work.
+func answering(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+	server := &http.Server{Handler: http.HandlerFunc(work)}
+	down := make(chan error, 1)
+	context.AfterFunc(ctx, func() { down <- server.Shutdown(context.Background()) })
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-down
+}
+
+func TestACallOfAServeAppHoldsAWorkerUntilItsBodyIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, watt.App{Name: "a", Serve: answering, Workers: 1, Queue: -1}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
+		resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/1ms")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := statusOf(t, rt, "a"); s.Busy != 1 || s.Conns != 0 {
+			t.Errorf("got Busy %d, Conns %d, want 1 and 0", s.Busy, s.Conns)
+		}
+		wantErr(t, get(t.Context(), rt, "a.watt.local/").err, watt.ErrOverloaded)
+		resp.Body.Close()
+		if r := get(t.Context(), rt, "a.watt.local/"); r.status != http.StatusOK {
+			t.Errorf("after Close: got %+v", r)
+		}
+	})
+}
+
+func TestRawConnectionsOfAServeAppCountUnderMaxConns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, watt.App{Name: "a", Serve: answering, MaxConns: 2}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
+		for range 2 {
+			conn, err := rt.Env().Dial(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+		_, err := rt.Env().Dial(t.Context(), "a:80")
+		wantErr(t, err, watt.ErrOverloaded)
+		if s := statusOf(t, rt, "a"); s.Conns != 2 || s.Busy != 0 {
+			t.Errorf("got Conns %d, Busy %d, want 2 and 0", s.Conns, s.Busy)
+		}
+		if r := get(t.Context(), rt, "a.watt.local/"); r.status != http.StatusOK {
+			t.Errorf("a call: got %+v", r)
+		}
+	})
+}

@@ -1,0 +1,100 @@
+package watt_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// patience bounds what a test waits for on real sockets.
+const patience = 10 * time.Second
+
+// start runs apps until the test ends, and fails it if they leave anything behind.
+func start(t *testing.T, apps ...watt.App) *watt.Runtime {
+	t.Helper()
+	rt := watt.New(apps...)
+	watttest.Start(t, rt)
+	return rt
+}
+
+// app is an app with a handler that calls nobody.
+func app(name string, h http.HandlerFunc) watt.App { return watt.App{Name: name, Handler: h} }
+
+// calling is an app with a handler that calls others.
+func calling(name string, h func(env *watt.Env, w http.ResponseWriter, r *http.Request), calls ...string) watt.App {
+	return watt.App{Name: name, Calls: calls, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h(env, w, r) }), nil
+	}}
+}
+
+// public gives an app a port of its own.
+func public(a watt.App) watt.App {
+	a.Listen = "127.0.0.1:0"
+	return a
+}
+
+// read returns the whole body of an answer that must have come.
+func read(t *testing.T, resp *http.Response, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Errorf("reading the body: %v", err)
+	}
+	return string(body)
+}
+
+// request is an http.NewRequest that does not fail.
+func request(ctx context.Context, method, url string, body io.Reader) *http.Request {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		panic(err)
+	}
+	return req
+}
+
+// dialTCP connects to a public door; the connection ends with the test, or when patience does.
+func dialTCP(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// raw sends bytes to a public door and returns all that it answers until it closes the connection.
+func raw(t *testing.T, addr, text string) string {
+	t.Helper()
+	conn := dialTCP(t, addr)
+	io.WriteString(conn, text)
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatalf("after %q: %v", answer, err)
+	}
+	return string(answer)
+}
+
+// within returns what c gives, or fails the test if that does not come in time.
+func within[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain for %s", what)
+		panic("unreachable")
+	}
+}
