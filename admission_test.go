@@ -1,12 +1,15 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -288,5 +291,76 @@ func TestExactlyOneSideGivesATicketBackWheneverTheCallerGoes(t *testing.T) {
 	}
 	if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Queued != 0 || s.Conns != 0 || s.PerInstance[0].Busy != 0 {
 		t.Fatalf("got Busy %d, Queued %d, Conns %d, want none", s.Busy, s.Queued, s.Conns)
+	}
+}
+
+func TestOverARawConnectionTheDoorAsksPerRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", one(-1, time.Second)))
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		ask := func() int {
+			io.WriteString(conn, "GET /0s HTTP/1.1\r\nHost: a\r\n\r\n")
+			resp, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		before := ask()
+		running := going(t.Context(), rt, "a.watt.local/1s")
+		synctest.Wait()
+		if during := ask(); before != http.StatusOK || during != http.StatusServiceUnavailable {
+			t.Errorf("got %d and %d, want 200 and, with the worker busy, 503", before, during)
+		}
+		<-running
+		synctest.Wait()
+		if after := ask(); after != http.StatusOK {
+			t.Errorf("got %d", after)
+		}
+	})
+}
+
+func TestAnAppElsewhereHasItsAdmissionHere(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "elsewhere") }))
+	defer elsewhere.Close()
+	rt := begin(t, watt.App{Name: "a", URL: elsewhere.URL, Workers: 1, Queue: 1, QueueTimeout: 10 * time.Second, MaxConns: 1})
+	resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := statusOf(t, rt, "a"); s.Busy != 1 || s.State != "ready" || s.Isolation != watt.Remote || s.PerInstance != nil {
+		t.Errorf("got Busy %d, %s, %v, %+v", s.Busy, s.State, s.Isolation, s.PerInstance)
+	}
+	waiting := going(t.Context(), rt, "a.watt.local/")
+	for statusOf(t, rt, "a").Queued == 0 {
+		runtime.Gosched()
+	}
+	wantErr(t, get(t.Context(), rt, "a.watt.local/").err, watt.ErrOverloaded)
+	resp.Body.Close()
+	if r := <-waiting; r.body != "elsewhere" {
+		t.Errorf("got %+v", r)
+	}
+	conn, err := rt.Env().Dial(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = rt.Env().Dial(t.Context(), "a")
+	wantErr(t, err, watt.ErrOverloaded)
+	conn.Close()
+	if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Conns != 0 {
+		t.Errorf("got Busy %d, Conns %d", s.Busy, s.Conns)
+	}
+	if err := rt.Update("a", func(a *watt.App) { a.Workers = 3 }); err != nil {
+		t.Error(err)
+	}
+	if err := rt.Restart("a", 0); err == nil {
+		t.Error("what runs elsewhere was restarted")
 	}
 }

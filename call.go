@@ -105,7 +105,12 @@ func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
 		setRemaining(out)
 		return c.mesh.h2c.RoundTrip(out)
 	case c.app.door == nil: // a Serve app: no door claims the worker, the body's end gives it back
-		return c.mesh.pool(c.app).RoundTrip(out, nil)
+		sent := false
+		return c.mesh.pool(c.app).RoundTrip(out, func(net.Conn) bool { // never twice: it may have started
+			first := !sent
+			sent = true
+			return first
+		})
 	default:
 		return c.mesh.pool(c.app).RoundTrip(out, c.offer)
 	}
@@ -156,12 +161,15 @@ func (c *call) failure(err error) error {
 		return c.mesh.failed(c.app.name, err)
 	}
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.started(), Err: err}
+	e.Started = e.Started && !undialled(err)
 	cause := c.ended()
 	switch {
 	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):
 		e.Err = cause
 	case cause != nil:
 		e.Err = fmt.Errorf("%w: %w", c.ctx.Err(), cause)
+	case undialled(err):
+		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case lost(err) && e.Started:
 		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrInstanceDied, err)
 	case lost(err):
@@ -177,6 +185,12 @@ func (c *call) ended() error {
 		return context.DeadlineExceeded
 	}
 	return context.Cause(c.ctx)
+}
+
+// undialled reports whether err means that there was no connection, so that nobody has seen the request.
+func undialled(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
 }
 
 // lost reports whether err means that the connection has ended under the call.

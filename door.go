@@ -126,6 +126,9 @@ func (d *door) run(w http.ResponseWriter, r *http.Request, p *peer, q *request) 
 		reason := recover()
 		q.end()
 		if reason != nil {
+			if a.hijacked != nil {
+				_ = a.hijacked.Close() // the server no longer does
+			}
 			d.panicked(a, r, reason)
 		}
 	}()
@@ -134,7 +137,8 @@ func (d *door) run(w http.ResponseWriter, r *http.Request, p *peer, q *request) 
 		return
 	}
 	if err := context.Cause(r.Context()); err != nil { // and that is why there is no answer
-		if errors.Is(err, context.DeadlineExceeded) {
+		a.begin()
+		if errors.Is(err, context.DeadlineExceeded) && !a.outside {
 			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
 		}
 		WriteError(a, err)

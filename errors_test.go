@@ -203,6 +203,20 @@ func cut(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "fine")
 }
 
+func TestNoHandlerCanPassForTheDoor(t *testing.T) {
+	var env *watt.Env
+	start(t, caller(&env, "proxy"), app("proxy", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Watt-Refused", "overloaded") // passed on from somewhere: the request may have been run
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	for _, contentType := range []string{"text/plain", "application/grpc"} {
+		req := request(t.Context(), http.MethodPost, "http://proxy.watt.local/", nil)
+		req.Header.Set("Content-Type", contentType)
+		resp, err := env.Client.Do(req)
+		read(t, resp, err)
+	}
+}
+
 func TestAPanicIsAnswered500OrCutsTheConnectionAndTheAppGoesOn(t *testing.T) {
 	var env *watt.Env
 	rt := start(t, caller(&env, "cut"), app("cut", cut))
@@ -234,10 +248,10 @@ func TestAPanicIsAnswered500OrCutsTheConnectionAndTheAppGoesOn(t *testing.T) {
 			t.Errorf("afterwards: got %q", got)
 		}
 	}
-	s := statusOf(t, rt, "cut")
-	if s.Panics != 9 || s.Busy != 0 || s.Conns != 0 || s.Restarts != 0 {
-		t.Errorf("panics %d, busy %d, connections %d, restarts %d; want 9, 0, 0, 0", s.Panics, s.Busy, s.Conns, s.Restarts)
-	}
+	soon(t, "9 panics, nothing busy and no restart", func() bool {
+		s := statusOf(t, rt, "cut")
+		return s.Panics == 9 && s.Busy == 0 && s.Conns == 0 && s.Restarts == 0
+	})
 }
 
 func TestTheMeshRepeatsNothingThatWasStarted(t *testing.T) {
@@ -321,11 +335,7 @@ func TestJSONMapsStatusesAndClosesTheBody(t *testing.T) {
 			wantAnswerStatus(t, err, want)
 		}
 		// The handler ends when the body is closed, and the only worker is back soon after.
-		for deadline := time.Now().Add(patience); statusOf(t, rt, "users").Busy != 0; {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d: the worker is not given back", code)
-			}
-		}
+		soon(t, "the worker", func() bool { return statusOf(t, rt, "users").Busy == 0 })
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 // graceAfterCut is how long code whose context has ended gets to return before it counts as abandoned.
 const graceAfterCut = time.Second
 
+var errAbandoned = errors.New("does not return, it is abandoned")
+
 // generation is one life of an instance, from its start to its cleanup.
 type generation struct {
 	app      *app
@@ -96,7 +98,7 @@ func (g *generation) outlast(ctx context.Context, made <-chan error) error {
 				g.env.Logger.Warn("the abandoned New has returned", zap.Error(err))
 			}
 		}()
-		return fmt.Errorf("New does not return, it is abandoned: %w", context.Cause(ctx))
+		return fmt.Errorf("New %w: %w", errAbandoned, context.Cause(ctx))
 	}
 }
 
@@ -118,24 +120,17 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 		defer g.env.recovered("Serve", &g.err)
 		g.err = config.Serve(g.serving, g.env, g.listener)
 	}()
-	accepting := g.listener.Accepting()
 	if !g.app.reachable {
-		accepting = closedChan()
+		return g.probe(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
 	}
 	select {
-	case <-accepting:
+	case <-g.listener.Accepting():
 	case <-g.ended:
 		return g.end()
 	case <-ctx.Done():
 		return fmt.Errorf("Serve did not call Accept in time: %w", context.Cause(ctx)) //nolint:staticcheck // a name
 	}
 	return g.probe(ctx, config.ReadyPath)
-}
-
-func closedChan() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
 }
 
 // end returns why Serve has ended by itself.
@@ -228,8 +223,10 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	grace, cancel := context.WithTimeout(context.Background(), graceAfterCut)
 	defer cancel()
 	if g.wait(grace, idle) != nil {
-		g.app.abandoned.Add(1)
-		err = fmt.Errorf("%w; what does not return is abandoned", err)
+		if n > 0 || g.listener != nil { // otherwise it is an earlier generation's, and counted
+			g.app.abandoned.Add(1)
+		}
+		err = fmt.Errorf("%w, and something %w", err, errAbandoned)
 	}
 	return err
 }
@@ -260,6 +257,7 @@ func (g *generation) abort() error {
 		case <-g.ended:
 		case <-time.After(graceAfterCut):
 			g.app.abandoned.Add(1)
+			return errors.Join(fmt.Errorf("Serve %w", errAbandoned), g.cleanup()) //nolint:staticcheck // a name
 		}
 	}
 	return g.cleanup()

@@ -62,7 +62,7 @@ type instance struct {
 func newInstance(a *app, index int) *instance {
 	in := &instance{
 		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(),
-		restart: make(chan chan error), done: make(chan struct{}), drainBy: context.Background(),
+		restart: make(chan chan error), done: make(chan struct{}), drainBy: a.rt.patience,
 	}
 	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
 	return in
@@ -117,6 +117,11 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			end = in.pause(failures, end.err)
 		}
 		if end.stop {
+			if errors.Is(err, errAbandoned) { // by a start that was given up
+				in.mu.Lock()
+				in.cut = err
+				in.mu.Unlock()
+			}
 			in.set(stateStopped, nil)
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ func (a *app) start(ctx context.Context) error {
 }
 
 func (a *app) report(err error) {
-	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		a.log.Error("a door has ended", zap.Error(err))
 	}
 }
@@ -78,7 +79,7 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
-	return a.end(context.Background(), removed)
+	return a.end(a.rt.patience, removed)
 }
 
 // end stops instances and returns what their drains had to report.

@@ -153,7 +153,7 @@ func TestWhereMaxConnsIsReached(t *testing.T) {
 				}
 				_, err := rt.Env().Dial(t.Context(), "a")
 				wantErr(t, err, watt.ErrOverloaded)
-				_, err = open(t.Context(), t, rt, "/upgrade") //nolint:bodyclose // it fails
+				_, err = open(t.Context(), t, rt, "/upgrade")
 				wantErr(t, err, watt.ErrOverloaded)
 				resp, err := open(t.Context(), t, rt, "/stream")
 				if err != nil {
@@ -275,7 +275,7 @@ func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
 func answering(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 	server := &http.Server{Handler: http.HandlerFunc(work)}
 	down := make(chan error, 1)
-	context.AfterFunc(ctx, func() { down <- server.Shutdown(context.Background()) })
+	context.AfterFunc(ctx, func() { down <- server.Shutdown(context.WithoutCancel(ctx)) })
 	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -317,6 +317,36 @@ func TestRawConnectionsOfAServeAppCountUnderMaxConns(t *testing.T) {
 		}
 		if r := get(t.Context(), rt, "a.watt.local/"); r.status != http.StatusOK {
 			t.Errorf("a call: got %+v", r)
+		}
+	})
+}
+
+func TestPublicConnectionsBeyondMaxConnsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(
+			watt.App{Name: "a", Listen: "a:1", MaxConns: -1, Handler: linger(nil)},
+			watt.App{Name: "raw", Listen: "raw:1", MaxConns: 1, Serve: answering},
+		)
+		clients := listening(t, rt, newDiary(), "a:1", "raw:1")
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a:1/upgrade", http.NoBody)
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+		if resp, err := clients["a:1"].Do(req); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("upgrade: got %v, %v, want 503 with Retry-After", resp, err)
+		}
+		first, err := clients["raw:1"].Get("http://raw:1/") // its connection is kept
+		if err != nil || first.StatusCode != http.StatusOK {
+			t.Fatalf("got %v, %v", first, err)
+		}
+		if _, err := clients["raw:1"].Get("http://raw:1/"); err == nil { // the first one's body is open
+			t.Error("a second connection is served")
+		}
+		first.Body.Close()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }

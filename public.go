@@ -33,13 +33,15 @@ type publicServer struct {
 	listener net.Listener
 	trusts   bool        // clients with a verified certificate
 	lame     atomic.Bool // every answer tells the client to go away
+	serving  atomic.Bool
+	served   chan struct{} // closed when nothing is accepted any more
 
 	mu     sync.Mutex
 	states map[net.Conn]http.ConnState
 }
 
 func newPublicServer(d *door, config *App, listener net.Listener) *publicServer {
-	s := &publicServer{listener: listener, states: make(map[net.Conn]http.ConnState)}
+	s := &publicServer{listener: listener, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
 	s.server = &http.Server{
 		Handler:           d,
 		Protocols:         config.Protocols,
@@ -61,6 +63,8 @@ func newPublicServer(d *door, config *App, listener net.Listener) *publicServer 
 }
 
 func (s *publicServer) serve() error {
+	s.serving.Store(true)
+	defer close(s.served)
 	if s.server.TLSConfig != nil {
 		return s.server.ServeTLS(s.listener, "", "")
 	}
@@ -93,27 +97,54 @@ func (s *publicServer) count() (open, active, silent int) {
 	return len(s.states), active, silent
 }
 
-// quiet lets clients go: it tells each with its next answer to leave, waits until no request is in
-// progress, and only then stops accepting. [http.Server.Shutdown] alone would drop requests that it
-// has just read. It returns early when ctx ends.
+// quiet lets clients go: it tells each with its next answer to leave, then stops accepting, and waits
+// until no request is in progress. [http.Server.Shutdown] alone would drop what it reads from then on,
+// also on connections that it has only just accepted. It returns early when ctx ends.
 func (s *publicServer) quiet(ctx context.Context) {
 	s.lame.Store(true)
 	began := time.Now()
+	wait(ctx, func() bool {
+		open, _, _ := s.count()
+		return open == 0 || time.Since(began) >= lameDuckTime
+	})
+	_ = s.listener.Close()
+	if s.serving.Load() {
+		<-s.served // or a connection might not be counted yet
+	}
+	closed := time.Now()
+	wait(ctx, func() bool {
+		_, active, silent := s.count()
+		return active == 0 && (silent == 0 || time.Since(closed) >= silentTime)
+	})
+	s.closeSilent()
+	if ctx.Err() == nil {
+		_ = s.server.Shutdown(ctx)
+	}
+}
+
+// closeSilent closes the connections that have not sent anything yet, for which
+// [http.Server.Shutdown] would wait 5 s.
+func (s *publicServer) closeSilent() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn, state := range s.states {
+		if state == http.StateNew {
+			_ = conn.Close()
+		}
+	}
+}
+
+// wait returns when done says so, or ctx ends.
+func wait(ctx context.Context, done func() bool) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		open, active, silent := s.count()
-		passed := time.Since(began)
-		if open == 0 || active == 0 && passed >= lameDuckTime && (silent == 0 || passed >= silentTime) {
-			break
-		}
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
-	_ = s.server.Shutdown(ctx)
 }
 
 // close ends what quiet has left over.

@@ -113,6 +113,9 @@ func (a *app) admit(ctx context.Context) (ticket, error) {
 	if err == nil {
 		return t, nil
 	}
+	if _, shed := errors.AsType[*admission.ShedError](err); shed {
+		a.sheds.note()
+	}
 	return ticket{}, a.refusal(err)
 }
 
@@ -122,7 +125,6 @@ func (a *app) refusal(err error) error {
 	if !errors.As(err, &shed) {
 		return &CallError{App: a.name, Err: err}
 	}
-	a.sheds.note()
 	kind := ErrOverloaded
 	if !a.up() {
 		kind = ErrUnavailable

@@ -17,7 +17,7 @@ import (
 	"github.com/org/watt"
 )
 
-// diary remembers what happened, and when after its beginning.
+// diary remembers what happened, and when after its beginning: to 10 ms, for closing looks at connections now and then.
 type diary struct {
 	began time.Time
 	mu    sync.Mutex
@@ -29,7 +29,7 @@ func newDiary() *diary { return &diary{began: time.Now()} }
 func (d *diary) note(format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lines = append(d.lines, fmt.Sprintf("%v ", time.Since(d.began))+fmt.Sprintf(format, args...))
+	d.lines = append(d.lines, fmt.Sprintf("%v ", time.Since(d.began).Round(10*time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
 func (d *diary) want(t *testing.T, want ...string) {
@@ -234,6 +234,21 @@ func TestRunThatIsToldToEndDuringTheStartReturnsNilAndCleansUp(t *testing.T) {
 		}
 		slices.Sort(d.lines)
 		d.want(t, "0s b starts", "0s c starts", "1s b is cleaned up", "1s b is given up", "1s c is cleaned up")
+	})
+}
+
+func TestRunThatIsToldToEndReportsAStartThatItHadToAbandon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) {
+			time.Sleep(time.Minute)
+			return nil, nil
+		}})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := rt.Run(ctx); err == nil || !strings.Contains(err.Error(), "abandoned") {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -13,8 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt"
 )
 
 func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {

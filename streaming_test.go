@@ -84,7 +84,7 @@ func TestGRPCCallsOfTheClientAreHTTP2(t *testing.T) {
 }
 
 func TestH2CCrossesTheMeshByDial(t *testing.T) {
-	var caller, deadline = make(chan string, 1), make(chan bool, 1)
+	caller, deadline := make(chan string, 1), make(chan bool, 1)
 	h := func(w http.ResponseWriter, r *http.Request) {
 		_, has := r.Context().Deadline()
 		caller <- watt.Caller(r.Context())
@@ -155,9 +155,7 @@ func TestHEADCrossesTheMesh(t *testing.T) {
 			t.Errorf("got %q, %d, %v", body, resp.ContentLength, resp.Header)
 		}
 	}
-	if s := statusOf(t, rt, "users"); s.Busy != 0 {
-		t.Errorf("%d workers are busy", s.Busy)
-	}
+	soon(t, "idle workers", func() bool { return statusOf(t, rt, "users").Busy == 0 })
 }
 
 // shout upgrades, and answers each line in upper case until the client has ended its side; then it says bye.
@@ -218,7 +216,7 @@ func shoutTCP(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
-			return nil //nolint:nilerr // told to end
+			return nil // told to end
 		}
 		go func() {
 			defer conn.Close()
@@ -302,7 +300,7 @@ func TestAWorkerIsHeldUntilTheHandlerReturnsAndNoLonger(t *testing.T) {
 		w.Write(make([]byte, 1<<20))
 	}))
 	for range 200 { // more than there are workers: bodies that nobody reads or closes hold none
-		resp, err := rt.Env().Get(t.Context(), "http://users.watt.local/") //nolint:bodyclose // on purpose
+		resp, err := rt.Env().Get(t.Context(), "http://users.watt.local/")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -98,3 +98,15 @@ func within[T any](t *testing.T, c <-chan T, what string) T {
 		panic("unreachable")
 	}
 }
+
+// soon waits until ok, which follows from what the test has seen, but perhaps a moment later.
+func soon(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); !ok(); <-tick.C {
+		if time.Since(began) > patience {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -23,8 +23,8 @@ func changeable(field string) bool {
 // defaults again. More instances are started, and surplus ones drained, before Update returns. A
 // change that is refused changes nothing.
 func (rt *Runtime) Update(app string, change func(*App)) error {
-	rt.updating.Lock()
-	defer rt.updating.Unlock()
+	rt.updating <- struct{}{}
+	defer func() { <-rt.updating }()
 	rt.mu.Lock()
 	phase, apps := rt.phase, rt.apps
 	if phase == phaseNew {
@@ -120,10 +120,8 @@ func same(a, b reflect.Value) bool {
 		return same(a.Elem(), b.Elem())
 	case reflect.Func, reflect.Map:
 		return a.Pointer() == b.Pointer()
-	case reflect.Slice:
+	case reflect.Slice, reflect.Array:
 		return a.Len() == b.Len() && elements(a.Len(), reflect.Value.Index)
-	case reflect.Array:
-		return elements(a.Len(), reflect.Value.Index)
 	case reflect.Struct:
 		return elements(a.NumField(), reflect.Value.Field)
 	}

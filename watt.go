@@ -77,7 +77,9 @@ type Runtime struct {
 
 	life     context.Context //nolint:containedctx // of instances added by Update; it ends with Shutdown
 	endLife  context.CancelCauseFunc
-	updating sync.Mutex // one Update at a time, and none while the runtime stops
+	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
+	lose     context.CancelCauseFunc
+	updating chan struct{} // holds an element during an Update, and while the runtime stops
 
 	mu          sync.Mutex
 	phase       phase
@@ -108,11 +110,13 @@ func New(apps ...App) *Runtime {
 	rt := &Runtime{
 		configs: slices.Clone(apps), outside: outsideTransport(),
 		failed: make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
+		updating: make(chan struct{}, 1),
 	}
 	for i, config := range rt.configs {
 		rt.configs[i].Calls = slices.Clone(config.Calls)
 	}
 	rt.life, rt.endLife = context.WithCancelCause(context.Background())
+	rt.patience, rt.lose = context.WithCancelCause(context.Background())
 	rt.mesh = newMesh(rt, "", nil)
 	return rt
 }
@@ -139,7 +143,8 @@ func (rt *Runtime) log() *zap.Logger {
 // something had to be abandoned. A runtime runs once.
 func (rt *Runtime) Run(ctx context.Context) error {
 	if err := rt.Start(ctx); err != nil {
-		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || errors.Is(err, errStopped) {
+		told := ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || errors.Is(err, errStopped)
+		if told && !errors.Is(err, errAbandoned) {
 			return nil // told to end before it had begun
 		}
 		return err
@@ -326,8 +331,9 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("ShutdownTimeout of %v has passed", limit))
 	defer cancel()
 	rt.endLife(errStopped)
-	rt.updating.Lock()
-	defer rt.updating.Unlock()
+	defer context.AfterFunc(ctx, func() { rt.lose(context.Cause(ctx)) })()
+	rt.updating <- struct{}{}
+	defer func() { <-rt.updating }()
 	rt.mesh.closeIdle()
 	for _, a := range rt.apps {
 		a.lameDuck()

@@ -15,6 +15,7 @@ type answer struct {
 	lameDuck func() bool // whether to tell the client to go away
 	outside  bool        // the client is a stranger
 	begun    bool        // the status is out, or the connection hijacked
+	hijacked net.Conn    // nil unless it was
 	refused  error       // why the handler's answer was replaced
 }
 
@@ -81,9 +82,7 @@ func (a *answer) begin() {
 	a.begun = true
 	a.request.answering()
 	h := a.Header()
-	if a.outside {
-		h.Del(headerRefused)
-	}
+	h.Del(headerRefused) // only the door's own word counts
 	if a.lameDuck() {
 		h.Set("Connection", "close")
 	}
@@ -115,7 +114,7 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = conn.Close()
 		return nil, nil, err
 	}
-	a.begun = true
+	a.begun, a.hijacked = true, tracked
 	a.request.answering()
 	a.request.hijacked()
 	return tracked, rw, nil

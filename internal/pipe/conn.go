@@ -9,6 +9,8 @@ package pipe
 import (
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +31,7 @@ type Conn struct {
 	in, out       *half
 	local, remote Addr
 	caller        any
+	expired       atomic.Pointer[net.OpError] // what Reads return after a deadline; made once
 }
 
 // New returns the two connected ends of a pipe. LocalAddr of a is addrA, its RemoteAddr addrB; b has the reverse.
@@ -39,8 +42,8 @@ func New(buffers *Buffers, addrA, addrB Addr) (a, b *Conn) {
 	})
 	p.ab.init(buffers)
 	p.ba.init(buffers)
-	p.a = Conn{in: &p.ba, out: &p.ab, local: addrA, remote: addrB}
-	p.b = Conn{in: &p.ab, out: &p.ba, local: addrB, remote: addrA}
+	p.a.in, p.a.out, p.a.local, p.a.remote = &p.ba, &p.ab, addrA, addrB
+	p.b.in, p.b.out, p.b.local, p.b.remote = &p.ab, &p.ba, addrB, addrA
 	return &p.a, &p.b
 }
 
@@ -48,10 +51,18 @@ func New(buffers *Buffers, addrA, addrB Addr) (a, b *Conn) {
 // after all that was written), the deadline passes, or Close is called.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.in.read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // half returns it bare, as io.Reader demands
-		err = c.opError("read", err)
+	switch err { //nolint:errorlint // half returns these bare
+	case nil, io.EOF:
+		return n, err
+	case os.ErrDeadlineExceeded: // once per request: it is how servers stop reading ahead
+		expired := c.expired.Load()
+		if expired == nil {
+			expired = &net.OpError{Op: "read", Net: c.local.Network(), Source: c.local, Addr: c.remote, Err: err}
+			c.expired.Store(expired)
+		}
+		return n, expired
 	}
-	return n, err
+	return n, c.opError("read", err)
 }
 
 // Write blocks until all of p is read or buffered, the deadline passes, or either end makes the rest unreadable.
@@ -74,9 +85,22 @@ func (c *Conn) CloseWrite() error {
 // It returns nil, the second time too.
 func (c *Conn) Close() error {
 	c.in.closeReader()
-	c.out.closeWriter()
+	if watcher := c.out.closeWriter(); watcher != nil {
+		watcher.PeerClosed()
+	}
 	return nil
 }
+
+// Watcher is told when the other end of a pipe is closed.
+type Watcher interface{ PeerClosed() }
+
+// Watch has w told, by the goroutine that closes the other end, when that happens: without a Read, and
+// before what was buffered is read. It replaces an earlier watcher; nil ends the watch. If the other end
+// is closed already, w is not told and Watch returns false. CloseWrite is no close.
+func (c *Conn) Watch(w Watcher) bool { return c.in.watch(w) }
+
+// Ended reports whether the other end will send nothing more: it has closed, or shut its direction.
+func (c *Conn) Ended() bool { return c.in.ended() }
 
 // LocalAddr returns the [Addr] of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }

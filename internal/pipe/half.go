@@ -26,6 +26,7 @@ type half struct {
 	reader   side
 	eof      bool // no Write may start; the reader gets io.EOF after what the ring holds
 	attached any
+	watcher  Watcher // of the writer's end, for the reader's
 }
 
 // side is what one end does to a half: its Reads or its Writes, one at a time.
@@ -138,12 +139,30 @@ func (h *half) closeReader() {
 	h.writer.wake()
 }
 
-func (h *half) closeWriter() {
+// closeWriter returns who is to be told.
+func (h *half) closeWriter() Watcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.writer.close()
 	h.eof = true
 	h.reader.wake()
+	watcher := h.watcher
+	h.watcher = nil
+	return watcher
+}
+
+// watch reports whether the writer's end is still open; w is told when it closes.
+func (h *half) watch(w Watcher) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watcher = w
+	return !h.writer.closed
+}
+
+func (h *half) ended() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.eof
 }
 
 // endWriter is closeWriter without the end of the Conn: its deadlines can still be set.

@@ -1,0 +1,201 @@
+package watt_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/org/watt"
+)
+
+func TestEveryLineOfAnAppCarriesAppAndInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.DebugLevel)
+		m := &mortal{live: func(ctx context.Context, life int) error {
+			if life > 1 {
+				<-ctx.Done()
+				return nil
+			}
+			return errors.New("on purpose")
+		}}
+		rt := watt.New(m.app(nil), watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			env.Logger.Info("the app's own")
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), nil
+		}})
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		get(t.Context(), rt, "a.watt.local/")
+		if err := rt.Restart("a", 0); err != nil {
+			t.Error(err)
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		ofInstance := map[string]int{"ready": 4, "drained": 4, "restarting": 1, "the app's own": 2, "handler panicked": 1}
+		for _, line := range logs.All() {
+			fields := line.ContextMap()
+			if _, ok := fields["app"]; !ok && line.Message != "all apps are ready" {
+				t.Errorf("without app: %s %v", line.Message, fields)
+			}
+			if _, ok := fields["instance"]; ofInstance[line.Message] != 0 && !ok {
+				t.Errorf("without instance: %s %v", line.Message, fields)
+			}
+			if line.Level > zapcore.WarnLevel && line.Message != "handler panicked" {
+				t.Errorf("an error in an ordinary life: %s %v", line.Message, fields)
+			}
+		}
+		for message, want := range ofInstance {
+			if got := logs.FilterMessage(message).Len(); got != want {
+				t.Errorf("got %d lines %q, want %d", got, message, want)
+			}
+		}
+		restart := logs.FilterMessage("restarting").All()[0].ContextMap()
+		if delay, ok := restart["delay"].(time.Duration); restart["error"] != "on purpose" || !ok || delay <= 0 || delay > 100*time.Millisecond {
+			t.Errorf("the restart's line has no cause or delay: %v", restart)
+		}
+	})
+}
+
+func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(working("a", one(-1, time.Second)))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		running := going(t.Context(), rt, "a.watt.local/20s")
+		synctest.Wait()
+		for range 100 { // ten seconds
+			wantErr(t, rt.Env().Check("a"), watt.ErrOverloaded) // a look is no request
+			wantErr(t, get(t.Context(), rt, "a.watt.local/").err, watt.ErrOverloaded)
+			time.Sleep(100 * time.Millisecond)
+		}
+		<-running
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		sum := uint64(0)
+		for _, line := range logs.FilterMessage("shed requests").All() {
+			n, _ := line.ContextMap()["requests"].(uint64)
+			sum += n
+		}
+		if lines := logs.Len(); lines > 3 || sum != 100 {
+			t.Errorf("got %d lines that sum up %d requests, want at most 3 for 100", lines, sum)
+		}
+	})
+}
+
+func TestWithoutALoggerTheRuntimeIsSilent(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := os.Stdout, os.Stderr
+	os.Stdout, os.Stderr = w, w
+	rt := watt.New(watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		env.Logger.Error("nobody hears it")
+		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), nil
+	}})
+	err = rt.Start(t.Context())
+	get(t.Context(), rt, "a.watt.local/")
+	rt.Shutdown(t.Context())
+	os.Stdout, os.Stderr = stdout, stderr
+	w.Close()
+	if said, _ := io.ReadAll(r); err != nil || len(said) != 0 {
+		t.Errorf("got %v, %q", err, said)
+	}
+}
+
+// descriptors returns how many files the process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0 // not a system that tells
+	}
+	return len(open)
+}
+
+// ours returns the stacks of the goroutines that run code of watt.
+func ours() string {
+	var all strings.Builder
+	pprof.Lookup("goroutine").WriteTo(&all, 2)
+	var found []string
+	for stack := range strings.SplitSeq(all.String(), "\n\n") {
+		if strings.Contains(stack, "github.com/org/watt.") || strings.Contains(stack, "net/http.(*") {
+			found = append(found, stack)
+		}
+	}
+	return strings.Join(found, "\n\n")
+}
+
+func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
+	http.DefaultClient.CloseIdleConnections()
+	before, goroutines := descriptors(t), runtime.NumGoroutine()
+	for range 3 {
+		rt := watt.New(
+			watt.App{Name: "web", Listen: "127.0.0.1:0", Calls: []string{"users", "raw"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					for _, app := range []string{"users", "raw"} {
+						if resp, err := env.Get(r.Context(), "http://"+app+".watt.local/1ms"); err == nil {
+							resp.Body.Close()
+						}
+					}
+				}), nil
+			}},
+			working("users", nil),
+			watt.App{Name: "raw", Listen: "127.0.0.1:0", Serve: answering},
+		)
+		rt.Admin = &http.Server{Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- rt.Run(ctx) }()
+		for rt.Ready() != nil {
+			runtime.Gosched()
+		}
+		client := &http.Client{Transport: &http.Transport{}}
+		for _, app := range []string{"web", "raw"} {
+			resp, err := client.Get("http://" + statusOf(t, rt, app).Addr + "/1ms") // kept open
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+		idle, err := net.Dial("tcp", statusOf(t, rt, "web").Addr) // never sends anything
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		idle.Close()
+		client.CloseIdleConnections()
+	}
+	for deadline := time.Now().Add(2 * time.Second); ours() != "" && time.Now().Before(deadline); {
+		runtime.Gosched() // the client's own goroutines, and those that have only to return
+	}
+	if stacks := ours(); stacks != "" {
+		t.Errorf("%d goroutines before, %d after:\n%s", goroutines, runtime.NumGoroutine(), stacks)
+	}
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
