@@ -140,7 +140,7 @@ func (h *half) closeReader() {
 }
 
 // closeWriter returns who is to be told.
-func (h *half) closeWriter() Watcher {
+func (h *half) closeWriter() Watcher { //nolint:ireturn // it is the caller's own
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.writer.close()
