@@ -90,8 +90,8 @@ type App struct {
 	MaxConns int
 
 	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then the
-	// request's context ends and a mesh caller gets context.DeadlineExceeded. If zero: 30 s; CPUBound
-	// 60 s. -1: no limit.
+	// request's context ends and a mesh caller gets context.DeadlineExceeded. If zero: 30 s; CPUBound, and
+	// Entrypoint that may stand in front of it, 60 s. -1: no limit.
 	Timeout time.Duration
 
 	// ReadyPath is asked for (GET, outside admission) while an instance starts, until it answers with
@@ -178,7 +178,7 @@ func (a App) withDefaults() App {
 	switch a.Profile {
 	case Domain:
 	case Entrypoint:
-		d.Workers, d.Queue, d.QueueTimeout, d.MaxConns = 256, 64, 100*time.Millisecond, 8192
+		d.Workers, d.Queue, d.QueueTimeout, d.MaxConns, d.Timeout = 256, 64, 100*time.Millisecond, 8192, time.Minute
 	case CPUBound:
 		d.Workers, d.Queue, d.QueueTimeout, d.Timeout = max(1, runtime.GOMAXPROCS(0)-1), 16, 5*time.Second, time.Minute
 	case IOBound:

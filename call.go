@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -31,21 +32,26 @@ const meshIdleTimeout = 90 * time.Second
 
 type ticket = admission.Ticket[*generation]
 
-// call is one request on its way through the mesh. In process it travels beside the bytes, on the
-// pipe's end: the door finds there the caller's context, and the worker that the caller has taken.
+// call is one request on its way through the mesh, and then the body of its answer. In process it
+// travels beside the bytes, on the pipe's end: the door finds there the caller's context, and the
+// worker that the caller has taken. There, to close the connection is to cancel the call: the door is
+// told at once, whatever was read of the body.
 type call struct {
 	mesh *mesh
 	app  *app
-
-	ctx    context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
-	cancel context.CancelCauseFunc
-	timer  *time.Timer // ends the wait for the first byte of the answer
+	ctx  context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
+	by   time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
+	conn net.Conn        // of the request, between one of this process's pipes
 
 	ticket ticket
 	worker atomic.Int32 // who gives the ticket back: one of the constants below
-	// answered is set when the body was read to its end: what the handler still does then is no
-	// longer the caller's to cancel.
-	answered atomic.Bool
+
+	answered atomic.Bool // the head of the answer has come, in time
+	body     io.ReadCloser
+	sized    bool // the body's length is known
+	read     bool // the body was read to its end
+	once     sync.Once
+	cancel   context.CancelCauseFunc // ends a ctx of the call's own; nil if it is the caller's
 }
 
 // The states of a call's worker.
@@ -58,11 +64,14 @@ const (
 
 // call sends req to a, behind its admission.
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
-	c := &call{mesh: m, app: a}
-	c.ctx, c.cancel = context.WithCancelCause(req.Context())
+	c := &call{mesh: m, app: a, ctx: req.Context()}
 	if d := a.limits().Timeout; d > 0 {
-		c.timer = time.AfterFunc(d, func() { c.cancel(context.DeadlineExceeded) })
+		c.by = time.Now().Add(d)
+		if deadline, ok := c.ctx.Deadline(); ok && deadline.Before(c.by) {
+			c.by = time.Time{}
+		}
 	}
+	// A door takes gRPC as HTTP/2, and asks for a worker itself.
 	grpc := a.door != nil && strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc")
 	if !grpc {
 		t, err := a.admit(c.ctx)
@@ -70,22 +79,14 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			if req.Body != nil {
 				_ = req.Body.Close()
 			}
-			c.finish()
 			return nil, m.failed(a.name, err)
 		}
 		c.ticket = t
 		c.worker.Store(workerOffered)
 	}
 	resp, err := c.send(req, grpc)
-	if c.timer != nil {
-		c.timer.Stop()
-	}
 	if err == nil {
-		if err = c.ended(); err == nil {
-			err = refusal(resp)
-		} else { // too late: what the callee says now may be because of that
-			_ = resp.Body.Close()
-		}
+		err = c.accept(resp)
 	}
 	if err != nil {
 		err = c.failure(err)
@@ -93,45 +94,91 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Request = req
-	resp.Body = c.body(resp)
 	return resp, nil
 }
 
+// send sends req the way that leads to the app.
 func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
-	switch out := c.outgoing(req); {
-	case c.app.remote != nil:
-		return c.app.remote.roundTrip(out)
-	case grpc:
-		setRemaining(out)
-		return c.mesh.h2c.RoundTrip(out)
-	case c.app.door == nil: // a Serve app: no door claims the worker, the body's end gives it back
-		sent := false
-		return c.mesh.pool(c.app).RoundTrip(out, func(net.Conn) bool { // never twice: it may have started
-			first := !sent
-			sent = true
-			return first
-		})
-	default:
-		return c.mesh.pool(c.app).RoundTrip(out, c.offer)
+	if served := requestOf(c.ctx); served != nil {
+		req = served.trace.addTo(req)
 	}
+	switch {
+	case grpc:
+		return c.withTimer(req, c.mesh.h2c.RoundTrip)
+	case c.app.remote != nil:
+		return c.withTimer(req, c.app.remote.roundTrip)
+	}
+	return c.mesh.pool(c.app).RoundTrip(req, c.offer)
+}
+
+// withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
+// left of the deadline goes into a header, and a timer ends the wait for the answer.
+func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	c.ctx, c.cancel = context.WithCancelCause(c.ctx)
+	if !c.by.IsZero() {
+		timer := time.AfterFunc(time.Until(c.by), func() { c.cancel(context.DeadlineExceeded) })
+		defer timer.Stop()
+	}
+	out := req.WithContext(c.ctx)
+	out.Header = maps.Clone(req.Header)
+	if out.Header == nil {
+		out.Header = make(http.Header)
+	}
+	out.Header.Del(headerTimeout)
+	if deadline, ok := c.ctx.Deadline(); ok {
+		out.Header.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
+	}
+	return roundTrip(out)
 }
 
 // offer leaves the call beside the bytes that conn will carry. It reports whether the request may be
-// sent: not if it was sent before and has been claimed.
+// sent: not if it was sent before, and may have been begun.
 func (c *call) offer(conn net.Conn) bool {
+	if c.app.door == nil {
+		first := c.conn == nil // nobody can tell what a Serve app has begun
+		c.conn = conn
+		_ = conn.SetReadDeadline(c.by)
+		return first
+	}
 	if end, ok := conn.(*pipe.Conn); ok {
 		end.Attach(c)
 	}
+	c.conn = conn
+	_ = conn.SetReadDeadline(c.by) // also if it is zero: the last call may have left one
 	return c.worker.Load() == workerOffered
 }
 
-// outgoing returns req with the call's context and the headers that travel by themselves.
-func (c *call) outgoing(req *http.Request) *http.Request {
-	out := req.WithContext(c.ctx)
-	if served := requestOf(req.Context()); served != nil {
-		served.trace.addTo(out)
+// accept makes the answer the caller's, unless it comes too late or is none of the app's.
+func (c *call) accept(resp *http.Response) error {
+	if err := c.ended(); err != nil { // what the callee says now may be because of that
+		_ = resp.Body.Close()
+		return err
 	}
-	return out
+	if err := refusal(resp); err != nil {
+		return err
+	}
+	c.answered.Store(true)
+	c.body, c.sized = resp.Body, resp.ContentLength >= 0
+	switch w := resp.Body.(type) {
+	case io.Writer: // after 101 Switching Protocols
+		resp.Body = &upgradedBody{call: c, w: w}
+	default:
+		resp.Body = c
+	}
+	if c.body == http.NoBody {
+		c.finish() // and the connection is another call's
+	} else if c.conn != nil && !c.by.IsZero() {
+		_ = c.conn.SetReadDeadline(time.Time{})
+	}
+	return nil
+}
+
+// cause returns why the caller has closed the connection.
+func (c *call) cause() error {
+	if err := c.ended(); err != nil {
+		return err
+	}
+	return context.Canceled
 }
 
 // claim reports whether the door may begin: it may not if the caller has given up. From then on the
@@ -146,13 +193,14 @@ func (c *call) started() bool {
 
 // finish ends the call on the caller's side; the worker goes back unless the door has it.
 func (c *call) finish() {
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.worker.CompareAndSwap(workerOffered, workerReturned) {
-		c.ticket.Release()
-	}
-	c.cancel(context.Canceled)
+	c.once.Do(func() {
+		if c.worker.CompareAndSwap(workerOffered, workerReturned) {
+			c.ticket.Release()
+		}
+		if c.cancel != nil {
+			c.cancel(context.Canceled)
+		}
+	})
 }
 
 // failure explains why the call, which was on its way, has failed with err.
@@ -178,13 +226,20 @@ func (c *call) failure(err error) error {
 	return e
 }
 
-// ended returns why the call's context has ended, or nil. The callee's clock may strike first: it has
-// the same deadline.
+// ended returns why the call's time is over, or nil. The callee's clock may strike first: it has the
+// same deadline.
 func (c *call) ended() error {
-	if deadline, ok := c.ctx.Deadline(); ok && c.ctx.Err() == nil && !time.Now().Before(deadline) {
+	if cause := context.Cause(c.ctx); cause != nil {
+		return cause
+	}
+	by, limited := c.ctx.Deadline()
+	if !c.by.IsZero() && !c.answered.Load() {
+		by, limited = c.by, true
+	}
+	if limited && !time.Now().Before(by) {
 		return context.DeadlineExceeded
 	}
-	return context.Cause(c.ctx)
+	return nil
 }
 
 // undialled reports whether err means that there was no connection, so that nobody has seen the request.
@@ -199,63 +254,35 @@ func lost(err error) bool {
 		func(target error) bool { return errors.Is(err, target) })
 }
 
-// body hands the answer's body to the caller, and ends the call with it.
-func (c *call) body(resp *http.Response) io.ReadCloser {
-	rc := resp.Body
-	b := &answerBody{call: c, rc: rc, sized: resp.ContentLength >= 0}
-	if w, ok := rc.(io.Writer); ok { // after 101 Switching Protocols
-		return &upgradedBody{answerBody: b, w: w}
-	}
-	if rc == http.NoBody {
-		b.end(true)
-	}
-	return b
-}
-
-// answerBody is the body of an answer. Its end, its failure and its closing end the call.
-type answerBody struct {
-	call  *call
-	rc    io.ReadCloser
-	sized bool // its length is known
-	once  sync.Once
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.rc.Read(p)
-	if err == io.EOF && b.whole() { //nolint:errorlint // Read returns it bare
-		b.end(true)
+// Read reads the body of the answer. Its end ends the call.
+func (c *call) Read(p []byte) (int, error) {
+	n, err := c.body.Read(p)
+	if err == io.EOF && c.whole() { //nolint:errorlint // Read returns it bare
+		c.read = true
+		c.finish()
 	} else if err != nil {
-		err = b.call.failure(err)
-		b.end(false)
+		err = c.failure(err)
+		c.finish()
 	}
 	return n, err
 }
 
 // whole reports whether what ends here is all of the answer. If its length is not known and the time
 // is up, it may as well be what a callee that was told to stop has left.
-func (b *answerBody) whole() bool {
-	return b.sized || b.call.answered.Load() || b.call.ended() == nil
+func (c *call) whole() bool {
+	return c.read || c.sized || c.ended() == nil
 }
 
-// Close gives the rest of the answer up.
-func (b *answerBody) Close() error {
-	err := b.rc.Close()
-	b.end(false)
+// Close gives up what was not read of the answer.
+func (c *call) Close() error {
+	err := c.body.Close()
+	c.finish()
 	return err
-}
-
-func (b *answerBody) end(whole bool) {
-	b.once.Do(func() {
-		if whole {
-			b.call.answered.Store(true)
-		}
-		b.call.finish()
-	})
 }
 
 // upgradedBody is the connection that [http.Client] returns as the body of a 101 answer.
 type upgradedBody struct {
-	*answerBody
+	*call
 	w io.Writer
 }
 
@@ -263,7 +290,7 @@ func (b *upgradedBody) Write(p []byte) (int, error) { return b.w.Write(p) }
 
 // CloseWrite ends this direction alone, as the connection underneath can.
 func (b *upgradedBody) CloseWrite() error {
-	if half, ok := b.rc.(interface{ CloseWrite() error }); ok {
+	if half, ok := b.w.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -297,38 +324,27 @@ func traceOf(h http.Header) trace {
 	return trace{h.Get("Traceparent"), h.Get("Tracestate"), h.Get("Baggage"), h.Get("X-Request-Id")}
 }
 
-// addTo sets what the call does not set itself. req's headers are copied first: a RoundTripper may
-// not change them.
-func (t trace) addTo(req *http.Request) {
-	cloned := false
+// addTo returns req with what the call does not set itself; a copy, since a RoundTripper may not change
+// the headers that it is given.
+func (t trace) addTo(req *http.Request) *http.Request {
+	out := req
 	set := func(name, value string) {
 		if value == "" || req.Header[name] != nil {
 			return
 		}
-		if !cloned {
-			if req.Header = req.Header.Clone(); req.Header == nil {
-				req.Header = make(http.Header)
+		if out == req {
+			out = req.WithContext(req.Context())
+			if out.Header = maps.Clone(req.Header); out.Header == nil {
+				out.Header = make(http.Header)
 			}
-			cloned = true
 		}
-		req.Header.Set(name, value)
+		out.Header[name] = []string{value}
 	}
-	if req.Header["Traceparent"] == nil { // the three belong together
+	if req.Header["Traceparent"] == nil { // the two belong together
 		set("Traceparent", t.parent)
 		set("Tracestate", t.state)
 	}
 	set("Baggage", t.baggage)
 	set("X-Request-Id", t.requestID)
-}
-
-// setRemaining writes what is left of the deadline, for a door that it cannot reach beside the bytes.
-func setRemaining(req *http.Request) {
-	req.Header = req.Header.Clone()
-	if req.Header == nil {
-		req.Header = make(http.Header)
-	}
-	req.Header.Del(headerTimeout)
-	if deadline, ok := req.Context().Deadline(); ok {
-		req.Header.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
-	}
+	return out
 }

@@ -71,7 +71,15 @@ func (c *conns) leave() {
 	c.n--
 }
 
-// track gives conn a place until it is closed.
+// hold gives conn a place until it is closed.
+func (c *conns) hold(conn net.Conn) (net.Conn, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	return &trackedConn{Conn: conn, closed: sync.OnceFunc(c.leave)}, nil
+}
+
+// track is hold, and has cut close conn.
 func (c *conns) track(conn net.Conn) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

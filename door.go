@@ -28,11 +28,17 @@ type door struct {
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
-	pipe    *pipe.Conn  // nil on the public side
-	probe   *generation // a readiness check of this generation, outside admission
-	public  bool
-	trusted bool // a client whose certificate was verified
+	pipe    *pipe.Conn    // nil on the public side
+	probe   *generation   // a readiness check of this generation, outside admission
+	public  *publicServer // nil on the mesh
+	trusted bool          // a client whose certificate was verified
 }
+
+// stranger reports whether nothing is known of the other side.
+func (p *peer) stranger() bool { return p.public != nil && !p.trusted }
+
+// lameDuck reports whether to tell the other side to go away.
+func (p *peer) lameDuck() bool { return p.public != nil && p.public.lame.Load() }
 
 // peerKey is the context key of a connection's *peer.
 type peerKey struct{}
@@ -67,91 +73,77 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.probe.handler.ServeHTTP(w, r)
 		return
 	}
-	if p.public {
-		if p = d.public.clean(w, r, p); p == nil {
+	if p.public != nil {
+		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}
 	}
-	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header)}
-	r, err := d.admit(r, p, q)
-	if err != nil {
+	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), base: r.Context()}
+	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
+	if err := d.admit(r, p, q); err != nil {
 		d.refuse(w, p, err)
 		return
 	}
-	d.run(w, r, p, q)
+	d.run(r.WithContext(q), q)
 }
 
-// admit gets the request a worker and a context: those that its caller left on the pipe, or new ones.
-func (d *door) admit(r *http.Request, p *peer, q *request) (*http.Request, error) {
-	if r.Header.Get("Upgrade") != "" {
+// admit gets the request a worker: the one that its caller left on the pipe, or a new one.
+func (d *door) admit(r *http.Request, p *peer, q *request) error {
+	if r.Header["Upgrade"] != nil {
 		if err := d.app.conns.check(); err != nil {
-			return r, err
+			return err
 		}
 	}
-	var c *call
 	if p.pipe != nil && r.ProtoMajor == 1 {
-		c, _ = p.pipe.Attached().(*call)
-	}
-	if c != nil {
-		if !c.claim() {
-			panic(http.ErrAbortHandler) // its caller has gone
+		if c, ok := p.pipe.Attached().(*call); ok {
+			q.serve(c, p.pipe)
+			return nil
 		}
-		q.ticket, q.holds = c.ticket, true
-		q.gen = c.ticket.Value()
-		return q.bind(r, c), nil
 	}
-	limits := d.app.limits()
-	r = q.bind(r, nil)
 	if remaining, err := strconv.ParseInt(r.Header.Get(headerTimeout), 10, 64); err == nil && remaining > 0 {
-		r = q.limit(r, time.Duration(remaining)*time.Millisecond)
+		q.deadline = time.Now().Add(time.Duration(remaining) * time.Millisecond)
 		r.Header.Del(headerTimeout)
 	}
-	if limits.Timeout > 0 {
-		q.timer = time.AfterFunc(limits.Timeout, func() { q.cancel(context.DeadlineExceeded) })
+	if d := d.app.limits().Timeout; d > 0 {
+		q.timer = time.AfterFunc(d, func() { q.cancel(context.DeadlineExceeded) })
 	}
-	t, err := d.app.admit(r.Context())
+	t, err := d.app.admit(q)
 	if err != nil {
-		q.release()
-		return r, err
+		q.end()
+		return err
 	}
 	q.ticket, q.holds, q.gen = t, true, t.Value()
-	return r, nil
+	return nil
 }
 
 // run serves an admitted request and gives back what it held, whatever the handler does.
-func (d *door) run(w http.ResponseWriter, r *http.Request, p *peer, q *request) {
+func (d *door) run(r *http.Request, q *request) {
 	q.gen.requests.add(q)
-	a := &answer{ResponseWriter: w, request: q, outside: p.public && !p.trusted, lameDuck: d.lameDuck(p)}
+	a := &q.answer
 	defer func() {
 		reason := recover()
+		q.gen.requests.remove(q)
 		q.end()
 		if reason != nil {
 			if a.hijacked != nil {
 				_ = a.hijacked.Close() // the server no longer does
 			}
-			d.panicked(a, r, reason)
+			d.panicked(&a.answer, r, reason)
 		}
 	}()
-	q.gen.handler.ServeHTTP(a.wrap(), r)
+	q.gen.handler.ServeHTTP(a.writer(), r)
 	if a.begun {
 		return
 	}
-	if err := context.Cause(r.Context()); err != nil { // and that is why there is no answer
+	if err := context.Cause(q); err != nil { // and that is why there is no answer
 		a.begin()
-		if errors.Is(err, context.DeadlineExceeded) && !a.outside {
+		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
 			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
 		}
 		WriteError(a, err)
 		return
 	}
 	a.WriteHeader(http.StatusOK)
-}
-
-func (d *door) lameDuck(p *peer) func() bool {
-	if p.public {
-		return d.public.lame.Load
-	}
-	return func() bool { return false }
 }
 
 // panicked answers for a handler that could not: with 500, or by cutting the connection if the
@@ -172,7 +164,7 @@ func (d *door) panicked(a *answer, r *http.Request, reason any) {
 
 // refuse answers a request that got no worker.
 func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
-	if !p.public || p.trusted {
+	if !p.stranger() {
 		switch {
 		case errors.Is(err, ErrUnavailable):
 			w.Header().Set(headerRefused, "unavailable")
@@ -182,7 +174,7 @@ func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 			w.Header().Set(headerRefused, "overloaded")
 		}
 	}
-	if d.lameDuck(p)() {
+	if p.lameDuck() {
 		w.Header().Set("Connection", "close")
 	}
 	WriteError(w, err)

@@ -109,7 +109,7 @@ func TestWithoutALoggerTheRuntimeIsSilent(t *testing.T) {
 	}
 	stdout, stderr := os.Stdout, os.Stderr
 	os.Stdout, os.Stderr = w, w
-	rt := watt.New(watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+	rt := watt.New(watt.App{Name: "a", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		env.Logger.Error("nobody hears it")
 		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), nil
 	}})
@@ -149,7 +149,8 @@ func ours() string {
 func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	before, goroutines := descriptors(t), runtime.NumGoroutine()
-	for range 3 {
+	core, logs := observer.New(zapcore.ErrorLevel)
+	for range 2 {
 		rt := watt.New(
 			watt.App{Name: "web", Listen: "127.0.0.1:0", Calls: []string{"users", "raw"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -164,6 +165,7 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 			watt.App{Name: "raw", Listen: "127.0.0.1:0", Serve: answering},
 		)
 		rt.Admin = &http.Server{Addr: "127.0.0.1:0", Handler: http.NotFoundHandler()}
+		rt.Logger = zap.New(core)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- rt.Run(ctx) }()
@@ -188,6 +190,9 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 		}
 		idle.Close()
 		client.CloseIdleConnections()
+	}
+	for _, line := range logs.All() {
+		t.Errorf("an error in an ordinary life: %s %v", line.Message, line.ContextMap())
 	}
 	for deadline := time.Now().Add(2 * time.Second); ours() != "" && time.Now().Before(deadline); {
 		runtime.Gosched() // the client's own goroutines, and those that have only to return

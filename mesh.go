@@ -10,9 +10,10 @@ import (
 	"sync"
 	"unicode"
 
+	"golang.org/x/net/idna"
+
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
-	"golang.org/x/net/idna"
 )
 
 // suffix ends the host names of the mesh. Names under it never reach DNS.
@@ -157,13 +158,13 @@ func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
 	if err != nil {
 		return nil, m.failed(a.name, err)
 	}
-	tracked, err := a.conns.track(conn)
+	held, err := a.conns.hold(conn) // the other end is closed by its side, after all that it has to say
 	if err != nil {
 		_ = conn.Close()
 		a.sheds.note()
 		return nil, m.failed(a.name, err)
 	}
-	return tracked, nil
+	return held, nil
 }
 
 // nameOf returns the app's name in what Dial and Check take: a name, a host, or either with a port.

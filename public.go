@@ -41,6 +41,7 @@ type publicServer struct {
 }
 
 func newPublicServer(d *door, config *App, listener net.Listener) *publicServer {
+	errorLog, _ := zap.NewStdLogAt(d.app.log, zap.DebugLevel) // strangers' broken handshakes are no news
 	s := &publicServer{listener: listener, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
 	s.server = &http.Server{
 		Handler:           d,
@@ -49,10 +50,10 @@ func newPublicServer(d *door, config *App, listener net.Listener) *publicServer 
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, WriteByteTimeout: 30 * time.Second},
-		ErrorLog:          zap.NewStdLog(d.app.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+		ErrorLog:          errorLog,
 		ConnState:         s.note,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, &peer{public: true})
+			return context.WithValue(ctx, peerKey{}, &peer{public: s})
 		},
 	}
 	if config.TLS != nil {
@@ -164,7 +165,7 @@ func (s *publicServer) clean(w http.ResponseWriter, r *http.Request, p *peer) *p
 		return nil
 	}
 	if s.trusts && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		known := &peer{public: true, trusted: true}
+		known := &peer{public: s, trusted: true}
 		if names := r.TLS.PeerCertificates[0].DNSNames; len(names) > 0 {
 			known.caller = names[0]
 		}

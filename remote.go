@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,13 +16,15 @@ type remote struct {
 	tls       *tls.Config
 	dialer    net.Dialer
 	transport *http.Transport
+	open      conns // of transport
 }
 
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
 	rem := &remote{base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem.open.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
-		DialContext:         rem.dialer.DialContext,
+		DialContext:         rem.dial,
 		TLSClientConfig:     config.TLS,
 		TLSHandshakeTimeout: 10 * time.Second,
 		ForceAttemptHTTP2:   config.TLS != nil,
@@ -34,7 +37,6 @@ func newRemote(a *app, config *App) *remote {
 
 // roundTrip sends a request of the mesh to the same path below the base URL.
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
-	setRemaining(req)
 	u := *rem.base
 	u.Path, u.RawPath = req.URL.Path, req.URL.RawPath
 	if rem.base.Path != "" && rem.base.Path != "/" {
@@ -59,4 +61,21 @@ func (rem *remote) connect(ctx context.Context) (net.Conn, error) {
 	return rem.dialer.DialContext(ctx, "tcp", addr)
 }
 
-func (rem *remote) close() { rem.transport.CloseIdleConnections() }
+func (rem *remote) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := rem.dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	tracked, err := rem.open.track(conn)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return tracked, err
+}
+
+// close closes all connections: those of HTTP/2 may not know yet that they are idle.
+func (rem *remote) close() {
+	rem.open.refuse(errStopped)
+	rem.transport.CloseIdleConnections()
+	rem.open.cut()
+}

@@ -2,25 +2,35 @@ package watt
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/org/watt/internal/pipe"
 )
 
-// request is one request in progress at an app's door: what its context carries, and what has to be
-// given back when it ends.
+// request is one request in progress at an app's door, and its context: what it carries, what ends it,
+// and what has to be given back when it ends.
+//
+// Most handlers never ask when their context ends. So the context that can tell is made when somebody
+// first does; until then the request only remembers.
 type request struct {
-	app    *app
-	gen    *generation
-	caller string
-	trace  trace
-	cancel context.CancelCauseFunc
-
-	timer  *time.Timer // ends the wait for the first byte of the answer; nil if the caller keeps time
-	unlink func() bool // ends the tie to the caller's context
-	untime func()      // ends the timer of the deadline
+	app      *app
+	gen      *generation
+	caller   string
+	trace    trace
+	base     context.Context //nolint:containedctx // the server's; the request is a context itself
+	call     *call           // on whose behalf it is served, if that is of this process
+	deadline time.Time       // the caller's; zero if it has none
+	timer    *time.Timer     // ends the wait for the first byte of the answer; nil if the caller keeps time
+	answer   answer1
 
 	mu        sync.Mutex
+	real      context.Context //nolint:containedctx // made when first needed
+	endReal   context.CancelCauseFunc
+	untime    context.CancelFunc // ends its timer
+	cause     error // why the context has ended
 	ticket    ticket
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
@@ -29,6 +39,76 @@ type request struct {
 
 	next, prev *request // in the generation's list; guarded by its mutex
 }
+
+// Deadline returns the caller's deadline.
+func (q *request) Deadline() (time.Time, bool) { return q.deadline, !q.deadline.IsZero() }
+
+// Done returns a channel that is closed when the request's context ends.
+func (q *request) Done() <-chan struct{} { return q.context().Done() }
+
+// Err returns why the context has ended, in one of the context package's two words.
+func (q *request) Err() error {
+	q.mu.Lock()
+	real, cause := q.real, q.cause
+	q.mu.Unlock()
+	switch {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return context.DeadlineExceeded
+	case cause != nil:
+		return context.Canceled
+	case real != nil:
+		return real.Err()
+	case !q.deadline.IsZero() && !time.Now().Before(q.deadline):
+		return context.DeadlineExceeded
+	}
+	return q.base.Err()
+}
+
+// Value returns the request for its key, and otherwise what the server's context holds.
+func (q *request) Value(key any) any {
+	if key == (requestKey{}) {
+		return q
+	}
+	q.mu.Lock()
+	remembered := q.real == nil && q.cause == nil
+	q.mu.Unlock()
+	if remembered {
+		return q.base.Value(key)
+	}
+	return q.context().Value(key) // it also knows the cause
+}
+
+// context returns the context that can tell when it ends.
+func (q *request) context() context.Context {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.real == nil {
+		q.real, q.endReal = context.WithCancelCause(q.base)
+		if !q.deadline.IsZero() {
+			q.real, q.untime = context.WithDeadline(q.real, q.deadline)
+		}
+		if q.cause != nil {
+			q.endReal(q.cause)
+		}
+	}
+	return q.real
+}
+
+// cancel ends the context. Only the first cause counts.
+func (q *request) cancel(cause error) {
+	q.mu.Lock()
+	if q.cause == nil {
+		q.cause = cause
+	}
+	end := q.endReal
+	q.mu.Unlock()
+	if end != nil {
+		end(cause)
+	}
+}
+
+// PeerClosed ends the context of a request whose caller, in this process, has closed the connection.
+func (q *request) PeerClosed() { q.cancel(q.call.cause()) }
 
 // requestKey is the context key of the *request being served.
 type requestKey struct{}
@@ -68,30 +148,36 @@ func LongLived(ctx context.Context) {
 // becomeLongLived trades the worker for a place under MaxConns.
 func (q *request) becomeLongLived() error {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if !q.holds {
+		q.mu.Unlock()
 		return nil
 	}
 	if err := q.app.conns.enter(); err != nil {
+		q.mu.Unlock()
 		return err
 	}
 	q.holds, q.longLived = false, true
 	q.ticket.Discard()
-	if q.draining {
+	draining := q.draining
+	q.mu.Unlock()
+	if draining {
 		q.cancel(errDraining)
 	}
 	return nil
 }
 
-// hijacked gives the worker back: the connection has a place of its own.
+// hijacked gives the worker back: the connection has a place of its own. From now on the handler
+// reads for itself when the other side closes.
 func (q *request) hijacked() {
+	q.unwatch()
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.holds {
 		q.ticket.Discard()
 	}
 	q.holds, q.upgraded = false, true
-	if q.draining {
+	draining := q.draining
+	q.mu.Unlock()
+	if draining {
 		q.cancel(errDraining)
 	}
 }
@@ -99,36 +185,32 @@ func (q *request) hijacked() {
 // drain ends the request if it is long-lived, and keeps it from becoming so.
 func (q *request) drain() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.draining = true
-	if q.longLived || q.upgraded {
+	ends := q.longLived || q.upgraded
+	q.mu.Unlock()
+	if ends {
 		q.cancel(errDraining)
 	}
 }
 
-// bind derives the request's context from the server's. With a call it ends with the caller's too,
-// and has the caller's deadline.
-func (q *request) bind(r *http.Request, c *call) *http.Request {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	q.cancel = cancel
-	if c != nil {
-		if deadline, ok := c.ctx.Deadline(); ok {
-			ctx, q.untime = context.WithDeadline(ctx, deadline)
-		}
-		q.unlink = context.AfterFunc(c.ctx, func() {
-			if !c.answered.Load() {
-				cancel(context.Cause(c.ctx))
-			}
-		})
+// serve takes over the worker and the deadline of a call of this process, and the watch over its end.
+// If its caller has gone, nothing is begun.
+func (q *request) serve(c *call, conn *pipe.Conn) {
+	if !c.claim() {
+		panic(http.ErrAbortHandler)
 	}
-	return r.WithContext(context.WithValue(ctx, requestKey{}, q))
+	q.call, q.ticket, q.holds, q.gen = c, c.ticket, true, c.ticket.Value()
+	q.deadline, _ = c.ctx.Deadline()
+	if !conn.Watch(q) {
+		q.PeerClosed()
+	}
 }
 
-// limit gives a request from another process the time that its caller has left.
-func (q *request) limit(r *http.Request, remaining time.Duration) *http.Request {
-	ctx, cancel := context.WithTimeout(r.Context(), remaining)
-	q.untime = cancel
-	return r.WithContext(ctx)
+// unwatch ends the tie to the caller's connection.
+func (q *request) unwatch() {
+	if q.call != nil {
+		q.answer.peer.pipe.Watch(nil)
+	}
 }
 
 // answering is called before the first byte of the answer.
@@ -138,24 +220,11 @@ func (q *request) answering() {
 	}
 }
 
-// release ends the request's context and what is tied to it.
-func (q *request) release() {
-	if q.timer != nil {
-		q.timer.Stop()
-	}
-	if q.unlink != nil {
-		q.unlink()
-	}
-	if q.untime != nil {
-		q.untime()
-	}
-	q.cancel(context.Canceled)
-}
-
-// end gives back what the request holds.
+// end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
-	q.release()
-	q.gen.requests.remove(q)
+	q.answering()
+	q.unwatch()
+	q.cancel(context.Canceled)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.holds {
@@ -165,82 +234,7 @@ func (q *request) end() {
 		q.app.conns.leave()
 	}
 	q.holds, q.longLived = false, false
-}
-
-// requests are those in progress on one generation.
-type requests struct {
-	mu       sync.Mutex
-	first    *request
-	draining bool
-	empty    chan struct{} // closed when the last one ends, if somebody waits
-}
-
-func (l *requests) add(q *request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	q.draining = l.draining
-	if q.next = l.first; q.next != nil {
-		q.next.prev = q
+	if q.untime != nil {
+		q.untime()
 	}
-	l.first = q
-}
-
-func (l *requests) remove(q *request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if q.prev != nil {
-		q.prev.next = q.next
-	} else {
-		l.first = q.next
-	}
-	if q.next != nil {
-		q.next.prev = q.prev
-	}
-	q.next, q.prev = nil, nil
-	if l.first == nil && l.empty != nil {
-		close(l.empty)
-		l.empty = nil
-	}
-}
-
-// wait returns when none is in progress, or ctx's cause.
-func (l *requests) wait(ctx context.Context) error {
-	l.mu.Lock()
-	if l.first == nil {
-		l.mu.Unlock()
-		return nil
-	}
-	if l.empty == nil {
-		l.empty = make(chan struct{})
-	}
-	empty := l.empty
-	l.mu.Unlock()
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// drain ends the long-lived ones, now and from now on.
-func (l *requests) drain() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.draining = true
-	for q := l.first; q != nil; q = q.next {
-		q.drain()
-	}
-}
-
-// cut ends the contexts of all and returns how many there are.
-func (l *requests) cut(cause error) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for q := l.first; q != nil; q = q.next {
-		q.cancel(cause)
-		n++
-	}
-	return n
 }

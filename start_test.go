@@ -290,6 +290,27 @@ func TestARuntimeRunsOnce(t *testing.T) {
 	})
 }
 
+func TestRunGoesOnWithWhatStartHasStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(working("a", nil))
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- rt.Run(ctx) }()
+		synctest.Wait()
+		if r := get(t.Context(), rt, "a.watt.local/"); r.err != nil {
+			t.Error(r.err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		wantErr(t, get(t.Context(), rt, "a.watt.local/").err, watt.ErrUnavailable)
+	})
+}
+
 func TestShutdownBeforeTheStartKeepsItFromStarting(t *testing.T) {
 	rt := watt.New(watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) { panic("started") }})
 	for range 2 {

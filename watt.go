@@ -74,6 +74,7 @@ type Runtime struct {
 	mesh    *mesh          // main's way to the apps
 	owned   sync.WaitGroup // every goroutine that the runtime itself has started
 	failed  chan error     // why Run has to end
+	ran     atomic.Bool    // Run was called
 
 	life     context.Context //nolint:containedctx // of instances added by Update; it ends with Shutdown
 	endLife  context.CancelCauseFunc
@@ -93,6 +94,8 @@ type Runtime struct {
 	stopped     chan struct{} // closed when Shutdown has
 	stopErr     error
 }
+
+var errRunning = errors.New("watt: the runtime runs already: it starts only once")
 
 // phase is how far a runtime's life has come.
 type phase int
@@ -136,13 +139,17 @@ func (rt *Runtime) log() *zap.Logger {
 	return rt.Logger
 }
 
-// Run starts all apps, blocks until ctx ends or a critical app has failed, and shuts down. It returns
+// Run starts all apps, unless Start has done so, blocks until ctx ends or a critical app has failed, and
+// shuts down. It returns
 // nil if it was told to end and nothing had to be cut, and otherwise what went wrong: the mistakes in
 // the configuration, the failed start, the critical app's error, or what the shutdown reports. When it
 // has returned, no goroutine, descriptor or connection of the runtime is left, unless it says that
 // something had to be abandoned. A runtime runs once.
 func (rt *Runtime) Run(ctx context.Context) error {
-	if err := rt.Start(ctx); err != nil {
+	if !rt.ran.CompareAndSwap(false, true) {
+		return errors.New("watt: a runtime runs only once")
+	}
+	if err := rt.Start(ctx); err != nil && !errors.Is(err, errRunning) {
 		told := ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) || errors.Is(err, errStopped)
 		if told && !errors.Is(err, errAbandoned) {
 			return nil // told to end before it had begun
@@ -192,8 +199,12 @@ func (rt *Runtime) Start(ctx context.Context) error {
 func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	if rt.phase != phaseNew {
+	switch rt.phase {
+	case phaseRunning:
+		return errRunning
+	case phaseStarting, phaseStopping:
 		return errors.New("watt: a runtime starts only once")
+	case phaseNew:
 	}
 	err := validate(rt.configs)
 	if rt.Admin != nil && rt.Admin.Addr == "" {
@@ -350,10 +361,10 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	}
 	draining.Wait()
 	if rt.admin != nil {
-		_ = rt.admin.Close() // also where Serve has not got to it yet
 		if rt.Admin.Shutdown(ctx) != nil {
 			_ = rt.Admin.Close()
 		}
+		_ = rt.admin.Close() // where Serve has not got to it yet
 	}
 	if t, ok := rt.outside.(*http.Transport); ok {
 		t.CloseIdleConnections()

@@ -12,19 +12,18 @@ import (
 type answer struct {
 	http.ResponseWriter
 	request  *request
-	lameDuck func() bool // whether to tell the client to go away
-	outside  bool        // the client is a stranger
-	begun    bool        // the status is out, or the connection hijacked
-	hijacked net.Conn    // nil unless it was
-	refused  error       // why the handler's answer was replaced
+	peer     *peer
+	begun    bool     // the status is out, or the connection hijacked
+	hijacked net.Conn // nil unless it was
+	refused  error    // why the handler's answer was replaced
 }
 
-// wrap returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
-func (a *answer) wrap() http.ResponseWriter {
+// writer returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
+func (a *answer1) writer() http.ResponseWriter {
 	if _, ok := a.ResponseWriter.(http.Hijacker); ok {
-		return &answer1{a}
+		return a
 	}
-	return a
+	return &a.answer
 }
 
 // Unwrap lets [http.ResponseController] reach the server's own writer.
@@ -83,7 +82,7 @@ func (a *answer) begin() {
 	a.request.answering()
 	h := a.Header()
 	h.Del(headerRefused) // only the door's own word counts
-	if a.lameDuck() {
+	if a.peer.lameDuck() {
 		h.Set("Connection", "close")
 	}
 	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
@@ -95,7 +94,7 @@ func (a *answer) begin() {
 }
 
 // answer1 is the answer to an HTTP/1 request.
-type answer1 struct{ *answer }
+type answer1 struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {

@@ -1,69 +1,101 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"reflect"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // continueWait is how long a request that expects 100 Continue waits for it before it sends its body
 // all the same, as [http.DefaultTransport] does.
 const continueWait = time.Second
 
-// errNotWanted ends the writing of a body that the server has answered without.
-var errNotWanted = errors.New("the server does not want the body")
+// errNotWanted ends the writing of a body that nobody waits for any more.
+var errNotWanted = errors.New("the rest of the body is not wanted")
 
-// requestBody is the body of a request that is written beside the reading of the answer. Its zero
-// pointer is a body that does not exist.
+// requestBody is the body of a request that is written beside the reading of the answer. As a nil
+// pointer it is a body that is not.
 type requestBody struct {
 	rc    io.ReadCloser
-	flush func() error // sends the headers before the body is waited for; nil once done
-	ask   chan bool    // whether to proceed; nil if that was not asked
-	once  sync.Once
+	trace *httptrace.ClientTrace
+	ask   chan bool // whether to proceed; nil if that needs no asking
+	asked bool      // by Read
+	once  sync.Once // closes rc
 
-	mu  sync.Mutex
-	err error // why the body could not be read
+	mu   sync.Mutex
+	told bool  // ask has its answer
+	err  error // why no more is read; errNotWanted if it is not the body's fault
 }
 
-func newRequestBody(req *http.Request, flush func() error) *requestBody {
-	b := &requestBody{rc: req.Body}
-	// Where the length is unknown and the method usually has no body, Request.Write reads the first
-	// byte before and beside the headers.
-	if req.ContentLength > 0 || req.Method == http.MethodPost || req.Method == http.MethodPut || req.Method == http.MethodPatch {
-		b.flush = flush
-	}
-	if expectsContinue(req) {
+func newRequestBody(req *http.Request, trace *httptrace.ClientTrace) *requestBody {
+	b := &requestBody{rc: req.Body, trace: trace}
+	if expectsContinue(req) && !probed(req) {
 		b.ask = make(chan bool, 1)
 	}
 	return b
 }
 
-// Read reads the body, once the headers are out and the server has not refused.
+func expectsContinue(req *http.Request) bool {
+	return httpguts.HeaderValuesContainsToken(req.Header["Expect"], "100-continue")
+}
+
+// probed reports whether [http.Request.Write] reads the first byte before it writes the headers, so
+// that the server cannot be asked whether it wants it.
+func probed(req *http.Request) bool {
+	if req.ContentLength > 0 || len(req.TransferEncoding) > 0 {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, "PROPFIND", "SEARCH":
+		return true
+	}
+	return false
+}
+
+// inMemory reports whether reading body can neither block nor fail: it is what [http.NewRequest]
+// makes of bytes in memory.
+func inMemory(body io.ReadCloser) bool {
+	if reflect.TypeOf(body) != reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil))) {
+		return false
+	}
+	switch reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
+		return true
+	}
+	return false
+}
+
+// Read reads the body, unless the server has refused it or the exchange is over. Request.Write has
+// flushed the headers before.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if flush := b.flush; flush != nil {
-		b.flush = nil
-		if err := flush(); err != nil {
-			return 0, err
-		}
+	if b.ask != nil && !b.asked {
+		b.asked = true
 		if !b.wanted() {
-			return 0, errNotWanted
+			b.fail(errNotWanted)
 		}
 	}
+	if err := b.failed(); err != nil {
+		return 0, err
+	}
 	n, err := b.rc.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
-		b.mu.Lock()
-		b.err = err
-		b.mu.Unlock()
+	if err != nil && err != io.EOF {
+		b.fail(err)
 	}
 	return n, err
 }
 
-// wanted waits for the word to proceed, where that was asked.
+// wanted waits for the word to proceed.
 func (b *requestBody) wanted() bool {
-	if b.ask == nil {
-		return true
+	if b.trace != nil && b.trace.Wait100Continue != nil {
+		b.trace.Wait100Continue()
 	}
 	timer := time.NewTimer(continueWait)
 	defer timer.Stop()
@@ -75,15 +107,20 @@ func (b *requestBody) wanted() bool {
 	}
 }
 
-// proceed says whether the server wants the body. Only the first word counts.
-func (b *requestBody) proceed(yes bool) {
+// proceed tells whether the server wants the body. It reports whether that had been asked, and not
+// been told before.
+func (b *requestBody) proceed(yes bool) bool {
 	if b == nil || b.ask == nil {
-		return
+		return false
 	}
-	select {
-	case b.ask <- yes:
-	default:
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.told {
+		return false
 	}
+	b.told = true
+	b.ask <- yes
+	return true
 }
 
 // Close closes the caller's body, once.
@@ -93,8 +130,27 @@ func (b *requestBody) Close() error {
 	return err
 }
 
-// failed returns why the body could not be read, or nil.
+// abandon ends the writing of the body, even if it waits for the caller's Read: closing most bodies
+// ends that. It does not wait, for with some bodies Close does.
+func (b *requestBody) abandon() {
+	b.fail(errNotWanted)
+	b.proceed(false)
+	go b.Close() //nolint:errcheck // nobody is left to tell
+}
+
+func (b *requestBody) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+// failed returns why no more is read of the body, or nil.
 func (b *requestBody) failed() error {
+	if b == nil {
+		return nil
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -20,24 +21,32 @@ type conn struct {
 	nc     net.Conn
 	br     *bufio.Reader
 	bw     *bufio.Writer
+	out    writer    // what bw writes to
 	limit  int64     // how much may still be read
 	reused bool      // it has served a request before
 	since  time.Time // when it became idle
 }
 
-func newConn(nc net.Conn) *conn {
-	c := &conn{nc: nc}
+func newConn(nc net.Conn, buffers *sync.Pool) *conn {
+	c := &conn{nc: nc, out: writer{nc: nc, buffers: buffers}}
 	c.br = bufio.NewReader(limited{c})
-	c.bw = bufio.NewWriter(writer{c.nc})
+	c.bw = bufio.NewWriter(&c.out)
 	return c
 }
 
 func (c *conn) close() { _ = c.nc.Close() }
 
-// ended reports whether a kept connection is known to be of no use any more.
+// ended reports whether a kept connection is known to be of no use any more: the other side has closed
+// it, or has sent what nobody asked for.
 func (c *conn) ended() bool {
 	nc, ok := c.nc.(interface{ Ended() bool })
 	return ok && nc.Ended()
+}
+
+// begin prepares c for a request.
+func (c *conn) begin() {
+	c.limit = maxHeader
+	c.out.begin()
 }
 
 // errHeaderTooLong means that an answer's headers exceed maxHeader.
@@ -58,9 +67,45 @@ func (r limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// writer lets long bodies pass the small buffer in larger pieces.
-type writer struct{ net.Conn }
+// writer writes a request to a connection, and remembers how far it came.
+type writer struct {
+	nc      net.Conn
+	buffers *sync.Pool // of *[]byte, copyBuffer long
 
-func (w writer) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(struct{ io.Writer }{w.Conn}, r, make([]byte, copyBuffer))
+	mu     sync.Mutex // held while a Write is under way, so that the fields are exact once it is free
+	sent   bool       // the other side may have seen some of the request
+	failed bool       // the connection does not take more
+}
+
+func (w *writer) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent, w.failed = false, false
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, err := w.nc.Write(p)
+	w.sent = w.sent || n > 0
+	w.failed = w.failed || err != nil
+	return n, err
+}
+
+// ReadFrom lets long bodies pass the small buffer in larger pieces.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) {
+	buf, ok := w.buffers.Get().(*[]byte)
+	if !ok {
+		buf = new([]byte)
+		*buf = make([]byte, copyBuffer)
+	}
+	defer w.buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, *buf)
+}
+
+// progress waits for the Write under way, if any, and reports how far the request came.
+func (w *writer) progress() (sent, failed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent, w.failed
 }

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -10,8 +9,9 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -24,86 +24,82 @@ const (
 )
 
 // exchange is one request and its answer on a connection. It is the body of the answer.
+//
+// Two ends must be reached before the connection can be kept: wrote, of the request, and finish, of
+// the answer. Whichever comes last releases it.
 type exchange struct {
-	pool  *Pool
-	c     *conn
-	req   *http.Request
-	trace *httptrace.ClientTrace
-	stop  func() bool  // ends the watch over the context; false if that has ended the connection
-	body  *requestBody // written beside the reading; nil if there is none, or it was written before
-
+	pool   *Pool
+	c      *conn
+	req    *http.Request
+	trace  *httptrace.ClientTrace
+	stop   func() bool   // ends the watch over the context; false if that has ended the connection
+	body   *requestBody  // written beside the reading; nil if there is none, or it was written before
 	answer io.ReadCloser // what http.ReadResponse made of the answer's body
-	closed atomic.Bool
+	stale  bool          // the connection was kept, and has ended without a byte of the answer
 
 	mu      sync.Mutex
-	written bool        // the request is out, or was given up
-	keep    bool        // the connection may serve another request, if nothing goes wrong
-	read    bool        // the answer was read to its end
+	keep    bool        // both sides are willing to use the connection again
+	written bool        // nobody writes any more
+	cut     bool        // what was written is not the whole request
+	fault   error       // why the request could not be sent, if it is its own fault
+	late    *time.Timer // runs once the answer was read and the request is not out
 	over    bool        // the connection is kept or closed; it is no longer this exchange's
-	late    *time.Timer // ends the wait for the rest of the request's body
+	end     error       // what Read returns from now on
 }
 
 // roundTrip sends the request and reads the head of the answer.
-func (x *exchange) roundTrip() (*http.Response, error) {
-	ctx := x.req.Context()
+func (x *exchange) roundTrip(ctx context.Context) (*http.Response, error) {
 	x.stop = context.AfterFunc(ctx, x.c.close)
-	if x.trace != nil && x.trace.GotConn != nil {
-		x.trace.GotConn(httptrace.GotConnInfo{Conn: x.c.nc, Reused: x.c.reused, WasIdle: x.c.reused})
-	}
-	x.c.limit = maxHeader
-	x.send()
+	x.gotConn()
+	x.c.begin()
+	x.send(ctx)
 	resp, err := x.receive()
 	if err == nil && ctx.Err() == nil { // a server that sees the end too may have answered because of it
 		return resp, nil
 	}
 	x.finish(false)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	} else if x.body != nil {
-		if failed := x.body.failed(); failed != nil {
-			err = failed
-		}
+	return nil, x.why(ctx, err)
+}
+
+func (x *exchange) gotConn() {
+	if x.trace == nil || x.trace.GotConn == nil {
+		return
 	}
-	return nil, err
+	info := httptrace.GotConnInfo{Conn: x.c.nc, Reused: x.c.reused, WasIdle: x.c.reused}
+	if x.c.reused {
+		info.IdleTime = time.Since(x.c.since)
+	}
+	x.trace.GotConn(info)
 }
 
 // send writes the request. A body that may not be written at once is left to a goroutine, which ends
 // with the body or with the connection.
-func (x *exchange) send() {
-	if x.req.Body == nil || x.req.Body == http.NoBody || x.inline() {
-		x.wrote(x.write(x.req))
+func (x *exchange) send(ctx context.Context) {
+	req := x.req
+	if req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0 && req.ContentLength <= inlineBody &&
+		inMemory(req.Body) && !expectsContinue(req) {
+		x.wrote(x.write(req))
 		return
 	}
-	x.body = newRequestBody(x.req, x.c.bw.Flush)
-	out := x.req.WithContext(x.req.Context())
-	out.Body = x.body
+	x.body = newRequestBody(req, x.trace)
+	out := req.WithContext(ctx)
+	address := *req.URL // the caller may change req as soon as an error is returned; the Trailer belongs to the body
+	out.URL, out.Header, out.Body = &address, req.Header.Clone(), x.body
 	go func() { x.wrote(x.write(out)) }()
 }
 
-// inline reports whether the body is in memory already, and short.
-func (x *exchange) inline() bool {
-	return x.req.GetBody != nil && x.req.ContentLength > 0 && x.req.ContentLength <= inlineBody && !expectsContinue(x.req)
-}
-
-func expectsContinue(req *http.Request) bool {
-	return textproto.TrimString(req.Header.Get("Expect")) == "100-continue"
-}
-
 func (x *exchange) write(req *http.Request) error {
-	err := req.Write(x.c.bw)
-	if err == nil {
-		err = x.c.bw.Flush()
+	if err := req.Write(x.c.bw); err != nil {
+		return err
 	}
-	if x.trace != nil && x.trace.WroteRequest != nil {
-		x.trace.WroteRequest(httptrace.WroteRequestInfo{Err: err})
-	}
-	return err
+	return x.c.bw.Flush()
 }
 
 // receive reads the head of the answer, and of informational ones before it.
 func (x *exchange) receive() (*http.Response, error) {
 	if _, err := x.c.br.Peek(1); err != nil {
 		if x.c.reused && x.c.limit == maxHeader {
+			x.stale = true
 			return nil, fmt.Errorf("%w: %w", errStale, err)
 		}
 		return nil, noEOF(err)
@@ -116,7 +112,7 @@ func (x *exchange) receive() (*http.Response, error) {
 		if err != nil {
 			return nil, noEOF(err)
 		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			x.answered(resp)
 			return resp, nil
 		}
@@ -135,156 +131,42 @@ func noEOF(err error) error {
 }
 
 func (x *exchange) informational(resp *http.Response) error {
-	if resp.StatusCode == http.StatusContinue {
-		x.body.proceed(true)
-		if x.trace != nil && x.trace.Got100Continue != nil {
-			x.trace.Got100Continue()
-		}
+	asked := resp.StatusCode == http.StatusContinue && x.body.proceed(true)
+	if x.trace == nil {
+		return nil
 	}
-	if x.trace != nil && x.trace.Got1xxResponse != nil {
-		return x.trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header))
+	if asked && x.trace.Got100Continue != nil {
+		x.trace.Got100Continue()
 	}
-	return nil
+	if x.trace.Got1xxResponse == nil {
+		return nil
+	}
+	x.c.limit = maxHeader // who sees each of them can tell when it is too many
+	return x.trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header))
 }
 
 // answered makes resp ready for the caller.
 func (x *exchange) answered(resp *http.Response) {
-	x.body.proceed(false)
+	keep := !resp.Close && !x.req.Close && resp.StatusCode >= http.StatusOK
+	x.body.proceed(!resp.Close && !x.req.Close) // a server that goes on waits for the body, even if it has refused it
 	x.c.limit = math.MaxInt64
-	x.answer = resp.Body
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	if switched(resp) {
 		resp.Body = &upgraded{x}
 		return
 	}
 	x.mu.Lock()
-	x.keep = !resp.Close && !x.req.Close
+	x.keep = keep
 	x.mu.Unlock()
 	if resp.Body == http.NoBody {
 		x.finish(true)
 		return
 	}
+	x.answer = resp.Body
 	resp.Body = x
 }
 
-// Read reads the answer's body. When it has come to the end, the connection is free again.
-func (x *exchange) Read(p []byte) (int, error) {
-	if x.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := x.answer.Read(p)
-	if err == io.EOF { //nolint:errorlint // Read returns it bare
-		x.finish(true)
-	} else if err != nil {
-		err = x.failure(err)
-	}
-	return n, err
-}
-
-// failure ends the exchange, and says why reading has failed.
-func (x *exchange) failure(err error) error {
-	x.finish(false)
-	if x.closed.Load() {
-		return http.ErrBodyReadAfterClose
-	}
-	if ctx := x.req.Context(); ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// Close gives up what was not read of the answer, and with it the connection.
-func (x *exchange) Close() error {
-	x.closed.Store(true)
-	x.finish(false)
-	return nil
-}
-
-// wrote is called when the request is out, or could not be written.
-func (x *exchange) wrote(err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.written = true
-	if err != nil {
-		x.keep = false
-		// The answer may say why nobody wants the rest. Only a body that could not be read is
-		// nobody's fault but the caller's.
-		if x.body != nil && x.body.failed() != nil {
-			x.c.close()
-		}
-	}
-	if x.read {
-		x.releaseLocked()
-	}
-}
-
-// finish is called when the answer was read to its end, or is given up.
-func (x *exchange) finish(whole bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	switch {
-	case x.over || x.read && whole:
-	case !whole && !x.read:
-		x.keep = false
-		x.releaseLocked()
-	case !x.written && x.late == nil:
-		x.read = true
-		x.late = time.AfterFunc(lateBody, x.tooLate)
-	case x.written:
-		x.read = true
-		x.releaseLocked()
-	}
-}
-
-func (x *exchange) tooLate() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.keep = false
-	x.releaseLocked()
-}
-
-// releaseLocked keeps the connection for the next request, or closes it.
-func (x *exchange) releaseLocked() {
-	if x.over {
-		return
-	}
-	x.over = true
-	if x.late != nil {
-		x.late.Stop()
-	}
-	if x.stop() && x.keep && x.c.br.Buffered() == 0 {
-		x.pool.put(x.c)
-		return
-	}
-	x.c.close()
-	if x.body != nil {
-		_ = x.body.Close()
-	}
-}
-
-// upgraded is the connection after 101 Switching Protocols.
-type upgraded struct{ x *exchange }
-
-func (u *upgraded) Read(p []byte) (int, error) {
-	n, err := u.x.c.br.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
-		if ctx := u.x.req.Context(); ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-	}
-	return n, err
-}
-
-func (u *upgraded) Write(p []byte) (int, error) { return u.x.c.nc.Write(p) }
-
-// CloseWrite ends this direction alone.
-func (u *upgraded) CloseWrite() error {
-	if half, ok := u.x.c.nc.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-func (u *upgraded) Close() error {
-	u.x.finish(false)
-	return nil
+// switched reports whether the connection speaks another protocol from now on.
+func switched(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusSwitchingProtocols && resp.Header.Get("Upgrade") != "" &&
+		httpguts.HeaderValuesContainsToken(resp.Header["Connection"], "upgrade")
 }

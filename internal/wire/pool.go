@@ -3,6 +3,10 @@
 //
 // Unlike [http.Transport] it has no goroutines of its own: the caller's goroutine writes the request
 // and reads the answer. Only a body that might not be written at once is written beside the reading.
+//
+// It answers as http.Transport does, but does not know proxies, CONNECT, TLS or compression, takes
+// answers with up to 1 MiB of headers, and says of [httptrace.ClientTrace] nothing about how it gets
+// connections. An answer that comes before the request's body has failed to be sent is never lost.
 package wire
 
 import (
@@ -13,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,44 +33,64 @@ type Pool struct {
 	// CloseIdle.
 	IdleTimeout time.Duration
 
-	mu    sync.Mutex
-	idle  []*conn // the one used last at the end
-	timer *time.Timer
+	buffers sync.Pool // of *[]byte: what long bodies are copied through
+
+	mu      sync.Mutex
+	idle    []*conn // the one used last at the end
+	timer   *time.Timer
+	closing bool // CloseIdle was called, and no request since
 }
 
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
-// [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, and req
-// is not changed. The end of req's context ends the reading of the body too. got, if not nil, is told
-// the connection before anything is sent on it; it returns false if the request must not be sent
-// again after a first attempt.
+// [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, perhaps
+// after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
+// the body and an upgraded connection too; the error is then the context's cause. got, if not nil, is
+// told the connection before anything is sent on it; it returns false if the request must not be sent
+// (again: a first attempt may have got somewhere).
 //
 // A request is sent again, on another connection, only if the first was kept from an earlier request
-// and ended before it gave a single byte of the answer, got allows it, and the body can be read again.
+// and ended before it gave a single byte of the answer, and the body can be read again. Without got,
+// the request must also be idempotent, or nothing of it must have been sent.
 func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Response, error) {
 	if err := check(req); err != nil {
 		closeBody(req)
 		return nil, err
 	}
-	for {
-		c, err := p.get(req.Context())
-		if err != nil {
-			closeBody(req)
-			return nil, err
+	ctx, err := req.Context(), errDeclined
+	for attempt := req; attempt != nil; attempt = again(attempt) {
+		c, dialErr := p.get(ctx)
+		if dialErr != nil {
+			closeBody(attempt)
+			return nil, dialErr
 		}
 		if got != nil && !got(c.nc) {
 			c.close()
-			closeBody(req)
-			return nil, errStale
-		}
-		x := &exchange{pool: p, c: c, req: req, trace: httptrace.ContextClientTrace(req.Context())}
-		resp, err := x.roundTrip()
-		if !errors.Is(err, errStale) {
-			return resp, err
-		}
-		if req = again(req); req == nil {
+			closeBody(attempt)
 			return nil, err
 		}
+		x := &exchange{pool: p, c: c, req: attempt, trace: httptrace.ContextClientTrace(ctx)}
+		var resp *http.Response
+		if resp, err = x.roundTrip(ctx); err == nil {
+			resp.Request = req
+			return resp, nil
+		}
+		if !x.stale || got == nil && !replayable(attempt, c) {
+			break
+		}
 	}
+	return nil, err
+}
+
+// replayable reports whether req, which c has not answered, can do no harm twice.
+func replayable(req *http.Request, c *conn) bool {
+	if sent, _ := c.out.progress(); !sent {
+		return true
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return req.Header["Idempotency-Key"] != nil || req.Header["X-Idempotency-Key"] != nil
 }
 
 // again returns a request that can be sent once more, or nil if its body cannot.
@@ -85,8 +110,12 @@ func again(req *http.Request) *http.Request {
 	return req
 }
 
-// errStale means that a kept connection has ended without a byte of the answer.
-var errStale = fmt.Errorf("the kept connection has ended: %w", io.ErrUnexpectedEOF)
+var (
+	// errStale means that a kept connection has ended without a byte of the answer.
+	errStale = fmt.Errorf("the kept connection has ended: %w", io.ErrUnexpectedEOF)
+	// errDeclined means that got did not even want the first attempt.
+	errDeclined = errors.New("the request must not be sent")
+)
 
 // check refuses what could not be sent as it is.
 func check(req *http.Request) error {
@@ -122,31 +151,48 @@ func closeBody(req *http.Request) {
 
 // get returns the connection that was used last, or a new one.
 func (p *Pool) get(ctx context.Context) (*conn, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if c := p.kept(); c != nil {
+		return c, nil
+	}
+	nc, err := p.Dial(ctx)
+	if err == nil {
+		return newConn(nc, &p.buffers), nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return nil, err
+}
+
+// kept takes the connection that was used last, or returns nil.
+func (p *Pool) kept() *conn {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closing = false
 	for n := len(p.idle); n > 0; n-- {
 		c := p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
-		if c.ended() {
-			c.close()
-			continue
+		if !c.ended() {
+			c.reused = true
+			return c
 		}
-		p.mu.Unlock()
-		c.reused = true
-		return c, nil
+		c.close()
 	}
-	p.mu.Unlock()
-	nc, err := p.Dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return newConn(nc), nil
+	return nil
 }
 
 // put keeps c for the next request.
 func (p *Pool) put(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closing {
+		c.close()
+		return
+	}
 	c.since = time.Now()
 	p.idle = append(p.idle, c)
 	if p.IdleTimeout <= 0 || len(p.idle) > 1 {
@@ -169,20 +215,21 @@ func (p *Pool) expire() {
 		p.idle[n].close()
 		n++
 	}
-	p.idle = append(p.idle[:0], p.idle[n:]...)
+	p.idle = slices.Delete(p.idle, 0, n)
 	if len(p.idle) > 0 {
 		p.timer.Reset(p.IdleTimeout - now.Sub(p.idle[0].since))
 	}
 }
 
-// CloseIdle closes the connections that no request is using.
+// CloseIdle closes the connections that no request is using, and those that become free before the
+// next request.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.idle {
 		c.close()
 	}
-	p.idle = nil
+	p.idle, p.closing = nil, true
 	if p.timer != nil {
 		p.timer.Stop()
 	}

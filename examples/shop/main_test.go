@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asMain makes the test's binary the program itself.
+const asMain = "SHOP_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// command returns the program, to be run with args.
+func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	stderr = new(bytes.Buffer)
+	cmd = exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asMain+"=1")
+	cmd.Stderr = stderr
+	return cmd, stderr
+}
+
+// TestProgram starts the program, pastes what it prints, and ends it with Ctrl-C.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	cmd, stderr := command(t, "-addr", "127.0.0.1:0", "-data", t.TempDir())
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for in := bufio.NewScanner(stdout); in.Scan() && !strings.Contains(in.Text(), "-o "); {
+		if line, ok := strings.CutPrefix(in.Text(), "  curl "); ok {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 5 {
+		t.Errorf("got the lines %q, want 5", lines)
+	}
+	for _, line := range lines {
+		paste(t, line)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+		t.Errorf("got %v and %q, want exit status 0 and silence", err, stderr)
+	}
+}
+
+// paste does what curl would.
+func paste(t *testing.T, line string) {
+	t.Helper()
+	fields := strings.Fields(line)
+	url := strings.Trim(fields[len(fields)-1], "'")
+	var resp *http.Response
+	var err error
+	if len(fields) == 1 {
+		resp, err = http.Get(url)
+	} else {
+		var f *os.File
+		if f, err = os.Open(filepath.Join("../..", strings.TrimPrefix(fields[1], "@"))); err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		resp, err = http.Post(url, "application/x-www-form-urlencoded", f)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode > 299 {
+		t.Errorf("%s: got %s", line, resp.Status)
+	}
+}
+
+// TestProgramRefusesToStart: whatever is wrong, one line says so.
+func TestProgramRefusesToStart(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	blocked := filepath.Join(dir, "blocked", "shop.db")
+	if err := os.MkdirAll(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	noDatabase := filepath.Join(dir, "text")
+	if err := os.Mkdir(noDatabase, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(noDatabase, "shop.db"), bytes.Repeat([]byte("text"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := taken.Addr().String()
+	for _, test := range []struct {
+		args []string
+		code int
+		want []string
+	}{
+		{[]string{"-addr", addr, "-data", dir}, 1, []string{addr, "address already in use"}},
+		{[]string{"-addr", "127.0.0.1:0", "-data", file}, 1, []string{file, "not a directory"}},
+		{[]string{"-addr", "127.0.0.1:0", "-data", "/proc/nothing"}, 1, []string{"/proc/nothing"}},
+		{[]string{"-addr", "127.0.0.1:0", "-data", filepath.Dir(blocked)}, 1, []string{blocked, "unable to open"}},
+		{[]string{"-addr", "127.0.0.1:0", "-data", noDatabase}, 1, []string{noDatabase, "not a database"}},
+		{[]string{"-addr", "nowhere", "-data", dir}, 1, []string{"nowhere"}},
+		{[]string{"-data", dir, "extra"}, 2, []string{"extra"}},
+	} {
+		cmd, stderr := command(t, test.args...)
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != test.code {
+			t.Errorf("%v: got %v, want exit status %d", test.args, err, test.code)
+		}
+		if got := stderr.String(); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "shop: ") {
+			t.Errorf("%v: got %q, want one line", test.args, got)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(stderr.String(), want) {
+				t.Errorf("%v: got %q, want %q in it", test.args, stderr, want)
+			}
+		}
+	}
+	cmd, _ := command(t, "-nonsense")
+	var exit *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 2 {
+		t.Errorf("-nonsense: got %v, want exit status 2", err)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	err = run(t.Context(), newShop(config{addr: taken.Addr().String(), data: t.TempDir()}), t.Output())
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), taken.Addr().String()) {
+		t.Errorf("got %v, want an address in use", err)
+	}
+}

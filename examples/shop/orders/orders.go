@@ -1,0 +1,36 @@
+// Package orders is the application that knows what was ordered.
+package orders
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/org/watt"
+)
+
+// Order is one order.
+type Order struct {
+	ID    int64  `json:"id"`
+	Item  string `json:"item"`
+	Cents int64  `json:"cents"`
+}
+
+// New returns the handler of the orders app.
+func New(_ context.Context, env *watt.Env) (http.Handler, error) {
+	r := chi.NewRouter()
+	r.Get("/", func(w http.ResponseWriter, r *http.Request) {
+		user := url.QueryEscape(r.FormValue("user"))
+		all, err := watt.JSON[[]Order](env.Get(r.Context(), "http://store.watt.local/orders?user="+user))
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(all)
+	})
+	return r, nil
+}

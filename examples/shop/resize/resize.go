@@ -1,0 +1,102 @@
+// Package resize is the application that makes thumbnails of pictures.
+package resize
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/org/watt"
+)
+
+// picture is what store answers.
+type picture struct {
+	ID         int64 `json:"id"`
+	Width      int   `json:"width"`
+	Height     int   `json:"height"`
+	Thumbnails []struct {
+		Width int    `json:"width"`
+		URL   string `json:"url"`
+	} `json:"thumbnails"`
+}
+
+// upload is what store takes.
+type upload struct {
+	User       *int64      `json:"user"` // nil: nobody's
+	Width      int         `json:"width"`
+	Height     int         `json:"height"`
+	Thumbnails []thumbnail `json:"thumbnails"`
+}
+
+// New returns the handler of the resize app.
+func New(_ context.Context, env *watt.Env) (http.Handler, error) {
+	r := chi.NewRouter()
+	r.Post("/pictures", func(w http.ResponseWriter, r *http.Request) {
+		user, err := userOf(r)
+		if err != nil {
+			refuse(w, http.StatusBadRequest, err)
+			return
+		}
+		up, err := resize(http.MaxBytesReader(w, r.Body, maxBytes))
+		if bad, ok := errors.AsType[*badPictureError](err); ok {
+			refuse(w, http.StatusUnprocessableEntity, bad)
+			return
+		}
+		if err != nil {
+			watt.WriteError(w, err) // 413 if the body is too large
+			return
+		}
+		up.User = user
+		saved, err := save(r.Context(), env.Client, up)
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Location", fmt.Sprintf("/pictures/%d", saved.ID))
+		w.WriteHeader(http.StatusCreated)
+		_ = json.NewEncoder(w).Encode(saved)
+	})
+	return r, nil
+}
+
+// userOf returns the user that a picture is for, or nil. It reads the URL alone: r.FormValue would
+// take the picture for a form, since that is what curl --data-binary says of it.
+func userOf(r *http.Request) (*int64, error) {
+	query := r.URL.Query()
+	if !query.Has("user") {
+		return nil, nil //nolint:nilnil // nobody's
+	}
+	id, err := strconv.ParseInt(query.Get("user"), 10, 64)
+	if err != nil {
+		return nil, errors.New("user is not a number")
+	}
+	return &id, nil
+}
+
+func save(ctx context.Context, client *http.Client, up *upload) (*picture, error) {
+	body, err := json.Marshal(up)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://store.watt.local/pictures", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return watt.JSON[*picture](client.Do(req))
+}
+
+// refuse tells the client what is wrong with its request, in the form that [watt.WriteError] has.
+func refuse(w http.ResponseWriter, status int, reason error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"title": http.StatusText(status), "status": status, "detail": reason.Error(),
+	})
+}

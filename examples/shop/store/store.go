@@ -1,0 +1,114 @@
+// Package store is the application that keeps the shop's data. No other touches the database.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"go.uber.org/zap"
+
+	"github.com/org/watt"
+)
+
+// Connections is how many connections to the database store opens. Give the app as many workers: a
+// request then never waits for a connection, and what is too much waits, or is shed, at the door.
+const Connections = 8
+
+type store struct {
+	db  *sql.DB
+	log *zap.Logger
+}
+
+// New returns what makes the handler of the store app, which keeps its data in file.
+func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
+	return func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+		db, err := open(ctx, file)
+		if err != nil {
+			return nil, fmt.Errorf("database %s: %w", file, err)
+		}
+		env.Cleanup(db.Close)
+		s := &store{db: db, log: env.Logger}
+
+		r := chi.NewRouter()
+		r.Get("/users/{id:[0-9]+}", s.user)
+		r.Get("/orders", s.orders)
+		r.Post("/pictures", s.addPicture)
+		r.Get("/pictures", s.pictures)
+		r.Get("/pictures/{id:[0-9]+}", s.picture)
+		r.Get("/pictures/{id:[0-9]+}/{width:[0-9]+}", s.thumbnail)
+		return r, nil
+	}
+}
+
+type user struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
+}
+
+func (s *store) user(w http.ResponseWriter, r *http.Request) {
+	var u user
+	row := s.db.QueryRowContext(r.Context(), `select id, name from users where id = ?`, r.PathValue("id"))
+	if err := row.Scan(&u.ID, &u.Name); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	reply(w, http.StatusOK, u)
+}
+
+type order struct {
+	ID    int64  `json:"id"`
+	Item  string `json:"item"`
+	Cents int64  `json:"cents"`
+}
+
+func (s *store) orders(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.FormValue("user"), 10, 64)
+	if err != nil {
+		http.Error(w, "user is not a number", http.StatusBadRequest)
+		return
+	}
+	all := []order{}
+	rows, err := s.db.QueryContext(r.Context(), `select id, item, cents from orders where user_id = ? order by id`, id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var o order
+		if err := rows.Scan(&o.ID, &o.Item, &o.Cents); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		all = append(all, o)
+	}
+	if err := rows.Err(); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	reply(w, http.StatusOK, all)
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// fail answers a request whose query failed. The client does not learn why, the log does.
+func (s *store) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, sql.ErrNoRows) {
+		http.Error(w, "no such thing", http.StatusNotFound)
+		return
+	}
+	if r.Context().Err() == nil { // else the client is gone, or its time is up
+		s.log.Error("query failed", zap.String("path", r.URL.Path), zap.Error(err))
+	}
+	watt.WriteError(w, err)
+}

@@ -1,0 +1,84 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// Read reads the answer's body. When it has come to the end, the connection is free again.
+func (x *exchange) Read(p []byte) (int, error) {
+	if err := x.ended(nil); err != nil {
+		return 0, err
+	}
+	n, err := x.answer.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	if err == io.EOF { //nolint:errorlint // Read returns it bare
+		x.finish(true)
+	} else {
+		x.finish(false)
+		err = x.why(x.req.Context(), err)
+	}
+	return n, x.ended(err)
+}
+
+// Close gives up what was not read of the answer, and with it the connection.
+func (x *exchange) Close() error {
+	x.finish(false)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.end = http.ErrBodyReadAfterClose
+	return nil
+}
+
+// ended returns why nothing more can be read, and makes it err if there was no reason so far.
+func (x *exchange) ended(err error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.end == nil {
+		x.end = err
+	}
+	return x.end
+}
+
+// upgraded is the connection after 101 Switching Protocols. It ends with the request's context.
+type upgraded struct{ x *exchange }
+
+// Read reads what the other side sends in the new protocol.
+func (u *upgraded) Read(p []byte) (int, error) {
+	n, err := u.x.c.br.Read(p)
+	return n, u.why(err)
+}
+
+// Write sends p in the new protocol.
+func (u *upgraded) Write(p []byte) (int, error) {
+	n, err := u.x.c.nc.Write(p)
+	return n, u.why(err)
+}
+
+func (u *upgraded) why(err error) error {
+	if err == nil || err == io.EOF { //nolint:errorlint // Read returns it bare
+		return err
+	}
+	if ctx := u.x.req.Context(); ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// CloseWrite ends this direction alone.
+func (u *upgraded) CloseWrite() error {
+	if half, ok := u.x.c.nc.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close ends both directions.
+func (u *upgraded) Close() error {
+	u.x.finish(false)
+	return nil
+}

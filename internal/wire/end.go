@@ -1,0 +1,92 @@
+package wire
+
+import (
+	"context"
+	"time"
+)
+
+// wrote is called when the request is out, or could not be written.
+func (x *exchange) wrote(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.written = true
+	if err != nil {
+		x.cut = true
+		x.blame(err)
+	}
+	if x.late != nil {
+		x.releaseLocked()
+	}
+}
+
+// blame decides what becomes of an exchange whose request could not be written because of err. If it
+// is for the connection, or the server's refusal, the answer may say why; else nobody will answer.
+func (x *exchange) blame(err error) {
+	if _, failed := x.c.out.progress(); failed || x.over {
+		return
+	}
+	if reason := x.body.failed(); reason != nil {
+		err = reason // Request.Write has wrapped it so that it cannot be recognized
+	}
+	if err == errNotWanted { //nolint:errorlint // Read returns it bare
+		return
+	}
+	x.fault = err
+	x.c.close()
+}
+
+// why returns the reason behind err, which is what reading the answer has met.
+func (x *exchange) why(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		x.stale = false
+		return context.Cause(ctx)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.fault != nil {
+		x.stale = false
+		return x.fault
+	}
+	return err
+}
+
+// finish is called when the answer was read to its end, or is given up.
+func (x *exchange) finish(whole bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over || x.late != nil {
+		return
+	}
+	x.keep = x.keep && whole
+	if x.written || !x.keep {
+		x.releaseLocked()
+		return
+	}
+	x.late = time.AfterFunc(lateBody, x.tooLate)
+}
+
+func (x *exchange) tooLate() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.keep = false
+	x.releaseLocked()
+}
+
+// releaseLocked keeps the connection for the next request, or closes it.
+func (x *exchange) releaseLocked() {
+	if x.over {
+		return
+	}
+	x.over = true
+	if x.late != nil {
+		x.late.Stop()
+	}
+	if x.stop() && x.keep && !x.cut && x.c.br.Buffered() == 0 {
+		x.pool.put(x.c)
+		return
+	}
+	x.c.close()
+	if x.body != nil && !x.written { // else Request.Write has closed it
+		x.body.abandon()
+	}
+}

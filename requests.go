@@ -1,0 +1,84 @@
+package watt
+
+import (
+	"context"
+	"sync"
+)
+
+// requests are those in progress on one generation.
+type requests struct {
+	mu       sync.Mutex
+	first    *request
+	draining bool
+	empty    chan struct{} // closed when the last one ends, if somebody waits
+}
+
+func (l *requests) add(q *request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q.draining = l.draining
+	if q.next = l.first; q.next != nil {
+		q.next.prev = q
+	}
+	l.first = q
+}
+
+func (l *requests) remove(q *request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q.prev != nil {
+		q.prev.next = q.next
+	} else {
+		l.first = q.next
+	}
+	if q.next != nil {
+		q.next.prev = q.prev
+	}
+	q.next, q.prev = nil, nil
+	if l.first == nil && l.empty != nil {
+		close(l.empty)
+		l.empty = nil
+	}
+}
+
+// wait returns when none is in progress, or ctx's cause.
+func (l *requests) wait(ctx context.Context) error {
+	l.mu.Lock()
+	if l.first == nil {
+		l.mu.Unlock()
+		return nil
+	}
+	if l.empty == nil {
+		l.empty = make(chan struct{})
+	}
+	empty := l.empty
+	l.mu.Unlock()
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// drain ends the long-lived ones, now and from now on.
+func (l *requests) drain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = true
+	for q := l.first; q != nil; q = q.next {
+		q.drain()
+	}
+}
+
+// cut ends the contexts of all and returns how many there are.
+func (l *requests) cut(cause error) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for q := l.first; q != nil; q = q.next {
+		q.cancel(cause)
+		n++
+	}
+	return n
+}
