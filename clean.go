@@ -1,6 +1,8 @@
 package watt
 
 import (
+	"io"
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -31,6 +33,28 @@ func cleanHeaders(h http.Header) {
 		delete(h, "Http2-Settings")
 		delete(h, "Connection")
 	}
+}
+
+// cleanTrailers removes from a stranger's trailers, which come after the body, what cleanHeaders removes
+// from the headers.
+func cleanTrailers(r *http.Request) {
+	if r.Trailer != nil { // announced; others are not seen by handlers
+		r.Body = &trailedBody{r.Body, r.Trailer}
+	}
+}
+
+// trailedBody cleans the trailers when they have been read.
+type trailedBody struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (b *trailedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		maps.DeleteFunc(b.trailer, func(name string, _ []string) bool { return reserved(name) })
+	}
+	return n, err
 }
 
 // reserved reports whether a header's name belongs to watt, or is the underscore twin of one that the

@@ -22,7 +22,8 @@ func (a *app) start(ctx context.Context) error {
 		}
 	}
 	if a.remote != nil {
-		a.pool.Add().Open(&generation{app: a})
+		a.remote.calls = a.pool.Add()
+		a.remote.calls.Open(&generation{app: a})
 		close(a.started)
 		return nil
 	}
@@ -212,6 +213,9 @@ func (a *app) drain(ctx context.Context) error {
 	a.conns.refuse(errDraining)
 	a.pool.Refuse(errDraining)
 	err := a.end(ctx, instances)
+	if a.remote != nil {
+		err = a.remote.drain(ctx)
+	}
 	a.close()
 	if len(instances) > 0 {
 		a.log.Info("stopped")

@@ -178,5 +178,6 @@ func (s *publicServer) clean(w http.ResponseWriter, r *http.Request, p *peer) *p
 		}
 	}
 	cleanHeaders(r.Header)
+	cleanTrailers(r)
 	return p
 }

@@ -3,11 +3,15 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"time"
+
+	"github.com/org/watt/internal/admission"
 )
 
 // remote stands for an app that runs elsewhere, behind one base URL.
@@ -16,7 +20,8 @@ type remote struct {
 	tls       *tls.Config
 	dialer    net.Dialer
 	transport *http.Transport
-	open      conns // of transport
+	open      conns                          // of transport
+	calls     *admission.Member[*generation] // in progress; nil before the start
 }
 
 func newRemote(a *app, config *App) *remote {
@@ -35,8 +40,16 @@ func newRemote(a *app, config *App) *remote {
 	return rem
 }
 
-// roundTrip sends a request of the mesh to the same path below the base URL.
-func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
+// roundTrip sends a request of the mesh to the same path below the base URL. once is called if the
+// transport, which repeats what it thinks harmless, is about to send it a second time.
+func (rem *remote) roundTrip(req *http.Request, once func()) (*http.Response, error) {
+	sent := false
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if sent {
+			once()
+		}
+		sent = true
+	}}))
 	u := *rem.base
 	u.Path, u.RawPath = req.URL.Path, req.URL.RawPath
 	if rem.base.Path != "" && rem.base.Path != "/" {
@@ -71,6 +84,18 @@ func (rem *remote) dial(ctx context.Context, network, addr string) (net.Conn, er
 		_ = conn.Close()
 	}
 	return tracked, err
+}
+
+// drain waits for the calls in progress, which can only be main's own.
+func (rem *remote) drain(ctx context.Context) error {
+	if rem.calls == nil {
+		return nil
+	}
+	rem.calls.Close()
+	if rem.calls.Idle(ctx) != nil {
+		return fmt.Errorf("watt: %d calls to %s were cut", rem.calls.Busy(), rem.base)
+	}
+	return nil
 }
 
 // close closes all connections: those of HTTP/2 may not know yet that they are idle.

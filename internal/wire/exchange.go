@@ -109,7 +109,9 @@ func (x *exchange) receive() (*http.Response, error) {
 	}
 	for {
 		resp, err := http.ReadResponse(x.c.br, x.req)
-		if err != nil {
+		if err != nil && x.c.limit <= 0 {
+			return nil, errHeaderTooLong
+		} else if err != nil {
 			return nil, noEOF(err)
 		}
 		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tiny is a configuration with which every case takes a moment.
+func tiny() config {
+	return config{rounds: 1, time: time.Millisecond, conns: 8, large: 128 << 10, apps: []int{1, 3}}
+}
+
+func TestEveryCaseMeasuresEveryContender(t *testing.T) {
+	cfg := tiny()
+	for _, b := range benchmarks(cfg) {
+		t.Run(b.name, func(t *testing.T) {
+			r, err := b.run(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range b.contenders {
+				if v, ok := r.values[c.name]; !ok || v < 0 {
+					t.Errorf("%s: got %v, %v", c.name, v, ok)
+				}
+			}
+			if got, want := len(r.Bars), len(b.bars); got != want {
+				t.Errorf("got %d bars with all their figures, want %d", got, want)
+			}
+			checkJSON(t, r)
+			checkTable(t, r)
+		})
+	}
+}
+
+func checkJSON(t *testing.T, r *result) {
+	t.Helper()
+	var out bytes.Buffer
+	if err := printJSON(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Case, Unit   string
+		Watt         *float64
+		Peers, Floor map[string]float64
+		Bars         []struct {
+			Name, At     string
+			Value, Limit *float64
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
+		t.Fatalf("want one line of JSON, got %q, %v", out.String(), err)
+	}
+	if got.Case != r.Case || got.Unit == "" || got.Watt == nil {
+		t.Errorf("no case, unit or figure in %s", out.String())
+	}
+	if got, want := 1+len(got.Peers)+len(got.Floor), len(r.benchmark.contenders); got != want {
+		t.Errorf("got %d contenders, want %d, in %s", got, want, out.String())
+	}
+	for _, b := range got.Bars {
+		if b.Name == "" || b.Value == nil || b.Limit == nil || b.At != "most" && b.At != "least" {
+			t.Errorf("incomplete bar in %s", out.String())
+		}
+	}
+}
+
+func checkTable(t *testing.T, r *result) {
+	t.Helper()
+	var out bytes.Buffer
+	if err := printTable(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.benchmark.contenders {
+		if !strings.Contains(out.String(), c.name) {
+			t.Errorf("no %s in\n%s", c.name, out.String())
+		}
+	}
+	if got, want := strings.Count(out.String(), ": ok\n")+strings.Count(out.String(), ": MISSED\n"), len(r.Bars); got != want {
+		t.Errorf("got %d bars, want %d, in\n%s", got, want, out.String())
+	}
+}
+
+// contest is a case whose figures are known: watt gives them round by round.
+func contest(bars ...bar) (benchmark, [][]sample) {
+	b := benchmark{
+		name: "a/b", unit: "ns/op", bars: bars, also: []figure{{"peak", "req/s"}},
+		contenders: []contender{{name: watt}, {name: "pipe", inMemory: true}, {name: tcp}, {name: "direct", floor: true}},
+	}
+	give := func(values ...float64) (samples []sample) {
+		for _, v := range values {
+			samples = append(samples, sample{value: v, allocs: math.NaN(), also: []float64{10 * v}})
+		}
+		return samples
+	}
+	return b, [][]sample{give(50, 3, 4), give(8, 8, 8), give(16, 15, 17), give(1, 1, 1)}
+}
+
+func TestBarsAreComputedFromTheMedians(t *testing.T) {
+	b, samples := contest(
+		vsTCP(0.3), vsInMemory(0.5), vsInMemory(0.49), atLeast(40, "peak", alsoOf("peak")), atLeast(41, "peak", alsoOf("peak")),
+		atMost(1, "unknown", valueOf("nobody")), atMost(0, "uncounted", allocsOf(watt)),
+	)
+	r := b.result(samples)
+	want := []verdict{
+		{"vs tcp", 0.25, 0.3, "most"},
+		{"vs best in-memory peer", 0.5, 0.5, "most"},
+		{"vs best in-memory peer", 0.5, 0.49, "most"},
+		{"peak", 40, 40, "least"},
+		{"peak", 40, 41, "least"},
+	}
+	if len(r.Bars) != len(want) {
+		t.Fatalf("got %v, want %v", r.Bars, want)
+	}
+	for i, met := range []bool{true, true, false, true, false} {
+		if got := r.Bars[i]; got != want[i] || got.ok() != met {
+			t.Errorf("got %v, %v, want %v, %v", got, got.ok(), want[i], met)
+		}
+	}
+}
+
+func TestCheckTellsWhatWasMissed(t *testing.T) {
+	for _, limit := range []float64{1e9, -1} {
+		b, _ := contest(atMost(limit, "limit", valueOf(watt)))
+		b.also, b.contenders = nil, []contender{{name: watt, start: pipeBenchmarks(tiny())[0].contenders[0].start}}
+		show := func(*result) error { return nil }
+		err := measureAll(t.Context(), []benchmark{b}, options{config: tiny(), check: true}, show)
+		if got, want := errors.Is(err, errMissed), limit < 0; got != want {
+			t.Errorf("limit %v: got %v", limit, err)
+		}
+		if err := measureAll(t.Context(), []benchmark{b}, options{config: tiny()}, show); err != nil {
+			t.Errorf("without -check: %v", err)
+		}
+	}
+}
+
+func TestAWrongAnswerIsAnError(t *testing.T) {
+	small := document(600)
+	s := record(answer(document(601), "application/json"))
+	for name, o := range map[string]op{
+		"body":   get(s, url("orders"), small),
+		"length": post(s, url("orders"), small),
+		"status": get(record(count()), "http://%zz", small),
+	} {
+		if err := o(t.Context()); err == nil {
+			t.Errorf("%s: want an error", name)
+		}
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	var out bytes.Buffer
+	profile := t.TempDir() + "/cpu.prof"
+	args := []string{"pipe/ping", "-json", "-rounds", "2", "pipe/dial", "-time", "1ms", "-only", watt, "-cpuprofile", profile}
+	if err := run(t.Context(), args, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"case":"pipe/pingpong"`) || !strings.Contains(lines[1], `"case":"pipe/dial"`) {
+		t.Errorf("got %s", out.String())
+	}
+	if strings.Contains(out.String(), tcp) || strings.Contains(out.String(), "bars") {
+		t.Errorf("want watt only, got %s", out.String())
+	}
+	for _, args := range [][]string{{"nothing"}, {"-only", "nobody"}, {"-rounds", "0"}, {"-nonsense"}} {
+		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q: want an error", args)
+		}
+	}
+	if err := run(t.Context(), []string{"-h"}, io.Discard, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("got %v, want the help", err)
+	}
+}
+
+func TestNumbersAreReadable(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.256: "0.26", 12.5: "12.5", 999.994: "999.99", 1000: "1,000", 1234567.8: "1,234,568"} {
+		if got := number(v); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

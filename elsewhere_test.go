@@ -1,0 +1,100 @@
+package watt_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/org/watt"
+)
+
+func TestACallToAnAppElsewhereIsNeverMadeTwice(t *testing.T) {
+	var calls atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/abort" {
+			calls.Add(1)
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, "warm")
+	}))
+	t.Cleanup(server.Close)
+	rt := start(t, watt.App{Name: "away", URL: server.URL})
+	for range 20 {
+		calls.Store(0)
+		resp, err := rt.Env().Get(t.Context(), "http://away.watt.local/")
+		read(t, resp, err)
+		_, err = rt.Env().Get(t.Context(), "http://away.watt.local/abort")
+		if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, watt.ErrInstanceDied) || !call.Started {
+			t.Fatalf("got %v, want a started call to an instance that died", err)
+		}
+		if n := calls.Load(); n != 1 {
+			t.Fatalf("the app was called %d times, want once", n)
+		}
+	}
+}
+
+func TestShutdownWaitsForMainsCallsToAppsElsewhere(t *testing.T) {
+	began, finish := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-finish
+		_, _ = io.WriteString(w, "answer")
+	}))
+	t.Cleanup(server.Close)
+	rt := watt.New(watt.App{Name: "away", URL: server.URL})
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	called := make(chan error, 1)
+	go func() {
+		resp, err := rt.Env().Get(t.Context(), "http://away.watt.local/")
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		called <- err
+	}()
+	within(t, began, "the call")
+	stopped := make(chan error, 1)
+	go func() { stopped <- rt.Shutdown(t.Context()) }()
+	for rt.Ready() == nil { // until the shutdown has begun
+		runtime.Gosched()
+	}
+	close(finish)
+	if err := within(t, called, "the answer"); err != nil {
+		t.Error(err)
+	}
+	if err := within(t, stopped, "the shutdown"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStrangersTrailersAreCleanedLikeTheirHeaders(t *testing.T) {
+	got := make(chan http.Header, 1)
+	a := app("web", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- r.Trailer
+	})
+	a.Listen = "127.0.0.1:0"
+	rt := start(t, a)
+	conn, err := net.Dial("tcp", rt.Status()[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Watt-User, Checksum\r\n\r\n"+
+		"1\r\na\r\n0\r\nX-Watt-User: 7\r\nX_watt_user: 7\r\nChecksum: c\r\n\r\n")
+	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+		t.Fatal(err)
+	}
+	if h := within(t, got, "the request"); len(h) != 1 || h.Get("Checksum") != "c" {
+		t.Errorf("got trailers %v, want only the checksum", h)
+	}
+}
