@@ -72,7 +72,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 		}
 	}
 	// A door takes gRPC as HTTP/2, and asks for a worker itself.
-	grpc := a.door != nil && strings.HasPrefix(req.Header.Get("Content-Type"), "application/grpc")
+	grpc := a.door != nil && strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc")
 	if !grpc {
 		t, err := a.admit(c.ctx)
 		if err != nil {
@@ -328,7 +328,15 @@ func refusal(resp *http.Response) error {
 type trace struct{ parent, state, baggage, requestID string }
 
 func traceOf(h http.Header) trace {
-	return trace{h.Get("Traceparent"), h.Get("Tracestate"), h.Get("Baggage"), h.Get("X-Request-Id")}
+	return trace{first(h, "Traceparent"), first(h, "Tracestate"), first(h, "Baggage"), first(h, "X-Request-Id")}
+}
+
+// first is Get for a name in canonical form.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // addTo returns req with what the call does not set itself; a copy, since a RoundTripper may not change

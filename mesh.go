@@ -25,6 +25,9 @@ func meshName(host string) (string, bool) {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]
 	}
+	if name, ok := strings.CutSuffix(host, suffix); ok && nameProblem(name) == "" {
+		return name, true // as nearly all are written
+	}
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
 			host = ascii // as net/http does before it asks DNS

@@ -81,11 +81,11 @@ func (a *answer) begin() {
 	a.begun = true
 	a.request.answering()
 	h := a.Header()
-	h.Del(headerRefused) // only the door's own word counts
+	delete(h, headerRefused) // only the door's own word counts
 	if a.peer.lameDuck() {
 		h.Set("Connection", "close")
 	}
-	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+	if strings.HasPrefix(first(h, "Content-Type"), "text/event-stream") {
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused = err
 			WriteError(a.ResponseWriter, err)

@@ -19,6 +19,7 @@ const (
 // conn is one connection. It serves one request at a time.
 type conn struct {
 	nc     net.Conn
+	hangUp func() // close, bound once and not for every request
 	br     *bufio.Reader
 	bw     *bufio.Writer
 	out    writer    // what bw writes to
@@ -29,6 +30,7 @@ type conn struct {
 
 func newConn(nc net.Conn, buffers *sync.Pool) *conn {
 	c := &conn{nc: nc, out: writer{nc: nc, buffers: buffers}}
+	c.hangUp = c.close
 	c.br = bufio.NewReader(limited{c})
 	c.bw = bufio.NewWriter(&c.out)
 	return c
@@ -65,6 +67,18 @@ func (r limited) Read(p []byte) (int, error) {
 	n, err := r.c.nc.Read(p)
 	r.c.limit -= int64(n)
 	return n, err
+}
+
+// malformed returns why the head of an answer could not be read, where reading it has met err.
+func (c *conn) malformed(err error) error {
+	switch {
+	case c.limit <= 0:
+		return errHeaderTooLong
+	case err == io.EOF: //nolint:errorlint // Read returns it bare
+		return io.ErrUnexpectedEOF
+	default:
+		return err
+	}
 }
 
 // writer writes a request to a connection, and remembers how far it came.

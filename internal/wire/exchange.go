@@ -49,7 +49,7 @@ type exchange struct {
 
 // roundTrip sends the request and reads the head of the answer.
 func (x *exchange) roundTrip(ctx context.Context) (*http.Response, error) {
-	x.stop = context.AfterFunc(ctx, x.c.close)
+	x.stop = context.AfterFunc(ctx, x.c.hangUp)
 	x.gotConn()
 	x.c.begin()
 	x.send(ctx)
@@ -102,17 +102,15 @@ func (x *exchange) receive() (*http.Response, error) {
 			x.stale = true
 			return nil, fmt.Errorf("%w: %w", errStale, err)
 		}
-		return nil, noEOF(err)
+		return nil, x.c.malformed(err)
 	}
 	if x.trace != nil && x.trace.GotFirstResponseByte != nil {
 		x.trace.GotFirstResponseByte()
 	}
 	for {
 		resp, err := http.ReadResponse(x.c.br, x.req)
-		if err != nil && x.c.limit <= 0 {
-			return nil, errHeaderTooLong
-		} else if err != nil {
-			return nil, noEOF(err)
+		if err != nil {
+			return nil, x.c.malformed(err)
 		}
 		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			x.answered(resp)
@@ -122,14 +120,6 @@ func (x *exchange) receive() (*http.Response, error) {
 			return nil, err
 		}
 	}
-}
-
-// noEOF makes an error of the end of a connection in the middle of an answer.
-func noEOF(err error) error {
-	if err == io.EOF { //nolint:errorlint // Read returns it bare
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func (x *exchange) informational(resp *http.Response) error {
