@@ -2,12 +2,14 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"sync"
 	"time"
 
@@ -34,7 +36,8 @@ type exchange struct {
 	trace  *httptrace.ClientTrace
 	stop   func() bool   // ends the watch over the context; false if that has ended the connection
 	body   *requestBody  // written beside the reading; nil if there is none, or it was written before
-	answer io.ReadCloser // what http.ReadResponse made of the answer's body
+	answer io.ReadCloser // the answer's body as it comes from the connection
+	sized  sizedBody     // that, if its length is known
 	stale  bool          // the connection was kept, and has ended without a byte of the answer
 
 	mu      sync.Mutex
@@ -89,8 +92,10 @@ func (x *exchange) send(ctx context.Context) {
 }
 
 func (x *exchange) write(req *http.Request) error {
-	if err := req.Write(x.c.bw); err != nil {
-		return err
+	if !x.writePlain(req) {
+		if err := req.Write(x.c.bw); err != nil {
+			return err
+		}
 	}
 	return x.c.bw.Flush()
 }
@@ -98,7 +103,7 @@ func (x *exchange) write(req *http.Request) error {
 // receive reads the head of the answer, and of informational ones before it.
 func (x *exchange) receive() (*http.Response, error) {
 	if _, err := x.c.br.Peek(1); err != nil {
-		if x.c.reused && x.c.limit == maxHeader {
+		if x.c.reused && x.c.limit == maxHeader && !errors.Is(err, os.ErrDeadlineExceeded) {
 			x.stale = true
 			return nil, fmt.Errorf("%w: %w", errStale, err)
 		}
@@ -106,6 +111,10 @@ func (x *exchange) receive() (*http.Response, error) {
 	}
 	if x.trace != nil && x.trace.GotFirstResponseByte != nil {
 		x.trace.GotFirstResponseByte()
+	}
+	if resp := x.parsePlain(); resp != nil {
+		x.answered(resp)
+		return resp, nil
 	}
 	for {
 		resp, err := http.ReadResponse(x.c.br, x.req)

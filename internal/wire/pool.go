@@ -50,7 +50,7 @@ type Pool struct {
 //
 // A request is sent again, on another connection, only if the first was kept from an earlier request
 // and ended before it gave a single byte of the answer, and the body can be read again. Without got,
-// the request must also be idempotent, or nothing of it must have been sent.
+// only if nothing of it was sent: unlike http.Transport, no method is taken to be harmless.
 func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Response, error) {
 	if err := check(req); err != nil {
 		closeBody(req)
@@ -74,23 +74,14 @@ func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Resp
 			resp.Request = req
 			return resp, nil
 		}
-		if !x.stale || got == nil && !replayable(attempt, c) {
+		if !x.stale {
+			break
+		}
+		if sent, _ := c.out.progress(); sent && got == nil { // nobody can tell what the server has begun
 			break
 		}
 	}
 	return nil, err
-}
-
-// replayable reports whether req, which c has not answered, can do no harm twice.
-func replayable(req *http.Request, c *conn) bool {
-	if sent, _ := c.out.progress(); !sent {
-		return true
-	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	return req.Header["Idempotency-Key"] != nil || req.Header["X-Idempotency-Key"] != nil
 }
 
 // again returns a request that can be sent once more, or nil if its body cannot.

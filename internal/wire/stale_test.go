@@ -1,0 +1,213 @@
+package wire_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// failing is a connection whose Writes fail while it can still be read.
+type failing struct {
+	net.Conn
+	after int64
+	fails atomic.Bool
+}
+
+var errWrite = errors.New("the connection takes no more")
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.after -= int64(len(p)); f.after < 0 {
+		f.fails.Store(true)
+		return 0, errWrite
+	}
+	return f.Conn.Write(p)
+}
+
+// What the server has to say is not lost, and a connection with half a request on it never kept.
+func TestAnAnswerCountsEvenIfTheRequestCouldNotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, func(conn net.Conn) {
+			http.ReadRequest(bufio.NewReader(conn))
+			synctest.Wait() // until the writing has failed
+			io.WriteString(conn, ok)
+			silent(t)(conn)
+		})
+		dial := pool.Dial
+		f := new(failing)
+		pool.Dial = func(ctx context.Context) (net.Conn, error) {
+			conn, err := dial(ctx)
+			f = &failing{Conn: conn, after: 10 << 10}
+			return f, err
+		}
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader(text(1<<20))))
+		if got := readBack(t, pool, req); got != "ok" {
+			t.Errorf("got %q", got)
+		}
+		if !f.fails.Load() {
+			t.Error("no Write has failed")
+		}
+		clean(t, n, req)
+	})
+}
+
+func TestAStaleConnectionIsReplacedIfThatIsSafe(t *testing.T) {
+	yes, no := func(net.Conn) bool { return true }, func(net.Conn) bool { return false }
+	// seen: the server reads the request and hangs up; unseen: it has hung up before.
+	for name, test := range map[string]struct {
+		method string
+		change func(*http.Request)
+		got    func(net.Conn) bool // for the second attempt
+		seen   bool
+		again  bool
+	}{
+		"GET":                       {"GET", nil, nil, true, false}, // http.Transport would
+		"GET unseen":                {"GET", nil, nil, false, true},
+		"GET, got says yes":         {"GET", nil, yes, true, true},
+		"GET, got says no":          {"GET", nil, no, true, false},
+		"GET unseen, got says no":   {"GET", nil, no, false, false},
+		"HEAD unseen":               {"HEAD", nil, nil, false, true},
+		"POST":                      {"POST", memory("hello"), nil, true, false},
+		"POST without body":         {"POST", nil, nil, true, false},
+		"POST, got says yes":        {"POST", memory("hello"), yes, true, true},
+		"large POST, got says yes":  {"POST", memory(text(1 << 20)), yes, true, true},
+		"POST unseen":               {"POST", memory("hello"), nil, false, true},
+		"POST unseen, large":        {"POST", memory(text(1 << 20)), nil, false, true},
+		"POST unseen, got says no":  {"POST", memory("hello"), no, false, false},
+		"POST stream, got says yes": {"POST", stream("hello", 5), yes, true, false},
+		"POST stream unseen":        {"POST", stream("hello", 5), nil, false, false},
+		"GET whose body cannot come back": {"GET", func(r *http.Request) {
+			memory("hello")(r)
+			r.GetBody = func() (io.ReadCloser, error) { return nil, errBody }
+		}, yes, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first := hangUp(ok)
+				if !test.seen {
+					first = func(conn net.Conn) {
+						http.ReadRequest(bufio.NewReader(conn))
+						io.WriteString(conn, ok)
+						conn.Close()
+					}
+				}
+				pool, n := script(t, first, respond(ok))
+				readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
+				synctest.Wait()
+				req := request(t, t.Context(), test.method, nil)
+				if test.change != nil {
+					test.change(req)
+				}
+				var asked int
+				got := func(c net.Conn) bool { asked++; return asked == 1 || test.got(c) }
+				if test.got == nil {
+					got = nil
+				}
+				resp, err := pool.RoundTrip(req, got)
+				if (err == nil) != test.again {
+					t.Errorf("got error %v", err)
+				}
+				if err == nil {
+					if resp.Request != req {
+						t.Error("the answer belongs to another request")
+					}
+					io.ReadAll(resp.Body)
+					resp.Body.Close()
+				} else if !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("got error %v, want one that says that the connection has ended", err)
+				}
+				if body, ok := req.Body.(*trackedBody); ok {
+					<-body.done
+				}
+				pool.CloseIdle()
+				synctest.Wait()
+				if got := n.open.Load(); got != 0 {
+					t.Errorf("%d connections are still open", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAnAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, func(conn net.Conn) {
+			hangUp(ok)(&heldConn{conn})
+			io.WriteString(conn, "H")
+			conn.Close()
+		}, respond(ok))
+		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
+		if _, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), func(net.Conn) bool { return true }); err == nil {
+			t.Error("got no error")
+		}
+		if got := n.dials(); got != 1 {
+			t.Errorf("got %d dials, want 1", got)
+		}
+	})
+}
+
+// got may set a deadline. That it has passed says nothing about the other idle connections.
+func TestAReadDeadlineIsNoStaleConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, says(t, ok), says(t, ok), silent(t))
+		first, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
+		readAll(t, first, nil)
+		asked := 0
+		_, err = pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), func(conn net.Conn) bool {
+			asked++
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			return true
+		})
+		if !errors.Is(err, os.ErrDeadlineExceeded) || asked != 1 || n.dials() != 2 {
+			t.Errorf("got error %v, %d attempts and %d dials", err, asked, n.dials())
+		}
+		if got := n.open.Load(); got != 1 {
+			t.Errorf("%d connections are open, want the other idle one", got)
+		}
+	})
+}
+
+// heldConn stays open when it is closed.
+type heldConn struct{ net.Conn }
+
+func (*heldConn) Close() error { return nil }
+
+func TestAConnectionThatIsKnownToHaveEndedIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, respond(ok, ok), respond(ok))
+		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
+		n.conn(0).ended.Store(true)
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("cannot be read twice")))
+		if got := readBack(t, pool, req); got != "ok" || n.dials() != 2 {
+			t.Errorf("got %q over %d connections", got, n.dials())
+		}
+		pool.CloseIdle()
+		clean(t, n, req)
+	})
+}
+
+func TestADeclinedRequestIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, respond(ok))
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
+		if _, err := pool.RoundTrip(req, func(net.Conn) bool { return false }); err == nil {
+			t.Error("got no error")
+		}
+		if got := n.conn(0).wrote.Load(); got != 0 {
+			t.Errorf("%d bytes were sent", got)
+		}
+		clean(t, n, req)
+	})
+}
