@@ -106,15 +106,10 @@ func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
 	case grpc:
 		return c.withTimer(req, c.mesh.h2c.RoundTrip)
 	case c.app.remote != nil:
-		return c.withTimer(req, func(out *http.Request) (*http.Response, error) {
-			return c.app.remote.roundTrip(out, func() { c.cancel(errRepeated) })
-		})
+		return c.withTimer(req, c.app.remote.roundTrip)
 	}
 	return c.mesh.pool(c.app).RoundTrip(req, c.offer)
 }
-
-// errRepeated ends a call that would be sent again although it may have been begun.
-var errRepeated = fmt.Errorf("%w: the connection was cut", ErrInstanceDied)
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
 // left of the deadline goes into a header, and a timer ends the wait for the answer.
@@ -218,8 +213,6 @@ func (c *call) failure(err error) error {
 	cause := c.ended()
 	switch {
 	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):
-		e.Err = cause
-	case errors.Is(cause, ErrInstanceDied):
 		e.Err = cause
 	case cause != nil:
 		e.Err = fmt.Errorf("%w: %w", c.ctx.Err(), cause)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,7 +29,7 @@ type door struct {
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
-	pipe    *pipe.Conn    // nil on the public side
+	pipe    *doorConn     // nil on the public side
 	probe   *generation   // a readiness check of this generation, outside admission
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
@@ -53,7 +54,7 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 		Protocols: &protocols,
 		ErrorLog:  zap.NewStdLog(a.log),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			p := &peer{pipe: conn.(*pipe.Conn)}
+			p := &peer{pipe: conn.(*doorConn)}
 			switch from := p.pipe.Caller().(type) {
 			case string:
 				p.caller = from
@@ -64,6 +65,39 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 		},
 	}
 	return d
+}
+
+// doorListener accepts the door's connections.
+type doorListener struct{ *pipe.Listener }
+
+// Accept returns a *doorConn.
+func (l doorListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &doorConn{Conn: conn.(*pipe.Conn)}, nil
+}
+
+// doorConn saves net/http's server the reading ahead. While a handler runs, the server reads one byte in
+// a goroutine of its own, only to learn whether the client goes away. Of a call's caller the door is told
+// anyway, so the first such Read returns at once, with nothing; the server does not ask again.
+type doorConn struct {
+	*pipe.Conn
+	told atomic.Bool
+}
+
+func (c *doorConn) Read(p []byte) (int, error) {
+	if len(p) == 1 && c.told.CompareAndSwap(true, false) {
+		return 0, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// Watch is the pipe's. Nil ends the watch.
+func (c *doorConn) Watch(w pipe.Watcher) bool {
+	c.told.Store(w != nil)
+	return c.Conn.Watch(w)
 }
 
 // ServeHTTP admits one request and lets an instance serve it.

@@ -40,13 +40,15 @@ func newRemote(a *app, config *App) *remote {
 	return rem
 }
 
-// roundTrip sends a request of the mesh to the same path below the base URL. once is called if the
-// transport, which repeats what it thinks harmless, is about to send it a second time.
-func (rem *remote) roundTrip(req *http.Request, once func()) (*http.Response, error) {
+// roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which
+// the transport would repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only
+// what the other side has declared not begun.
+func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	sent := false
-	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		if sent {
-			once()
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		secure, ok := info.Conn.(*tls.Conn)
+		if sent && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+			_ = info.Conn.Close()
 		}
 		sent = true
 	}}))

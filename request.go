@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/org/watt/internal/pipe"
 )
 
 // request is one request in progress at an app's door, and its context: what it carries, what ends it,
@@ -30,7 +28,7 @@ type request struct {
 	real      context.Context //nolint:containedctx // made when first needed
 	endReal   context.CancelCauseFunc
 	untime    context.CancelFunc // ends its timer
-	cause     error // why the context has ended
+	cause     error              // why the context has ended
 	ticket    ticket
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
@@ -195,13 +193,14 @@ func (q *request) drain() {
 
 // serve takes over the worker and the deadline of a call of this process, and the watch over its end.
 // If its caller has gone, nothing is begun.
-func (q *request) serve(c *call, conn *pipe.Conn) {
+func (q *request) serve(c *call, conn *doorConn) {
 	if !c.claim() {
 		panic(http.ErrAbortHandler)
 	}
 	q.call, q.ticket, q.holds, q.gen = c, c.ticket, true, c.ticket.Value()
 	q.deadline, _ = c.ctx.Deadline()
 	if !conn.Watch(q) {
+		conn.told.Store(false)
 		q.PeerClosed()
 	}
 }

@@ -100,17 +100,25 @@ func (x *exchange) write(req *http.Request) error {
 	return x.c.bw.Flush()
 }
 
-// receive reads the head of the answer, and of informational ones before it.
-func (x *exchange) receive() (*http.Response, error) {
+// await waits for the first byte of the answer.
+func (x *exchange) await() error {
 	if _, err := x.c.br.Peek(1); err != nil {
 		if x.c.reused && x.c.limit == maxHeader && !errors.Is(err, os.ErrDeadlineExceeded) {
 			x.stale = true
-			return nil, fmt.Errorf("%w: %w", errStale, err)
+			return fmt.Errorf("%w: %w", errStale, err)
 		}
-		return nil, x.c.malformed(err)
+		return x.c.malformed(err)
 	}
 	if x.trace != nil && x.trace.GotFirstResponseByte != nil {
 		x.trace.GotFirstResponseByte()
+	}
+	return nil
+}
+
+// receive reads the head of the answer, and of informational ones before it.
+func (x *exchange) receive() (*http.Response, error) {
+	if err := x.await(); err != nil {
+		return nil, err
 	}
 	if resp := x.parsePlain(); resp != nil {
 		x.answered(resp)

@@ -18,14 +18,8 @@ import (
 // writePlain writes req if it is as plain as that, and reports whether it did.
 func (x *exchange) writePlain(req *http.Request) bool {
 	host, uri, ok := plainTarget(req)
-	if !ok || x.trace != nil || req.Body != nil && req.Body != http.NoBody || req.ContentLength != 0 ||
-		req.Close || req.Trailer != nil || len(req.TransferEncoding) > 0 {
+	if !ok || x.trace != nil || !bodiless(req) {
 		return false
-	}
-	for _, name := range []string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
-		if req.Header[name] != nil {
-			return false
-		}
 	}
 	w := x.c.bw
 	for _, s := range []string{plainMethod(req.Method), " ", uri, " HTTP/1.1\r\nHost: ", host, "\r\n"} {
@@ -46,6 +40,17 @@ func (x *exchange) writePlain(req *http.Request) bool {
 	}
 	_, _ = w.WriteString("\r\n")
 	return true
+}
+
+// bodiless reports whether req has no body, and says nothing about one nor about the connection.
+func bodiless(req *http.Request) bool {
+	for _, name := range []string{"Host", "Content-Length", "Transfer-Encoding", "Trailer"} {
+		if req.Header[name] != nil {
+			return false
+		}
+	}
+	return (req.Body == nil || req.Body == http.NoBody) && req.ContentLength == 0 &&
+		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0
 }
 
 // writeField writes a field that check has found valid.
@@ -71,14 +76,15 @@ func plainTarget(req *http.Request) (host, uri string, ok bool) {
 	if host = req.Host; host == "" {
 		host = req.URL.Host
 	}
-	if req.URL.Opaque != "" || plainMethod(req.Method) == "" ||
-		strings.ContainsFunc(host, func(r rune) bool {
-			return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-		}) {
+	if req.URL.Opaque != "" || plainMethod(req.Method) == "" || strings.ContainsFunc(host, oddInHost) {
 		return "", "", false
 	}
 	uri = req.URL.RequestURI()
 	return host, uri, !strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+}
+
+func oddInHost(r rune) bool {
+	return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 }
 
 // parsePlain parses the head of an answer if it is whole in the buffer, final, and as plain as that.
@@ -113,7 +119,7 @@ func (x *exchange) parsePlain() *http.Response {
 // plainStatus returns the status of an answer that has a body of its own length, or 0.
 func plainStatus(line string) int {
 	rest, ok := strings.CutPrefix(line, "HTTP/1.1 ")
-	if !ok || len(rest) < 5 || rest[3] != ' ' {
+	if !ok || len(rest) < 5 || rest[3] != ' ' || !httpguts.ValidHeaderFieldValue(rest) { // a bare line feed ends lines too
 		return 0
 	}
 	code, err := strconv.Atoi(rest[:3])
@@ -176,7 +182,7 @@ func (b *sizedBody) Read(p []byte) (int, error) {
 	switch {
 	case b.left == 0:
 		err = io.EOF
-	case err == io.EOF: //nolint:errorlint // Read returns it bare
+	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

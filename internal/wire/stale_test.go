@@ -198,6 +198,33 @@ func TestAConnectionThatIsKnownToHaveEndedIsNotUsed(t *testing.T) {
 	})
 }
 
+// A pipe says by itself what has become of it.
+func TestAPipeThatHasEndedIsNotUsed(t *testing.T) {
+	for name, then := range map[string]func(net.Conn){
+		"closed": func(conn net.Conn) { conn.Close() },
+		"shut":   func(conn net.Conn) { conn.(interface{ CloseWrite() error }).CloseWrite() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pool, n := script(t, func(conn net.Conn) {
+					http.ReadRequest(bufio.NewReader(conn))
+					io.WriteString(conn, ok)
+					synctest.Wait() // until the connection is idle
+					then(conn)
+					silent(t)(conn)
+				}, respond(ok))
+				pool.Dial = func(ctx context.Context) (net.Conn, error) { return n.Dial(ctx, "caller:1", nil) }
+				readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
+				time.Sleep(time.Second)
+				req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("cannot be read twice")))
+				if got := readBack(t, pool, req); got != "ok" {
+					t.Errorf("got %q", got)
+				}
+			})
+		})
+	}
+}
+
 func TestADeclinedRequestIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := script(t, respond(ok))
