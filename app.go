@@ -36,14 +36,17 @@ type App struct {
 	New func(ctx context.Context, env *Env) (http.Handler, error) `json:"-"`
 
 	// Serve runs an app that speaks something else than HTTP, or brings its own server. Connections
-	// of the mesh and of Listen arrive at ln. When ctx ends, Serve has DrainTimeout to finish its
-	// connections and return. Returning earlier, with an error or without, or a panic, ends the
+	// of the mesh and of Listen arrive at ln; RemoteAddr of a mesh connection names the caller. When ctx
+	// ends, Serve has DrainTimeout to finish its connections and return; ln stays open until then, so a
+	// Serve that waits in Accept wants a context.AfterFunc(ctx, …) that closes it. Returning earlier, with an error or without, or a panic, ends the
 	// instance, which is then restarted. watt sees connections here, not requests: they count under
 	// MaxConns, and calls through [Env.Client] hold a worker until the response body is closed.
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
-	// (http or https), and nothing is started here. Calls go there, through the same admission.
+	// (http or https), and nothing is started here. Calls go there, through the same admission. Deadline,
+	// caller and headers beginning with X-Watt- are believed there if that app's Listen demands the
+	// certificate that TLS gives.
 	URL string
 
 	// Calls names the apps that this one may call. If nil, it may call none. Calls also gives the
@@ -89,8 +92,9 @@ type App struct {
 	// -1: none are accepted.
 	MaxConns int
 
-	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then the
-	// request's context ends and a mesh caller gets context.DeadlineExceeded. If zero: 30 s; CPUBound, and
+	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then its context
+	// ends: a mesh caller gets context.DeadlineExceeded at once, a public client 504 when the handler
+	// returns. The context's Deadline does not show it: that is the caller's. If zero: 30 s; CPUBound, and
 	// Entrypoint that may stand in front of it, 60 s. -1: no limit.
 	Timeout time.Duration
 

@@ -3,7 +3,6 @@ package watt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -112,7 +111,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), base: r.Context()}
+	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), base: r.Context(), method: r.Method, path: r.URL.Path}
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	if err := d.admit(r, p, q); err != nil {
 		d.refuse(w, p, err)
@@ -180,6 +179,8 @@ func (d *door) run(r *http.Request, q *request) {
 	a.WriteHeader(http.StatusOK)
 }
 
+var errPanicked = errors.New("watt: handler panicked")
+
 // panicked answers for a handler that could not: with 500, or by cutting the connection if the
 // answer has begun. The app goes on.
 func (d *door) panicked(a *answer, r *http.Request, reason any) {
@@ -193,7 +194,7 @@ func (d *door) panicked(a *answer, r *http.Request, reason any) {
 	if a.begun {
 		panic(http.ErrAbortHandler)
 	}
-	WriteError(a, fmt.Errorf("panic: %v", reason))
+	WriteError(a, errPanicked)
 }
 
 // refuse answers a request that got no worker.

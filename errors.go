@@ -67,7 +67,7 @@ const maxErrorText = 200
 
 // JSON decodes the answer of a call into a T and closes its body. It takes the results of
 // [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
-// than 2xx is a [*CallError] with its Status.
+// than 2xx is a [*CallError] with its Status. 204 No Content gives the zero T.
 func JSON[T any](resp *http.Response, err error) (T, error) { //nolint:ireturn // T is the caller's choice
 	var v T
 	if err != nil {
@@ -77,11 +77,18 @@ func JSON[T any](resp *http.Response, err error) (T, error) { //nolint:ireturn /
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return v, statusError(resp)
 	}
+	if resp.StatusCode == http.StatusNoContent {
+		return v, nil
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
 		if _, failed := errors.AsType[*CallError](err); failed {
 			return v, err
 		}
-		return v, &CallError{App: calledApp(resp), Started: true, Err: fmt.Errorf("decoding the answer: %w", err)}
+		e := &CallError{App: calledApp(resp), Started: true, Err: fmt.Errorf("decoding the answer: %w", err)}
+		if resp.Request != nil {
+			e.Caller = callerOf(resp.Request.Context())
+		}
+		return v, e
 	}
 	// What follows the value is read, so that the connection can be used again.
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10))
@@ -127,9 +134,13 @@ func retryAfter(h http.Header) time.Duration {
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - anything else: 500
 //
-// The text of err is not written: strangers may read the answer.
+// The text of err is not written: strangers may read the answer. What is answered with 500, 502 or 504 is
+// logged, if w is the writer that an app's handler was given, or wraps it with an Unwrap method.
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
+	if status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout {
+		logError(w, status, err)
+	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
 		h.Del(name)
@@ -141,6 +152,21 @@ func WriteError(w http.ResponseWriter, err error) {
 	}
 	w.WriteHeader(status)
 	_, _ = fmt.Fprintf(w, "{\"type\":\"about:blank\",\"title\":%q,\"status\":%d}\n", http.StatusText(status), status)
+}
+
+// logError finds the request that w belongs to, and logs why it failed.
+func logError(w http.ResponseWriter, status int, err error) {
+	for w != nil {
+		if own, ok := w.(interface{ log(status int, err error) }); ok {
+			own.log(status, err)
+			return
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = wrapper.Unwrap()
+	}
 }
 
 // answerTo returns the status for err, and the time to wait that goes with a 503.

@@ -16,10 +16,17 @@ import (
 	"github.com/org/watt/internal/pipe"
 )
 
-// graceAfterCut is how long code whose context has ended gets to return before it counts as abandoned.
-const graceAfterCut = time.Second
+// Code whose context has ended gets a grace to return before it counts as abandoned; once the whole
+// runtime's time is up, all of it together gets one, and what comes after that a last one.
+const (
+	graceAfterCut = time.Second
+	lastGrace     = 50 * time.Millisecond
+)
 
-var errAbandoned = errors.New("does not return, it is abandoned")
+var (
+	errAbandoned = errors.New("does not return, it is abandoned")
+	errCut       = fmt.Errorf("%w: cut by the drain", ErrUnavailable)
+)
 
 // generation is one life of an instance, from its start to its cleanup.
 type generation struct {
@@ -215,20 +222,26 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	if g.wait(ctx, idle) == nil {
 		return nil
 	}
-	n := g.requests.cut(fmt.Errorf("%w: cut by the drain", ErrUnavailable)) + g.conns.cut()
+	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut(errCut)+g.conns.cut())
 	if g.listener != nil {
 		_ = g.listener.Close()
+		what = "Serve did not return after its context had ended; " + what
 	}
-	err := fmt.Errorf("%d requests or connections were cut", n)
-	grace, cancel := context.WithTimeout(context.Background(), graceAfterCut)
+	err := fmt.Errorf("%s: %w", what, context.Cause(ctx))
+	began := g.requests.oldest()
+	grace, cancel := g.app.rt.grace()
 	defer cancel()
-	if g.wait(grace, idle) != nil {
-		if n > 0 || g.listener != nil { // otherwise it is an earlier generation's, and counted
-			g.app.abandoned.Add(1)
-		}
-		err = fmt.Errorf("%w, and something %w", err, errAbandoned)
+	switch {
+	case g.wait(grace, idle) == nil:
+		return err
+	case g.listener != nil:
+		g.app.abandoned.Add(1)
+		return fmt.Errorf("Serve %w: %w", errAbandoned, err) //nolint:staticcheck // a name
+	case began != nil: // otherwise it is an earlier generation's, and counted
+		g.app.abandoned.Add(1)
+		return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
 	}
-	return err
+	return fmt.Errorf("a handler of an earlier generation %w: %w", errAbandoned, err)
 }
 
 // wait returns when no request is in progress and Serve has returned, or ctx has ended.

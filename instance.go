@@ -167,6 +167,7 @@ func (in *instance) live(g *generation) ending {
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.reply = <-in.restart:
+		in.log().Info("restarting, as asked for")
 	}
 	in.member.Close()
 	in.mu.Lock()

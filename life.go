@@ -216,16 +216,21 @@ func (a *app) drain(ctx context.Context) error {
 	if a.remote != nil {
 		err = a.remote.drain(ctx)
 	}
-	a.close()
+	a.close(ctx)
 	if len(instances) > 0 {
 		a.log.Info("stopped")
 	}
 	return err
 }
 
-// close releases what the instances did not own.
-func (a *app) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), graceAfterCut)
+// close releases what the instances did not own. If the drain's time is up, what is still open has had
+// its grace.
+func (a *app) close(drain context.Context) {
+	ctx, cancel := a.rt.grace()
+	if drain.Err() != nil {
+		cancel()
+		ctx, cancel = context.WithTimeout(context.Background(), lastGrace)
+	}
 	defer cancel()
 	a.conns.cut()
 	a.mesh.closeIdle()

@@ -23,6 +23,8 @@ type request struct {
 	deadline time.Time       // the caller's; zero if it has none
 	timer    *time.Timer     // ends the wait for the first byte of the answer; nil if the caller keeps time
 	answer   answer1
+	method   string
+	path     string
 
 	mu        sync.Mutex
 	real      context.Context //nolint:containedctx // made when first needed
@@ -47,15 +49,15 @@ func (q *request) Done() <-chan struct{} { return q.context().Done() }
 // Err returns why the context has ended, in one of the context package's two words.
 func (q *request) Err() error {
 	q.mu.Lock()
-	real, cause := q.real, q.cause
+	ctx, cause := q.real, q.cause
 	q.mu.Unlock()
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
 		return context.DeadlineExceeded
 	case cause != nil:
 		return context.Canceled
-	case real != nil:
-		return real.Err()
+	case ctx != nil:
+		return ctx.Err()
 	case !q.deadline.IsZero() && !time.Now().Before(q.deadline):
 		return context.DeadlineExceeded
 	}
@@ -203,6 +205,14 @@ func (q *request) serve(c *call, conn *doorConn) {
 		conn.told.Store(false)
 		q.PeerClosed()
 	}
+}
+
+// what describes the request to whoever has to find out why it does not end.
+func (q *request) what() string {
+	if q.caller == "" {
+		return q.method + " " + q.path
+	}
+	return q.method + " " + q.path + " from " + q.caller
 }
 
 // unwatch ends the tie to the caller's connection.

@@ -61,6 +61,17 @@ func (l *requests) wait(ctx context.Context) error {
 	}
 }
 
+// oldest returns the one that began first, or nil.
+func (l *requests) oldest() *request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := l.first
+	for q != nil && q.next != nil {
+		q = q.next
+	}
+	return q
+}
+
 // drain ends the long-lived ones, now and from now on.
 func (l *requests) drain() {
 	l.mu.Lock()

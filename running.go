@@ -150,7 +150,9 @@ func (a *app) await(ctx context.Context) error {
 		switch state {
 		case stateReady:
 			return nil
-		case stateFailed, stateDraining, stateStopped:
+		case stateFailed:
+			return fmt.Errorf("%w: %w", ErrUnavailable, a.ready())
+		case stateDraining, stateStopped:
 			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
 		}
 		if due == nil {
@@ -171,7 +173,11 @@ func (a *app) await(ctx context.Context) error {
 // connect opens a connection to the app for caller.
 func (a *app) connect(ctx context.Context, caller string) (net.Conn, error) {
 	if a.remote != nil {
-		return a.remote.connect(ctx)
+		conn, err := a.remote.connect(ctx)
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return conn, err
 	}
 	var conn net.Conn
 	var err error

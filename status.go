@@ -32,7 +32,7 @@ type Status struct {
 	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
 	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
 	QueueWait, BusyTime time.Duration
-	// Panics of handlers, restarts of instances, and code that did not return when it had to.
+	// Panics of handlers, restarts of instances after they had ended by themselves, and code that did not return when it had to.
 	Panics, Restarts, Abandoned uint64
 
 	// PerInstance has an entry for each instance; none for an app with a URL.

@@ -39,6 +39,9 @@ func validate(apps []App) error {
 		check("Listen", listenProblem(a.Listen))
 		check("Profile", enumProblem(int(a.Profile), int(IOBound)))
 		check("Isolation", isolationProblem(a))
+		if a.MemoryLimit != 0 || a.Nice != 0 {
+			report(a.Name, "MemoryLimit, Nice", "these need processes of their own, which are not supported yet")
+		}
 		check("ReadyPath", readyPathProblem(a.ReadyPath))
 		checkNumbers(a, check)
 		for _, callee := range a.Calls {
@@ -92,7 +95,7 @@ func urlProblem(s string) string {
 	case err != nil:
 		return err.Error() + "; one fixed base URL is supported"
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", u.Opaque != "":
-		return fmt.Sprintf("%q is not an absolute http or https URL; one fixed base URL is supported", s)
+		return fmt.Sprintf("%q is not one absolute http or https URL (several, or names to balance over, are not supported yet)", s)
 	case u.RawQuery != "", u.Fragment != "", u.User != nil:
 		return fmt.Sprintf("%q: a base URL has no query, fragment or user", s)
 	}
@@ -125,8 +128,6 @@ func isolationProblem(a *App) string {
 		return "processes of their own are not supported yet; use InProcess"
 	case a.Isolation == Remote && a.URL == "":
 		return "Remote is reported only; set URL"
-	case a.MemoryLimit != 0 || a.Nice != 0:
-		return "MemoryLimit and Nice need processes of their own, which are not supported yet"
 	}
 	return enumProblem(int(a.Isolation), int(Remote))
 }
@@ -151,7 +152,7 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		{"MaxRestarts", a.MaxRestarts, -1},
 	} {
 		if f.value < f.least || f.value > math.MaxInt32 {
-			check(f.name, fmt.Sprintf("%d is out of range; the least is %d, and 0 means the default", f.value, f.least))
+			check(f.name, fmt.Sprintf("%d is out of range: use %d or more; 0 means the default", f.value, f.least))
 		}
 	}
 	for _, f := range []struct {
@@ -164,7 +165,9 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		{"DrainTimeout", a.DrainTimeout},
 	} {
 		if f.value < -1 {
-			check(f.name, fmt.Sprintf("%v is negative; only -1 is, and 0 means the default", f.value))
+			check(f.name, fmt.Sprintf("%v is out of range: use -1 or more; 0 means the default", f.value))
+		} else if f.value > 0 && f.value < time.Microsecond {
+			check(f.name, fmt.Sprintf("%v is too short to be meant: is the unit missing?", f.value))
 		}
 	}
 }

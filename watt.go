@@ -15,9 +15,10 @@
 // # What an app can rely on
 //
 // It is called only by the apps that name it in Calls. It works on at most Workers requests at a time
-// per instance; others wait in its queue, in order, and are shed when that is full or the wait too
-// long: see [App] for the limits and [CallError] for what a caller is told. A request's context
-// carries its deadline, its cancellation, its trace and its caller through every call made with it.
+// per instance; others wait in its queue, in order (under lasting overload the newest first), and are
+// shed when that is full or the wait too long: see [App] for the limits and [CallError] for what a caller
+// is told. A request's context carries its caller's deadline, if it has one, its cancellation and its
+// trace through every call made with it.
 //
 // # What it cannot
 //
@@ -50,11 +51,13 @@ import (
 // Runtime runs apps. Make one with [New]. The exported fields may be set until it starts; the methods
 // are safe for concurrent use.
 type Runtime struct {
-	// Logger gets a line for every start, restart, drain and stop, each with app and instance. If
-	// nil, the runtime is silent.
+	// Logger gets a line for every start, restart, drain and stop, for panics, and for the errors that
+	// WriteError answers with 500, 502 or 504, each with app and instance. If nil, the runtime is silent.
 	Logger *zap.Logger
 
-	// ShutdownTimeout bounds the whole of Shutdown: what is in progress then is cut. If zero, 30 s.
+	// ShutdownTimeout bounds the whole of Shutdown: what is in progress then is cut. Code that ignores
+	// the end of its context gets one more second to return before it is left behind. If zero, 30 s. -1:
+	// no limit.
 	ShutdownTimeout time.Duration
 
 	// Admin, if set, is served outside admission, from before the first app starts until after the
@@ -80,6 +83,7 @@ type Runtime struct {
 	endLife  context.CancelCauseFunc
 	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
 	lose     context.CancelCauseFunc
+	late     atomic.Bool   // even the grace after Shutdown's time is over
 	updating chan struct{} // holds an element during an Update, and while the runtime stops
 
 	mu          sync.Mutex
@@ -336,13 +340,19 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 // stop drains every app as soon as its callers have drained, and then ends what belongs to none.
 func (rt *Runtime) stop(ctx context.Context) error {
 	limit := rt.ShutdownTimeout
-	if limit <= 0 {
+	if limit == 0 {
 		limit = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("ShutdownTimeout of %v has passed", limit))
-	defer cancel()
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("ShutdownTimeout of %v has passed", limit))
+		defer cancel()
+	}
 	rt.endLife(errStopped)
-	defer context.AfterFunc(ctx, func() { rt.lose(context.Cause(ctx)) })()
+	defer context.AfterFunc(ctx, func() {
+		rt.lose(context.Cause(ctx))
+		time.AfterFunc(graceAfterCut, func() { rt.late.Store(true) })
+	})()
 	rt.updating <- struct{}{}
 	defer func() { <-rt.updating }()
 	rt.mesh.closeIdle()
@@ -374,8 +384,17 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// grace returns the time that code gets to return after its context has ended.
+func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
+	if rt.late.Load() {
+		return context.WithTimeout(context.Background(), lastGrace)
+	}
+	return context.WithTimeout(context.Background(), graceAfterCut)
+}
+
 // Ready returns nil if every app has an instance that is ready, and otherwise an error that names
-// those that have none. It is the readiness probe.
+// those that have none. It is the readiness probe. An app with a URL counts as ready: whether it answers
+// is known to those who call it.
 func (rt *Runtime) Ready() error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()

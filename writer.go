@@ -2,10 +2,13 @@ package watt
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // answer is the ResponseWriter that handlers get. It sees the first byte, event streams and hijacks.
@@ -28,6 +31,14 @@ func (a *answer1) writer() http.ResponseWriter {
 
 // Unwrap lets [http.ResponseController] reach the server's own writer.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// log says why the request is answered with an error. The panics' lines say more.
+func (a *answer) log(status int, err error) {
+	if errors.Is(err, errPanicked) {
+		return
+	}
+	a.request.gen.env.Logger.Warn("request failed", zap.String("request", a.request.what()), zap.Int("status", status), zap.Error(err))
+}
 
 // WriteHeader sends the status, or an informational answer before it.
 func (a *answer) WriteHeader(status int) {

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,11 +72,17 @@ func Start(tb testing.TB, rt *watt.Runtime) *Topology {
 	return t
 }
 
-// Get calls url as main would, past every public door, and returns the answer's status and body. A
-// call that fails gives the status that [watt.WriteError] would, and the error's text.
+// Get calls url as main would, past every public door, and returns the answer's status and body; it does
+// not follow redirects. A call that fails gives the status that [watt.WriteError] would, and the error's text.
 func (t *Topology) Get(url string) (status int, body string) {
 	t.tb.Helper()
-	resp, err := t.rt.Env().Get(t.tb.Context(), url)
+	client := *t.rt.Env().Client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	req, err := http.NewRequestWithContext(t.tb.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.tb.Fatalf("watttest: %v", err)
+	}
+	resp, err := client.Do(req)
 	if err == nil {
 		defer resp.Body.Close()
 		var text []byte
@@ -115,13 +122,32 @@ func (t *Topology) URL(app string) string {
 // Delay makes every call from caller ("" for main) to callee wait for d before it starts, or until its
 // context ends. 0 ends that. Connections of Env.Dial are not affected.
 func (t *Topology) Delay(caller, callee string, d time.Duration) {
+	t.tb.Helper()
+	t.mustCall(caller, callee)
 	t.faults.set(caller, callee, func(f *fault) { f.delay = d })
 }
 
 // Fail makes every call from caller ("" for main) to callee fail with err, wrapped in a
 // [watt.CallError], before it starts. Nil ends that. Connections of Env.Dial are not affected.
 func (t *Topology) Fail(caller, callee string, err error) {
+	t.tb.Helper()
+	t.mustCall(caller, callee)
 	t.faults.set(caller, callee, func(f *fault) { f.err = err })
+}
+
+// mustCall fails the test if there can be no calls from caller to callee: a fault there would prove nothing.
+func (t *Topology) mustCall(caller, callee string) {
+	t.tb.Helper()
+	known := false
+	for _, s := range t.rt.Status() {
+		if s.Name == caller && !slices.Contains(s.Calls, callee) {
+			t.tb.Fatalf("watttest: Calls of app %q does not name %q", caller, callee)
+		}
+		known = known || s.Name == callee
+	}
+	if !known {
+		t.tb.Fatalf("watttest: there is no app %q", callee)
+	}
 }
 
 // leaked returns the stacks of goroutines with the label id that do not end, or "".

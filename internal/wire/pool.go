@@ -6,7 +6,7 @@
 //
 // It answers as http.Transport does, but does not know proxies, CONNECT, TLS or compression, takes
 // answers with up to 1 MiB of headers, and says of [httptrace.ClientTrace] nothing about how it gets
-// connections. An answer that comes before the request's body has failed to be sent is never lost.
+// connections. An answer that has come is not lost because the connection took no more of the request.
 package wire
 
 import (
