@@ -340,7 +340,7 @@ func TestTraceAndRequestIDGoAlongByThemselvesWithTheContext(t *testing.T) {
 		return func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
 			req := request(r.Context(), http.MethodGet, "http://"+to+".watt.local/", nil)
 			if r.URL.Path == "/new" {
-				req = req.WithContext(t.Context()) //nolint:contextcheck // a new chain
+				req = req.WithContext(t.Context())
 			}
 			if r.URL.Path == "/own" {
 				req.Header.Set("Traceparent", "own")

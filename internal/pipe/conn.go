@@ -99,7 +99,8 @@ type Watcher interface{ PeerClosed() }
 // is closed already, w is not told and Watch returns false. CloseWrite is no close.
 func (c *Conn) Watch(w Watcher) bool { return c.in.watch(w) }
 
-// Ended reports whether the other end will send nothing more: it has closed, or shut its direction.
+// Ended reports whether a pipe kept for another exchange is of no use for it: the other end has closed, or
+// shut its direction, or has sent what nobody has read.
 func (c *Conn) Ended() bool { return c.in.ended() }
 
 // LocalAddr returns the [Addr] of this end.

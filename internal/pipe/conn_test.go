@@ -367,6 +367,19 @@ func TestAWatchThatWasEndedTellsNobody(t *testing.T) {
 	}
 }
 
+func TestUnreadBytesEndAKeptPipe(t *testing.T) {
+	near, far := pipe.New(new(pipe.Buffers), "near:1", "far:1")
+	if _, err := near.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if !far.Ended() {
+		t.Error("a byte that nobody has read is no end")
+	}
+	if _, err := far.Read(make([]byte, 1)); err != nil || far.Ended() {
+		t.Errorf("got %v, and ended %t after it was read", err, far.Ended())
+	}
+}
+
 func TestAnEndKnowsWhetherTheOtherHasEnded(t *testing.T) {
 	for name, end := range map[string]func(*pipe.Conn) error{"Close": (*pipe.Conn).Close, "CloseWrite": (*pipe.Conn).CloseWrite} {
 		near, far := pipe.New(new(pipe.Buffers), "near:1", "far:1")

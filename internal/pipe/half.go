@@ -162,7 +162,7 @@ func (h *half) watch(w Watcher) bool {
 func (h *half) ended() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.eof
+	return h.eof || h.ring.size > 0 || len(h.writer.rest) > 0
 }
 
 // endWriter is closeWriter without the end of the Conn: its deadlines can still be set.

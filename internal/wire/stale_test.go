@@ -203,6 +203,9 @@ func TestAPipeThatHasEndedIsNotUsed(t *testing.T) {
 	for name, then := range map[string]func(net.Conn){
 		"closed": func(conn net.Conn) { conn.Close() },
 		"shut":   func(conn net.Conn) { conn.(interface{ CloseWrite() error }).CloseWrite() },
+		// Both go on, as a server would that has lost count.
+		"a byte too many":    func(conn net.Conn) { io.WriteString(conn, "x") },
+		"an answer too many": func(conn net.Conn) { io.WriteString(conn, ok) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
