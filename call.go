@@ -173,12 +173,16 @@ func (c *call) accept(resp *http.Response) error {
 	return nil
 }
 
-// cause returns why the caller has closed the connection.
-func (c *call) cause() error {
-	if err := c.ended(); err != nil {
-		return err
+// cause returns why the caller has closed the connection, in the context package's word and its own.
+func (c *call) cause() (err, cause error) {
+	cause = c.ended()
+	switch {
+	case cause == nil:
+		return context.Canceled, context.Canceled
+	case c.ctx.Err() != nil:
+		return c.ctx.Err(), cause
 	}
-	return context.Canceled
+	return cause, cause
 }
 
 // claim reports whether the door may begin: it may not if the caller has given up. From then on the
@@ -186,17 +190,26 @@ func (c *call) cause() error {
 func (c *call) claim() bool { return c.worker.CompareAndSwap(workerOffered, workerClaimed) }
 
 // started reports whether the callee may have begun to work. Behind a door of this process it is
-// known; elsewhere a request that was sent may have been seen.
+// known, and what has not begun never will; elsewhere a request that was sent may have been seen.
 func (c *call) started() bool {
-	return c.app.door == nil || c.worker.Load() == workerClaimed || c.worker.Load() == workerNone
+	if c.app.door == nil {
+		return true
+	}
+	c.giveBack()
+	return c.worker.Load() != workerReturned
+}
+
+// giveBack returns the worker, unless the door has it.
+func (c *call) giveBack() {
+	if c.worker.CompareAndSwap(workerOffered, workerReturned) {
+		c.ticket.Release()
+	}
 }
 
 // finish ends the call on the caller's side; the worker goes back unless the door has it.
 func (c *call) finish() {
 	c.once.Do(func() {
-		if c.worker.CompareAndSwap(workerOffered, workerReturned) {
-			c.ticket.Release()
-		}
+		c.giveBack()
 		if c.cancel != nil {
 			c.cancel(context.Canceled)
 		}

@@ -99,6 +99,9 @@ func (c *doorConn) Watch(w pipe.Watcher) bool {
 	return c.Conn.Watch(w)
 }
 
+// maxRemaining is the longest time, in milliseconds, that a caller elsewhere can have left: a day.
+const maxRemaining = 24 * 60 * 60 * 1000
+
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)
@@ -111,7 +114,8 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), base: r.Context(), method: r.Method, path: r.URL.Path}
+	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
+	q.base = r.Context()
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	if err := d.admit(r, p, q); err != nil {
 		d.refuse(w, p, err)
@@ -134,11 +138,11 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 		}
 	}
 	if remaining, err := strconv.ParseInt(r.Header.Get(headerTimeout), 10, 64); err == nil && remaining > 0 {
-		q.deadline = time.Now().Add(time.Duration(remaining) * time.Millisecond)
+		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 		r.Header.Del(headerTimeout)
 	}
 	if d := d.app.limits().Timeout; d > 0 {
-		q.timer = time.AfterFunc(d, func() { q.cancel(context.DeadlineExceeded) })
+		q.timer = time.AfterFunc(d, q.expire)
 	}
 	t, err := d.app.admit(q)
 	if err != nil {

@@ -222,7 +222,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	if g.wait(ctx, idle) == nil {
 		return nil
 	}
-	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut(errCut)+g.conns.cut())
+	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut()+g.conns.cut())
 	if g.listener != nil {
 		_ = g.listener.Close()
 		what = "Serve did not return after its context had ended; " + what

@@ -2,35 +2,26 @@ package watt
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
 )
 
-// request is one request in progress at an app's door, and its context: what it carries, what ends it,
-// and what has to be given back when it ends.
-//
-// Most handlers never ask when their context ends. So the context that can tell is made when somebody
-// first does; until then the request only remembers.
+// request is one request in progress at an app's door: what its context carries, and what has to be
+// given back when it ends. Its context is a part of it.
 type request struct {
-	app      *app
-	gen      *generation
-	caller   string
-	trace    trace
-	base     context.Context //nolint:containedctx // the server's; the request is a context itself
-	call     *call           // on whose behalf it is served, if that is of this process
-	deadline time.Time       // the caller's; zero if it has none
-	timer    *time.Timer     // ends the wait for the first byte of the answer; nil if the caller keeps time
-	answer   answer1
-	method   string
-	path     string
+	requestContext
+	app    *app
+	gen    *generation
+	caller string
+	trace  trace
+	call   *call       // on whose behalf it is served, if that is of this process
+	timer  *time.Timer // ends the wait for the first byte of the answer; nil if the caller keeps time
+	answer answer1
+	method string
+	path   string
 
 	mu        sync.Mutex
-	real      context.Context //nolint:containedctx // made when first needed
-	endReal   context.CancelCauseFunc
-	untime    context.CancelFunc // ends its timer
-	cause     error              // why the context has ended
 	ticket    ticket
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
@@ -40,75 +31,13 @@ type request struct {
 	next, prev *request // in the generation's list; guarded by its mutex
 }
 
-// Deadline returns the caller's deadline.
-func (q *request) Deadline() (time.Time, bool) { return q.deadline, !q.deadline.IsZero() }
-
-// Done returns a channel that is closed when the request's context ends.
-func (q *request) Done() <-chan struct{} { return q.context().Done() }
-
-// Err returns why the context has ended, in one of the context package's two words.
-func (q *request) Err() error {
-	q.mu.Lock()
-	ctx, cause := q.real, q.cause
-	q.mu.Unlock()
-	switch {
-	case errors.Is(cause, context.DeadlineExceeded):
-		return context.DeadlineExceeded
-	case cause != nil:
-		return context.Canceled
-	case ctx != nil:
-		return ctx.Err()
-	case !q.deadline.IsZero() && !time.Now().Before(q.deadline):
-		return context.DeadlineExceeded
-	}
-	return q.base.Err()
-}
-
-// Value returns the request for its key, and otherwise what the server's context holds.
+// Value returns the request for its key, and otherwise what its context holds.
 func (q *request) Value(key any) any {
 	if key == (requestKey{}) {
 		return q
 	}
-	q.mu.Lock()
-	remembered := q.real == nil && q.cause == nil
-	q.mu.Unlock()
-	if remembered {
-		return q.base.Value(key)
-	}
-	return q.context().Value(key) // it also knows the cause
+	return q.requestContext.Value(key)
 }
-
-// context returns the context that can tell when it ends.
-func (q *request) context() context.Context {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.real == nil {
-		q.real, q.endReal = context.WithCancelCause(q.base)
-		if !q.deadline.IsZero() {
-			q.real, q.untime = context.WithDeadline(q.real, q.deadline)
-		}
-		if q.cause != nil {
-			q.endReal(q.cause)
-		}
-	}
-	return q.real
-}
-
-// cancel ends the context. Only the first cause counts.
-func (q *request) cancel(cause error) {
-	q.mu.Lock()
-	if q.cause == nil {
-		q.cause = cause
-	}
-	end := q.endReal
-	q.mu.Unlock()
-	if end != nil {
-		end(cause)
-	}
-}
-
-// PeerClosed ends the context of a request whose caller, in this process, has closed the connection.
-func (q *request) PeerClosed() { q.cancel(q.call.cause()) }
 
 // requestKey is the context key of the *request being served.
 type requestKey struct{}
@@ -157,9 +86,9 @@ func (q *request) becomeLongLived() error {
 		return err
 	}
 	q.holds, q.longLived = false, true
-	q.ticket.Discard()
 	draining := q.draining
 	q.mu.Unlock()
+	q.ticket.Discard()
 	if draining {
 		q.cancel(errDraining)
 	}
@@ -171,12 +100,12 @@ func (q *request) becomeLongLived() error {
 func (q *request) hijacked() {
 	q.unwatch()
 	q.mu.Lock()
-	if q.holds {
+	held, draining := q.holds, q.draining
+	q.holds, q.upgraded = false, true
+	q.mu.Unlock()
+	if held {
 		q.ticket.Discard()
 	}
-	q.holds, q.upgraded = false, true
-	draining := q.draining
-	q.mu.Unlock()
 	if draining {
 		q.cancel(errDraining)
 	}
@@ -229,21 +158,37 @@ func (q *request) answering() {
 	}
 }
 
+// PeerClosed ends the context of a request whose caller, in this process, has closed the connection.
+func (q *request) PeerClosed() { q.cancelAs(q.call.cause()) }
+
+// cut ends the context, and wakes a handler that waits for the other side: reading at once, writing after
+// a moment in which it may still answer.
+func (q *request) cut() {
+	q.cancel(errCut)
+	control := http.NewResponseController(q.answer.ResponseWriter)
+	_ = control.SetReadDeadline(time.Now())
+	_ = control.SetWriteDeadline(time.Now().Add(graceAfterCut / 2))
+}
+
+// expire ends the context of a request that has not been answered in time, and the reading of its body.
+func (q *request) expire() {
+	q.cancel(context.DeadlineExceeded)
+	_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
+}
+
 // end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
 	q.answering()
 	q.unwatch()
-	q.cancel(context.Canceled)
+	q.finish()
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.holds {
+	held, longLived := q.holds, q.longLived
+	q.holds, q.longLived = false, false
+	q.mu.Unlock()
+	if held {
 		q.ticket.Release()
 	}
-	if q.longLived {
+	if longLived {
 		q.app.conns.leave()
-	}
-	q.holds, q.longLived = false, false
-	if q.untime != nil {
-		q.untime()
 	}
 }

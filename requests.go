@@ -82,13 +82,13 @@ func (l *requests) drain() {
 	}
 }
 
-// cut ends the contexts of all and returns how many there are.
-func (l *requests) cut(cause error) int {
+// cut cuts all and returns how many there are.
+func (l *requests) cut() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
 	for q := l.first; q != nil; q = q.next {
-		q.cancel(cause)
+		q.cut()
 		n++
 	}
 	return n
