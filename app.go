@@ -39,8 +39,9 @@ type App struct {
 	// of the mesh and of Listen arrive at ln; RemoteAddr of a mesh connection names the caller. When ctx
 	// ends, Serve has DrainTimeout to finish its connections and return; ln stays open until then, so a
 	// Serve that waits in Accept wants a context.AfterFunc(ctx, …) that closes it. Returning earlier, with an error or without, or a panic, ends the
-	// instance, which is then restarted. watt sees connections here, not requests: they count under
-	// MaxConns, and calls through [Env.Client] hold a worker until the response body is closed.
+	// instance, which is then restarted. watt sees connections here, not requests: those of Listen and of
+	// [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a worker until the response body
+	// is closed.
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
@@ -84,11 +85,11 @@ type App struct {
 	Queue int
 
 	// QueueTimeout is how long a request may wait for a worker, or for an instance that restarts. If
-	// zero: 1 s; Entrypoint 100 ms; CPUBound 5 s. -1: none may wait.
+	// zero: 1 s; Entrypoint 100 ms; CPUBound 5 s. -1: none may wait. It never exceeds Timeout.
 	QueueTimeout time.Duration
 
 	// MaxConns bounds upgraded connections, event streams, requests that called [LongLived], raw
-	// connections of [Env.Dial], and all connections of a Serve app. If zero: 1024; Entrypoint 8192.
+	// connections of [Env.Dial], and public connections of a Serve app. If zero: 1024; Entrypoint 8192.
 	// -1: none are accepted.
 	MaxConns int
 
@@ -171,10 +172,21 @@ func name(i int, names ...string) string {
 	return names[i]
 }
 
+// clone returns a copy of a that shares no slice with it.
+func (a *App) clone() App {
+	c := *a
+	c.Calls = slices.Clone(a.Calls)
+	return c
+}
+
 // withDefaults returns a copy of a that shares nothing with it and has every zero value replaced by
 // its default. No other code reads a raw zero.
-func (a App) withDefaults() App {
-	a.Calls = slices.Clone(a.Calls)
+func (a *App) withDefaults() App {
+	return fillDefaults(a.clone())
+}
+
+// fillDefaults is the one place where defaults are.
+func fillDefaults(a App) App {
 	d := App{
 		Instances: 1, Workers: 64, Queue: 256, QueueTimeout: time.Second, MaxConns: 1024, Timeout: 30 * time.Second,
 		Isolation: InProcess, StartTimeout: 30 * time.Second, DrainTimeout: 10 * time.Second, MaxRestarts: 10,

@@ -41,7 +41,8 @@ type call struct {
 	app  *app
 	ctx  context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
 	by   time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
-	conn net.Conn        // of the request, between one of this process's pipes
+	conn *pipe.Conn      // of the request, if it is a pipe
+	sent uint64          // what the other side had read of it before
 
 	ticket ticket
 	worker atomic.Int32 // who gives the ticket back: one of the constants below
@@ -108,7 +109,7 @@ func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
 	case c.app.remote != nil:
 		return c.withTimer(req, c.app.remote.roundTrip)
 	}
-	return c.mesh.pool(c.app).RoundTrip(req, c.offer)
+	return c.mesh.kept(c.app, c.ticket).RoundTrip(req, c.offer)
 }
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
@@ -134,17 +135,17 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 // offer leaves the call beside the bytes that conn will carry. It reports whether the request may be
 // sent: not if it was sent before, and may have been begun.
 func (c *call) offer(conn net.Conn) bool {
-	if c.app.door == nil {
-		first := c.conn == nil // nobody can tell what a Serve app has begun
-		c.conn = conn
-		_ = conn.SetReadDeadline(c.by)
-		return first
+	end, ok := conn.(*pipe.Conn)
+	if !ok {
+		return c.conn == nil
 	}
-	if end, ok := conn.(*pipe.Conn); ok {
-		end.Attach(c)
-	}
-	c.conn = conn
+	unread := c.conn == nil || c.conn.Delivered() == c.sent
+	c.conn, c.sent = end, end.Delivered()
 	_ = conn.SetReadDeadline(c.by) // also if it is zero: the last call may have left one
+	if c.app.door == nil {
+		return unread // a Serve app has begun nothing of which it has read nothing
+	}
+	end.Attach(c)
 	return c.worker.Load() == workerOffered
 }
 
@@ -154,8 +155,11 @@ func (c *call) accept(resp *http.Response) error {
 		_ = resp.Body.Close()
 		return err
 	}
-	if err := refusal(resp); err != nil {
-		return err
+	// The door's word is believed where it can be one: from elsewhere, or if no handler has begun.
+	if c.cancel != nil || c.app.door != nil && c.worker.Load() == workerOffered {
+		if err := refusal(resp); err != nil {
+			return err
+		}
 	}
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0

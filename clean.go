@@ -31,7 +31,20 @@ func cleanHeaders(h http.Header) {
 	if v := h["Upgrade"]; v != nil && (len(v) != 1 || !strings.EqualFold(v[0], "websocket")) {
 		delete(h, "Upgrade")
 		delete(h, "Http2-Settings")
-		delete(h, "Connection")
+	}
+	cleanConnection(h)
+}
+
+// cleanConnection leaves of Connection what concerns the connection. It may name other headers, which
+// proxies then remove: also those that an app has added for the apps behind it.
+func cleanConnection(h http.Header) {
+	named, upgrade := h["Connection"], h["Upgrade"] != nil
+	delete(h, "Connection")
+	for token := range strings.SplitSeq(strings.Join(named, ","), ",") {
+		switch token = strings.ToLower(strings.TrimSpace(token)); {
+		case token == "close", token == "keep-alive", token == "upgrade" && upgrade:
+			h.Add("Connection", token)
+		}
 	}
 }
 
@@ -52,7 +65,7 @@ type trailedBody struct {
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		maps.DeleteFunc(b.trailer, func(name string, _ []string) bool { return reserved(name) })
+		maps.DeleteFunc(b.trailer, func(name string, _ []string) bool { return reserved(name) || travels(name) })
 	}
 	return n, err
 }
@@ -64,11 +77,12 @@ func reserved(name string) bool {
 	if strings.HasPrefix(plain, "X-Watt-") {
 		return true
 	}
-	switch plain {
-	case "Traceparent", "Tracestate", "Baggage", "X-Request-Id":
-		return plain != name
-	}
-	return false
+	return travels(plain) && plain != name
+}
+
+// travels reports whether the mesh passes the header of this name on by itself.
+func travels(name string) bool {
+	return name == "Traceparent" || name == "Tracestate" || name == "Baggage" || name == "X-Request-Id"
 }
 
 // cleanValue joins a header's lines, and drops it if it is too long or not printable.

@@ -17,11 +17,11 @@ type requestContext struct {
 
 	lock  sync.Mutex
 	done  chan struct{}
-	alarm *time.Timer       // at the deadline
-	untie func() bool       // ends the tie to the server's context
+	alarm *time.Timer        // at the deadline
+	untie func() bool        // ends the tie to the server's context
 	funcs map[*func()]func() // to be called at the end: the cancellation of contexts derived from this one
-	err   error             // why it has ended, in one of the context package's two words
-	cause context.Context   //nolint:containedctx // knows the cause; made when it is asked for
+	err   error              // why it has ended, in one of the context package's two words
+	cause context.Context    //nolint:containedctx // knows the cause; made when it is asked for
 	why   error
 }
 

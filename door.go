@@ -37,6 +37,17 @@ type peer struct {
 // stranger reports whether nothing is known of the other side.
 func (p *peer) stranger() bool { return p.public != nil && !p.trusted }
 
+// allowStall gives the other side time to take what is written next. HTTP/2 has a limit of its own, and
+// within this process a caller that does not read holds nobody's worker but those it was given.
+func (p *peer) allowStall(w http.ResponseWriter) {
+	if p.public == nil {
+		return
+	}
+	if _, http1 := w.(http.Hijacker); http1 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stallTime))
+	}
+}
+
 // lameDuck reports whether to tell the other side to go away.
 func (p *peer) lameDuck() bool { return p.public != nil && p.public.lame.Load() }
 
@@ -110,12 +121,13 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.public != nil {
+		p.allowStall(w)
 		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}
 	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
-	q.base = r.Context()
+	q.base, q.hasBody = r.Context(), r.Body != http.NoBody
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	if err := d.admit(r, p, q); err != nil {
 		d.refuse(w, p, err)
@@ -131,15 +143,16 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 			return err
 		}
 	}
+	remaining, _ := strconv.ParseInt(first(r.Header, headerTimeout), 10, 64)
+	delete(r.Header, headerTimeout)
 	if p.pipe != nil && r.ProtoMajor == 1 {
 		if c, ok := p.pipe.Attached().(*call); ok {
 			q.serve(c, p.pipe)
 			return nil
 		}
 	}
-	if remaining, err := strconv.ParseInt(r.Header.Get(headerTimeout), 10, 64); err == nil && remaining > 0 {
+	if remaining > 0 {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
-		r.Header.Del(headerTimeout)
 	}
 	if d := d.app.limits().Timeout; d > 0 {
 		q.timer = time.AfterFunc(d, q.expire)
@@ -173,7 +186,7 @@ func (d *door) run(r *http.Request, q *request) {
 		return
 	}
 	if err := context.Cause(q); err != nil { // and that is why there is no answer
-		a.begin()
+		a.begin(http.StatusServiceUnavailable)
 		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
 			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
 		}

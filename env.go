@@ -64,29 +64,44 @@ func (e *Env) Check(app string) error {
 }
 
 // Cleanup adds a function that runs after the instance has drained, or when its start fails; the
-// last one added runs first. It takes db.Close as it is. Errors are logged and reported by Shutdown.
+// last one added runs first. It takes db.Close as it is. Errors are logged and reported by Shutdown, and
+// so is what does not return in time: all of an instance's have 10 s together, or what is left of
+// ShutdownTimeout, but at least a second.
 func (e *Env) Cleanup(f func() error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cleanups = append(e.cleanups, f)
 }
 
-// cleanup runs what was added, last first.
-func (e *Env) cleanup() error {
+// cleanup runs what was added, last first. What does not return before ctx ends is left behind.
+func (e *Env) cleanup(ctx context.Context) error {
 	e.mu.Lock()
 	cleanups := e.cleanups
 	e.cleanups = nil
 	e.mu.Unlock()
 	var errs []error
 	for _, f := range slices.Backward(cleanups) {
-		errs = append(errs, e.clean(f))
+		done := e.run("Cleanup", f)
+		select {
+		case err := <-done:
+			errs = append(errs, err)
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("a Cleanup %w", errAbandoned))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (e *Env) clean(f func() error) (err error) {
-	defer e.recovered("Cleanup", &err)
-	return f()
+// run calls code of the app's in a goroutine. A panic, and [runtime.Goexit], become its error.
+func (e *Env) run(what string, f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		err := fmt.Errorf("%s has ended its goroutine", what)
+		defer func() { done <- err }()
+		defer e.recovered(what, &err)
+		err = f()
+	}()
+	return done
 }
 
 // recovered makes an error of a panic in code of the app's.

@@ -21,6 +21,7 @@ import (
 const (
 	graceAfterCut = time.Second
 	lastGrace     = 50 * time.Millisecond
+	cleanupMost   = 10 * time.Second
 )
 
 var (
@@ -73,12 +74,10 @@ func (g *generation) start(ctx context.Context) error {
 		return g.startServe(ctx, config)
 	}
 	if g.handler = config.Handler; g.handler == nil {
-		made := make(chan error, 1)
-		go func() {
-			var err error
+		made := g.env.run("New", func() (err error) {
 			g.handler, err = g.make(config)
-			made <- err
-		}()
+			return err
+		})
 		if err := g.outlast(ctx, made); err != nil {
 			return err
 		}
@@ -109,10 +108,9 @@ func (g *generation) outlast(ctx context.Context, made <-chan error) error {
 	}
 }
 
-// make calls New and turns a panic into its error.
-func (g *generation) make(config *App) (h http.Handler, err error) {
-	defer g.env.recovered("New", &err)
-	h, err = config.New(g.ctx, g.env)
+// make calls New.
+func (g *generation) make(config *App) (http.Handler, error) {
+	h, err := config.New(g.ctx, g.env)
 	if err == nil && h == nil {
 		err = errors.New("New returned neither a handler nor an error")
 	}
@@ -122,10 +120,10 @@ func (g *generation) make(config *App) (h http.Handler, err error) {
 // startServe starts Serve and waits until it accepts, if anybody can reach it.
 func (g *generation) startServe(ctx context.Context, config *App) error {
 	g.listener = pipe.Listen(&g.app.rt.buffers, address(g.app.name))
+	served := g.env.run("Serve", func() error { return config.Serve(g.serving, g.env, g.listener) })
 	go func() {
-		defer close(g.ended)
-		defer g.env.recovered("Serve", &g.err)
-		g.err = config.Serve(g.serving, g.env, g.listener)
+		g.err = <-served
+		close(g.ended)
 	}()
 	if !g.app.reachable {
 		return g.probe(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
@@ -204,11 +202,12 @@ func (g *generation) connect(ctx context.Context, caller string) (net.Conn, erro
 // deliver hands a connection to Serve, and remembers it until it is closed.
 func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
 	tracked, err := g.conns.track(conn)
-	if err == nil {
-		err = g.listener.Deliver(ctx, tracked)
-	}
 	if err != nil {
 		_ = conn.Close()
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err = g.listener.Deliver(ctx, tracked); err != nil {
+		_ = tracked.Close()
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
@@ -282,6 +281,12 @@ func (g *generation) cleanup() error {
 	g.conns.cut()
 	if g.listener != nil {
 		_ = g.listener.Close()
+		g.app.rt.mesh.forget(g)
+		for _, caller := range g.app.callers {
+			caller.mesh.forget(g)
+		}
 	}
-	return g.env.cleanup()
+	ctx, cancel := g.app.rt.cleanupTime()
+	defer cancel()
+	return g.env.cleanup(ctx)
 }

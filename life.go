@@ -45,8 +45,15 @@ func (a *app) start(ctx context.Context) error {
 }
 
 func (a *app) report(err error) {
-	if err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-		a.log.Error("a door has ended", zap.Error(err))
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	a.log.Error("a door has ended", zap.Error(err))
+	a.mu.Lock()
+	a.fault = err
+	a.mu.Unlock()
+	if a.limits().Critical {
+		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its door has ended: %w", a.name, err))
 	}
 }
 
@@ -162,17 +169,23 @@ func (a *app) gaveUp(index int, err error) {
 func (a *app) ready() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	state := a.stateLocked()
+	if a.fault != nil {
+		return fmt.Errorf("watt: app %q: its door has ended: %w", a.name, a.fault)
+	}
+	state, reason := a.stateLocked(), ""
+	for _, in := range a.instances {
+		s := in.status()
+		if s.State == stateFailed {
+			return fmt.Errorf("watt: app %q: instance %d has failed: %s", a.name, s.Instance, s.LastError)
+		}
+		if s.LastError != "" {
+			reason = ": " + s.LastError
+		}
+	}
 	if state == stateReady {
 		return nil
 	}
-	err := fmt.Errorf("watt: app %q is %s", a.name, state)
-	for _, in := range a.instances {
-		if s := in.status(); s.LastError != "" {
-			return fmt.Errorf("%w: %s", err, s.LastError)
-		}
-	}
-	return err
+	return fmt.Errorf("watt: app %q is %s%s", a.name, state, reason)
 }
 
 // lameDuck makes every answer of the public side tell its client to go away.

@@ -158,7 +158,7 @@ func TestAfterMaxRestartsAnInstanceIsFailedAndItsSiblingsGoOn(t *testing.T) {
 		if m.lives() != 11 || s.State != "failed" || s.Restarts != 10 || s.PerInstance[0].State != "failed" {
 			t.Errorf("got %d lives, %s, Restarts %d, want 11, failed, 10", m.lives(), s.State, s.Restarts)
 		}
-		if err := rt.Ready(); err == nil || !strings.Contains(err.Error(), `app "mortal" is failed: on purpose`) {
+		if err := rt.Ready(); err == nil || !strings.Contains(err.Error(), `app "mortal": instance 0 has failed: on purpose`) {
 			t.Errorf("got Ready %v", err)
 		}
 		if r := get(t.Context(), rt, "sibling.watt.local/"); r.status != http.StatusOK {

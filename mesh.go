@@ -22,7 +22,7 @@ const suffix = ".watt.local"
 // meshName returns the app that host (with or without a port) names, and whether it is a name of the
 // mesh at all.
 func meshName(host string) (string, bool) {
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		host = host[:i]
 	}
 	if name, ok := strings.CutSuffix(host, suffix); ok && nameProblem(name) == "" {
@@ -33,7 +33,7 @@ func meshName(host string) (string, bool) {
 			host = ascii // as net/http does before it asks DNS
 		}
 	}
-	host = strings.ToLower(strings.TrimRight(host, "."))
+	host = strings.ToLower(strings.TrimRight(strings.Trim(host, "[]"), "."))
 	return strings.CutSuffix(host, suffix)
 }
 
@@ -46,7 +46,7 @@ type mesh struct {
 
 	transport http.RoundTripper // this mesh, wrapped
 
-	pools sync.Map        // *wire.Pool by *app
+	pools sync.Map        // *wire.Pool by *app, or *generation of a Serve app
 	h2c   *http.Transport // gRPC needs HTTP/2
 }
 
@@ -75,7 +75,10 @@ func (m *mesh) wrapped() http.RoundTripper {
 	if m.rt.Transport == nil {
 		return m
 	}
-	return m.rt.Transport(m.caller, m)
+	if wrapped := m.rt.Transport(m.caller, m); wrapped != nil {
+		return wrapped
+	}
+	return m // and not what http.Client makes of nil
 }
 
 // checkRedirect is the default policy, and keeps answers from the outside from sending a request
@@ -100,16 +103,29 @@ func (m *mesh) closeIdle() {
 	m.h2c.CloseIdleConnections()
 }
 
-// pool returns the connections to a.
-func (m *mesh) pool(a *app) *wire.Pool {
-	if p, ok := m.pools.Load(a); ok {
+// kept returns the connections to what the ticket is for: to the app's door, behind which all instances
+// are, or to the one instance of a Serve app.
+func (m *mesh) kept(a *app, t ticket) *wire.Pool {
+	var to any = a
+	dial := a.connect
+	if a.door == nil {
+		to, dial = t.Value(), t.Value().connect
+	}
+	if p, ok := m.pools.Load(to); ok {
 		return p.(*wire.Pool)
 	}
-	p, _ := m.pools.LoadOrStore(a, &wire.Pool{
+	p, _ := m.pools.LoadOrStore(to, &wire.Pool{
 		IdleTimeout: meshIdleTimeout,
-		Dial:        func(ctx context.Context) (net.Conn, error) { return a.connect(ctx, m.caller) },
+		Dial:        func(ctx context.Context) (net.Conn, error) { return dial(ctx, m.caller) },
 	})
 	return p.(*wire.Pool)
+}
+
+// forget closes the connections to a generation that has ended.
+func (m *mesh) forget(g *generation) {
+	if p, ok := m.pools.LoadAndDelete(g); ok {
+		p.(*wire.Pool).CloseIdle()
+	}
 }
 
 // resolve returns the app that name means to this caller.

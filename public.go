@@ -18,7 +18,8 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	maxStreams        = 250 // of one HTTP/2 connection
+	maxStreams        = 250              // of one HTTP/2 connection
+	stallTime         = 30 * time.Second // for a client to take what was written
 
 	// lameDuckTime is how long idle connections stay open after the drain began, so that a request
 	// that is already on its way still gets an answer, and with it the news.
@@ -49,7 +50,7 @@ func newPublicServer(d *door, config *App, listener net.Listener) *publicServer 
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, WriteByteTimeout: 30 * time.Second},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: stallTime, WriteByteTimeout: stallTime},
 		ErrorLog:          errorLog,
 		ConnState:         s.note,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
@@ -171,11 +172,9 @@ func (s *publicServer) clean(w http.ResponseWriter, r *http.Request, p *peer) *p
 		}
 		return known
 	}
-	for _, host := range []string{r.Host, r.URL.Host} {
-		if _, mesh := meshName(host); mesh {
-			http.Error(w, http.StatusText(http.StatusMisdirectedRequest), http.StatusMisdirectedRequest)
-			return nil
-		}
+	if _, mesh := meshName(r.Host); mesh { // the target's host has become this one
+		http.Error(w, http.StatusText(http.StatusMisdirectedRequest), http.StatusMisdirectedRequest)
+		return nil
 	}
 	cleanHeaders(r.Header)
 	cleanTrailers(r)

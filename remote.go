@@ -32,9 +32,9 @@ func newRemote(a *app, config *App) *remote {
 		DialContext:         rem.dial,
 		TLSClientConfig:     config.TLS,
 		TLSHandshakeTimeout: 10 * time.Second,
-		ForceAttemptHTTP2:   config.TLS != nil,
+		ForceAttemptHTTP2:   true,
 		DisableCompression:  true,
-		MaxIdleConnsPerHost: max(2, a.limits().Workers),
+		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     meshIdleTimeout,
 	}
 	return rem

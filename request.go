@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,9 @@ type request struct {
 	answer answer1
 	method string
 	path   string
+
+	hasBody bool
+	spent   atomic.Bool // the connection is of no use after this request
 
 	mu        sync.Mutex
 	ticket    ticket
@@ -170,10 +174,14 @@ func (q *request) cut() {
 	_ = control.SetWriteDeadline(time.Now().Add(graceAfterCut / 2))
 }
 
-// expire ends the context of a request that has not been answered in time, and the reading of its body.
+// expire ends the context of a request that has not been answered in time, and the reading of its body. The
+// server then gives the connection up.
 func (q *request) expire() {
 	q.cancel(context.DeadlineExceeded)
-	_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
+	if q.hasBody {
+		q.spent.Store(true)
+		_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
+	}
 }
 
 // end ends the request's context, and gives back what the request holds.

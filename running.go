@@ -51,6 +51,7 @@ type app struct {
 	change    chan struct{} // closed and replaced when an instance's state changes
 	closing   bool          // the app drains or has
 	refusing  bool          // every instance has failed
+	fault     error         // why a door has ended by itself
 }
 
 func newApp(rt *Runtime, config App) *app {
@@ -80,7 +81,11 @@ func newApp(rt *Runtime, config App) *app {
 }
 
 func poolLimits(config *App) admission.Limits {
-	return admission.Limits{Workers: config.Workers, Queue: max(0, config.Queue), Wait: max(0, config.QueueTimeout)}
+	wait := max(0, config.QueueTimeout)
+	if config.Timeout > 0 {
+		wait = min(wait, config.Timeout)
+	}
+	return admission.Limits{Workers: config.Workers, Queue: max(0, config.Queue), Wait: wait}
 }
 
 // limits returns the configuration in force.

@@ -20,47 +20,66 @@ func changeable(field string) bool {
 // Update changes the configuration of an app. Before the start, change may set any field. While the
 // runtime runs, change gets the configuration in force and may set Instances, Workers, Queue,
 // QueueTimeout, MaxConns, MaxRestarts, Critical, ReadyPath and the timeouts; zero values mean the
-// defaults again. More instances are started, and surplus ones drained, before Update returns. A
-// change that is refused changes nothing.
+// defaults again. More instances are started, and surplus ones drained, before Update returns: that takes
+// StartTimeout or DrainTimeout at most, and ends with Shutdown. A change that is refused changes nothing.
 func (rt *Runtime) Update(app string, change func(*App)) error {
-	rt.updating <- struct{}{}
+	select {
+	case rt.updating <- struct{}{}:
+	case <-rt.life.Done():
+		return errNotNow
+	}
 	defer func() { <-rt.updating }()
 	rt.mu.Lock()
 	phase, apps := rt.phase, rt.apps
-	if phase == phaseNew {
-		defer rt.mu.Unlock()
-		i := slices.IndexFunc(rt.configs, func(c App) bool { return c.Name == app })
-		if i < 0 {
-			return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
-		}
-		config := rt.configs[i]
-		config.Calls = slices.Clone(config.Calls)
-		change(&config)
-		rt.configs[i] = config
-		return nil
-	}
 	rt.mu.Unlock()
-	if phase != phaseRunning {
-		return errors.New("watt: Update: the runtime is starting or shutting down")
-	}
-	for _, a := range apps {
-		if a.name == app {
-			return a.update(change)
+	switch phase {
+	case phaseNew:
+		return rt.reconfigure(app, change)
+	case phaseRunning:
+		for _, a := range apps {
+			if a.name == app {
+				return a.update(change)
+			}
 		}
+		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+	case phaseStarting, phaseStopping:
 	}
-	return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+	return errNotNow
+}
+
+var errNotNow = errors.New("watt: Update: the runtime is starting or shutting down")
+
+// reconfigure changes an app before the start. The caller's code is run without the lock: it may ask for
+// Status, or start the runtime.
+func (rt *Runtime) reconfigure(app string, change func(*App)) error {
+	rt.mu.Lock()
+	i := slices.IndexFunc(rt.configs, func(c App) bool { return c.Name == app })
+	if i < 0 {
+		rt.mu.Unlock()
+		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+	}
+	config := rt.configs[i].clone()
+	rt.mu.Unlock()
+	change(&config)
+	config = config.clone() // change may keep its pointer
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.phase != phaseNew {
+		return errNotNow
+	}
+	rt.configs[i] = config
+	return nil
 }
 
 // update puts a new configuration into force.
 func (a *app) update(change func(*App)) error {
 	old := a.config.Load()
-	config := *old
-	config.Calls = slices.Clone(old.Calls)
-	change(&config)
-	if err := a.changeProblem(old, &config); err != nil {
+	changed := old.clone()
+	change(&changed)
+	config := changed.withDefaults() // a copy: change may keep its pointer
+	if err := a.changeProblem(old, &changed); err != nil {
 		return err
 	}
-	config = config.withDefaults()
 	a.adopt(&config)
 	if a.remote != nil {
 		return nil

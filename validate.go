@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
 
-// validate returns everything that is wrong with apps, joined; each line names the app and the field.
-func validate(apps []App) error {
+// validate returns everything that is wrong with apps and admin, joined; each line names the app and the
+// field.
+func validate(apps []App, admin *http.Server) error {
 	var errs []error
 	report := func(app, field, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", app, field, fmt.Sprintf(format, args...)))
@@ -37,6 +40,7 @@ func validate(apps []App) error {
 		check("Handler, New, Serve", runProblem(a))
 		check("URL", urlProblem(a.URL))
 		check("Listen", listenProblem(a.Listen))
+		check("TLS", tlsProblem(a))
 		check("Profile", enumProblem(int(a.Profile), int(IOBound)))
 		check("Isolation", isolationProblem(a))
 		if a.MemoryLimit != 0 || a.Nice != 0 {
@@ -49,6 +53,12 @@ func validate(apps []App) error {
 				report(a.Name, "Calls", "there is no app %q", callee)
 			}
 		}
+	}
+	if admin != nil {
+		if admin.Addr == "" {
+			errs = append(errs, errors.New("watt: Admin: Addr is not set"))
+		}
+		apps = append(slices.Clone(apps), App{Name: "Admin", Listen: admin.Addr})
 	}
 	errs = append(errs, addressProblems(apps)...)
 	for _, cycle := range cycles(apps) {
@@ -118,6 +128,15 @@ func listenProblem(s string) string {
 func readyPathProblem(s string) string {
 	if s != "" && !strings.HasPrefix(s, "/") {
 		return fmt.Sprintf("%q does not begin with a slash", s)
+	}
+	return ""
+}
+
+// tlsProblem finds the configuration with which a server starts and every handshake fails.
+func tlsProblem(a *App) string {
+	if t := a.TLS; t != nil && a.Listen != "" && a.URL == "" &&
+		len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil {
+		return "Listen needs a certificate: Certificates, GetCertificate or GetConfigForClient"
 	}
 	return ""
 }

@@ -78,6 +78,8 @@ type Runtime struct {
 	owned   sync.WaitGroup // every goroutine that the runtime itself has started
 	failed  chan error     // why Run has to end
 	ran     atomic.Bool    // Run was called
+	envOnce sync.Once
+	env     *Env // main's, made when it is first asked for
 
 	life     context.Context //nolint:containedctx // of instances added by Update; it ends with Shutdown
 	endLife  context.CancelCauseFunc
@@ -90,7 +92,6 @@ type Runtime struct {
 	phase       phase
 	configs     []App
 	apps        []*app
-	env         *Env // main's, made when it is first asked for
 	admin       net.Listener
 	cancelStart context.CancelCauseFunc
 	stopping    bool          // Shutdown was called
@@ -210,11 +211,7 @@ func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
 		return errors.New("watt: a runtime starts only once")
 	case phaseNew:
 	}
-	err := validate(rt.configs)
-	if rt.Admin != nil && rt.Admin.Addr == "" {
-		err = errors.Join(err, errors.New("watt: Admin: Addr is not set"))
-	}
-	if err != nil {
+	if err := validate(rt.configs, rt.Admin); err != nil {
 		return err
 	}
 	rt.phase, rt.cancelStart = phaseStarting, cancel
@@ -353,8 +350,11 @@ func (rt *Runtime) stop(ctx context.Context) error {
 		rt.lose(context.Cause(ctx))
 		time.AfterFunc(graceAfterCut, func() { rt.late.Store(true) })
 	})()
-	rt.updating <- struct{}{}
-	defer func() { <-rt.updating }()
+	select {
+	case rt.updating <- struct{}{}:
+		defer func() { <-rt.updating }()
+	case <-ctx.Done(): // whatever an Update is doing, its time is up too
+	}
 	rt.mesh.closeIdle()
 	for _, a := range rt.apps {
 		a.lameDuck()
@@ -379,7 +379,9 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	if t, ok := rt.outside.(*http.Transport); ok {
 		t.CloseIdleConnections()
 	}
-	errs = append(errs, rt.Env().cleanup())
+	last, cancelLast := rt.cleanupTime()
+	defer cancelLast()
+	errs = append(errs, rt.Env().cleanup(last))
 	rt.owned.Wait()
 	return errors.Join(errs...)
 }
@@ -392,8 +394,18 @@ func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), graceAfterCut)
 }
 
-// Ready returns nil if every app has an instance that is ready, and otherwise an error that names
-// those that have none. It is the readiness probe. An app with a URL counts as ready: whether it answers
+// cleanupTime returns the time that the Cleanup functions of one instance have.
+func (rt *Runtime) cleanupTime() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupMost)
+	stop := context.AfterFunc(rt.patience, func() { time.AfterFunc(graceAfterCut, cancel) })
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// Ready returns nil if every app has an instance that is ready and none that was given up, and otherwise
+// an error that names the apps and says what is wrong. It is the readiness probe. An app with a URL counts as ready: whether it answers
 // is known to those who call it.
 func (rt *Runtime) Ready() error {
 	rt.mu.Lock()
@@ -420,9 +432,7 @@ func (rt *Runtime) Ready() error {
 // Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
 // the start they fail with [ErrUnavailable]. It is always the same one.
 func (rt *Runtime) Env() *Env {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	if rt.env == nil {
+	rt.envOnce.Do(func() {
 		registry := prometheus.NewRegistry()
 		rt.env = &Env{
 			Client:   &http.Client{Transport: lateTransport{rt}, CheckRedirect: checkRedirect},
@@ -431,7 +441,7 @@ func (rt *Runtime) Env() *Env {
 			mesh:     rt.mesh,
 			registry: registry,
 		}
-	}
+	})
 	return rt.env
 }
 

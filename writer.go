@@ -3,6 +3,7 @@ package watt
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -42,8 +43,11 @@ func (a *answer) log(status int, err error) {
 
 // WriteHeader sends the status, or an informational answer before it.
 func (a *answer) WriteHeader(status int) {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("watt: invalid status %d", status)) // as net/http does, but with nothing begun
+	}
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		a.begin()
+		a.begin(status)
 	}
 	if a.refused == nil {
 		a.ResponseWriter.WriteHeader(status)
@@ -51,49 +55,54 @@ func (a *answer) WriteHeader(status int) {
 }
 
 func (a *answer) Write(p []byte) (int, error) {
-	a.begin()
-	if a.refused != nil {
-		return 0, a.refused
+	if err := a.writing(); err != nil {
+		return 0, err
 	}
 	return a.ResponseWriter.Write(p)
 }
 
 // WriteString saves a copy of s where the server can.
 func (a *answer) WriteString(s string) (int, error) {
-	a.begin()
-	if a.refused != nil {
-		return 0, a.refused
+	if err := a.writing(); err != nil {
+		return 0, err
 	}
 	return io.WriteString(a.ResponseWriter, s)
 }
 
 // Flush sends what was written so far.
 func (a *answer) Flush() {
-	a.begin()
-	if f, ok := a.ResponseWriter.(http.Flusher); ok && a.refused == nil {
-		f.Flush()
-	}
+	_ = a.FlushError()
 }
 
 // FlushError is what [http.ResponseController] prefers to Flush.
 func (a *answer) FlushError() error {
-	a.begin()
-	if a.refused != nil {
-		return a.refused
+	if err := a.writing(); err != nil {
+		return err
 	}
 	return http.NewResponseController(a.ResponseWriter).Flush()
 }
 
+// writing is called before bytes go out. It returns why they may not.
+func (a *answer) writing() error {
+	if a.begun {
+		a.peer.allowStall(a.ResponseWriter)
+	} else {
+		a.begin(http.StatusOK)
+	}
+	return a.refused
+}
+
 // begin is called before the answer's first byte; only its first call counts.
-func (a *answer) begin() {
+func (a *answer) begin(status int) {
 	if a.begun {
 		return
 	}
 	a.begun = true
 	a.request.answering()
+	a.peer.allowStall(a.ResponseWriter)
 	h := a.Header()
 	delete(h, headerRefused) // only the door's own word counts
-	if a.peer.lameDuck() {
+	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
 	}
 	if strings.HasPrefix(first(h, "Content-Type"), "text/event-stream") {
@@ -130,11 +139,13 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return tracked, rw, nil
 }
 
-// ReadFrom keeps the server's own way of copying a file to a socket.
+// ReadFrom copies within the mesh as the server does, and to strangers in pieces.
 func (a *answer1) ReadFrom(r io.Reader) (int64, error) {
-	a.begin()
-	if a.refused != nil {
-		return 0, a.refused
+	if err := a.writing(); err != nil {
+		return 0, err
+	}
+	if a.peer.public != nil { // in pieces, each of which the client has time to take
+		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
 	return io.Copy(a.ResponseWriter, r)
 }

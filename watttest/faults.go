@@ -46,7 +46,7 @@ type faulty struct {
 
 // RoundTrip delays or fails the call as the fault on its edge says.
 func (t *faulty) RoundTrip(req *http.Request) (*http.Response, error) {
-	callee, mesh := strings.CutSuffix(strings.ToLower(req.URL.Hostname()), ".watt.local")
+	callee, mesh := strings.CutSuffix(strings.ToLower(strings.TrimRight(req.URL.Hostname(), ".")), ".watt.local")
 	if !mesh {
 		return t.next.RoundTrip(req)
 	}

@@ -137,6 +137,13 @@ func (c *Conn) Attached() any { return c.in.attachment() }
 // only the one who is called can ask who calls.
 func (c *Conn) Caller() any { return c.caller }
 
+// Delivered returns how many of the bytes written to this end the other end has read, ever.
+func (c *Conn) Delivered() uint64 { return c.out.progress() }
+
+// Watched reports whether the other end watches for this one's close, as it does while it is at work on what
+// it has read.
+func (c *Conn) Watched() bool { return c.out.watched() }
+
 func (c *Conn) opError(op string, err error) error {
 	if err == nil {
 		return nil

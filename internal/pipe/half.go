@@ -20,13 +20,14 @@ import (
 //
 // So a Read waits only for a Write, a Write only for a Read, and no goroutine runs between them.
 type half struct {
-	mu       sync.Mutex
-	writer   side
-	ring     ring
-	reader   side
-	eof      bool // no Write may start; the reader gets io.EOF after what the ring holds
-	attached any
-	watcher  Watcher // of the writer's end, for the reader's
+	mu        sync.Mutex
+	writer    side
+	ring      ring
+	reader    side
+	eof       bool // no Write may start; the reader gets io.EOF after what the ring holds
+	attached  any
+	delivered uint64  // bytes that were read
+	watcher   Watcher // of the writer's end, for the reader's
 }
 
 // side is what one end does to a half: its Reads or its Writes, one at a time.
@@ -83,13 +84,14 @@ func (h *half) move(s *side, p []byte, enough int) (n int, err error) {
 func (h *half) flow() {
 	r, w := &h.reader, &h.writer
 	if h.ring.size > 0 {
-		r.rest = r.rest[h.ring.read(r.rest):]
+		n := h.ring.read(r.rest)
+		r.rest, h.delivered = r.rest[n:], h.delivered+uint64(n)
 	}
 	if len(w.rest) == 0 {
 		return
 	}
 	if n := copy(r.rest, w.rest); n > 0 {
-		r.rest, w.rest = r.rest[n:], w.rest[n:]
+		r.rest, w.rest, h.delivered = r.rest[n:], w.rest[n:], h.delivered+uint64(n)
 		r.wake()
 	}
 	if h.ring.fits(len(w.rest)) {
@@ -195,4 +197,16 @@ func (h *half) attachment() any {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.attached
+}
+
+func (h *half) progress() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.delivered
+}
+
+func (h *half) watched() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.watcher != nil
 }

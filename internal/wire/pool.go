@@ -163,10 +163,12 @@ func (p *Pool) kept() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closing = false
-	for n := len(p.idle); n > 0; n-- {
-		c := p.idle[n-1]
-		p.idle[n-1] = nil
-		p.idle = p.idle[:n-1]
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		c := p.idle[i]
+		if c.busy() {
+			continue
+		}
+		p.idle = slices.Delete(p.idle, i, i+1)
 		if !c.ended() {
 			c.reused = true
 			return c
