@@ -66,7 +66,7 @@ const (
 // call sends req to a, behind its admission.
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	c := &call{mesh: m, app: a, ctx: req.Context()}
-	if d := a.limits().Timeout; d > 0 {
+	if d := a.conf().Timeout; d > 0 {
 		c.by = time.Now().Add(d)
 		if deadline, ok := c.ctx.Deadline(); ok && deadline.Before(c.by) {
 			c.by = time.Time{}
@@ -75,15 +75,12 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	// A door takes gRPC as HTTP/2, and asks for a worker itself.
 	grpc := a.door != nil && strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc")
 	if !grpc {
-		t, err := a.admit(c.ctx)
-		if err != nil {
+		if err := c.admit(); err != nil {
 			if req.Body != nil {
 				_ = req.Body.Close()
 			}
 			return nil, m.failed(a.name, err)
 		}
-		c.ticket = t
-		c.worker.Store(workerOffered)
 	}
 	resp, err := c.send(req, grpc)
 	if err == nil {
@@ -96,6 +93,14 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	}
 	resp.Request = req
 	return resp, nil
+}
+
+// admit takes a worker for the call.
+func (c *call) admit() (err error) {
+	if c.ticket, err = c.app.admit(c.ctx); err == nil {
+		c.worker.Store(workerOffered)
+	}
+	return err
 }
 
 // send sends req the way that leads to the app.
@@ -157,7 +162,7 @@ func (c *call) accept(resp *http.Response) error {
 	}
 	// The door's word is believed where it can be one: from elsewhere, or if no handler has begun.
 	if c.cancel != nil || c.app.door != nil && c.worker.Load() == workerOffered {
-		if err := refusal(resp); err != nil {
+		if err := doorRefusal(resp); err != nil {
 			return err
 		}
 	}
@@ -313,9 +318,9 @@ func (b *upgradedBody) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// refusal returns the error that a door behind an HTTP/2 connection or in another process put into
+// doorRefusal returns the error that a door behind an HTTP/2 connection or in another process put into
 // its answer, or nil if a handler answered.
-func refusal(resp *http.Response) error {
+func doorRefusal(resp *http.Response) error {
 	var err error
 	switch resp.Header.Get(headerRefused) {
 	case "":

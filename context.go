@@ -88,7 +88,7 @@ func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
 	c.lock.Lock()
 	if c.err != nil {
 		c.lock.Unlock()
-		f()
+		go f() // the context package calls this with a lock held that f wants
 		return func() bool { return false }
 	}
 	defer c.lock.Unlock()

@@ -21,7 +21,7 @@ import (
 type door struct {
 	app      *app
 	listener *pipe.Listener
-	mesh     *http.Server
+	inner    *http.Server  // of the mesh
 	public   *publicServer // nil if the app does not listen
 }
 
@@ -59,7 +59,7 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	d.mesh = &http.Server{
+	d.inner = &http.Server{
 		Handler:   d,
 		Protocols: &protocols,
 		ErrorLog:  zap.NewStdLog(a.log),
@@ -154,7 +154,7 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 	if remaining > 0 {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
-	if d := d.app.limits().Timeout; d > 0 {
+	if d := d.app.conf().Timeout; d > 0 {
 		q.timer = time.AfterFunc(d, q.expire)
 	}
 	t, err := d.app.admit(q)
@@ -235,8 +235,8 @@ func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.
 func (d *door) close(ctx context.Context) {
 	_ = d.listener.Close()
-	if d.mesh.Shutdown(ctx) != nil {
-		_ = d.mesh.Close()
+	if d.inner.Shutdown(ctx) != nil {
+		_ = d.inner.Close()
 	}
 	if d.public != nil {
 		d.public.close(ctx)

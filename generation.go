@@ -69,7 +69,7 @@ func newGeneration(a *app, index int) *generation {
 
 // start runs the app's code until it is ready to be given work, or fails.
 func (g *generation) start(ctx context.Context) error {
-	config := g.app.config.Load()
+	config := g.app.conf()
 	if config.Serve != nil {
 		return g.startServe(ctx, config)
 	}
@@ -131,15 +131,15 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 	select {
 	case <-g.listener.Accepting():
 	case <-g.ended:
-		return g.end()
+		return g.whyEnded()
 	case <-ctx.Done():
 		return fmt.Errorf("Serve did not call Accept in time: %w", context.Cause(ctx)) //nolint:staticcheck // a name
 	}
 	return g.probe(ctx, config.ReadyPath)
 }
 
-// end returns why Serve has ended by itself.
-func (g *generation) end() error {
+// whyEnded returns why Serve has ended by itself.
+func (g *generation) whyEnded() error {
 	if g.err != nil {
 		return g.err
 	}
@@ -166,7 +166,7 @@ func (g *generation) probe(ctx context.Context, path string) error {
 		select {
 		case <-time.After(pause):
 		case <-g.ended:
-			return g.end()
+			return g.whyEnded()
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in time: %w; the last check: %w", context.Cause(ctx), err)
 		}

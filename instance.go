@@ -136,7 +136,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 // start brings a new generation up and lets the pool give it work.
 func (in *instance) start(ctx context.Context) (*generation, error) {
 	in.set(stateStarting, nil)
-	config := in.app.config.Load()
+	config := in.app.conf()
 	if config.StartTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, config.StartTimeout)
@@ -163,7 +163,7 @@ func (in *instance) live(g *generation) ending {
 	var end ending
 	select {
 	case <-g.ended:
-		end.err = g.end()
+		end.err = g.whyEnded()
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.reply = <-in.restart:
@@ -196,7 +196,7 @@ func (in *instance) drainLimit() (context.Context, context.CancelFunc) {
 	in.mu.Lock()
 	by := in.drainBy
 	in.mu.Unlock()
-	if d := in.app.limits().DrainTimeout; d > 0 {
+	if d := in.app.conf().DrainTimeout; d > 0 {
 		return context.WithTimeoutCause(by, d, fmt.Errorf("DrainTimeout of %v has passed", d))
 	}
 	return context.WithCancel(by)
@@ -229,7 +229,7 @@ func (in *instance) renew() error {
 // many, it waits until somebody asks for it.
 func (in *instance) pause(failures int, err error) ending {
 	var due <-chan time.Time // never
-	if most := in.app.limits().MaxRestarts; most >= 0 && failures > most {
+	if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
 		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))
 		in.app.gaveUp(in.index, err)

@@ -29,9 +29,9 @@ func (a *app) start(ctx context.Context) error {
 	}
 	a.log.Info("starting")
 	if a.door != nil {
-		a.rt.owned.Go(func() { a.report(a.door.mesh.Serve(doorListener{a.door.listener})) })
+		a.rt.owned.Go(func() { a.report(a.door.inner.Serve(doorListener{a.door.listener})) })
 	}
-	if err := a.grow(ctx, a.config.Load().Instances); err != nil {
+	if err := a.grow(ctx, a.conf().Instances); err != nil {
 		return fmt.Errorf("watt: app %q: start: %w", a.name, err)
 	}
 	close(a.started)
@@ -52,7 +52,7 @@ func (a *app) report(err error) {
 	a.mu.Lock()
 	a.fault = err
 	a.mu.Unlock()
-	if a.limits().Critical {
+	if a.conf().Critical {
 		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its door has ended: %w", a.name, err))
 	}
 }
@@ -160,7 +160,7 @@ func (a *app) up() bool {
 
 // gaveUp is called when an instance was restarted too often.
 func (a *app) gaveUp(index int, err error) {
-	if a.limits().Critical {
+	if a.conf().Critical {
 		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its instance %d has failed: %w", a.name, index, err))
 	}
 }
@@ -200,7 +200,7 @@ func (a *app) lameDuck() {
 // DrainTimeout has passed, is cut and reported.
 func (a *app) drain(ctx context.Context) error {
 	defer close(a.drained)
-	if d := a.limits().DrainTimeout; d > 0 {
+	if d := a.conf().DrainTimeout; d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("DrainTimeout of %v has passed", d))
 		defer cancel()

@@ -116,7 +116,13 @@ func (m *mesh) kept(a *app, t ticket) *wire.Pool {
 	}
 	p, _ := m.pools.LoadOrStore(to, &wire.Pool{
 		IdleTimeout: meshIdleTimeout,
-		Dial:        func(ctx context.Context) (net.Conn, error) { return dial(ctx, m.caller) },
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			conn, err := dial(ctx, m.caller)
+			if err != nil && ctx.Err() == nil { // a Serve app's instance has just ended: another one, then
+				conn, err = a.connect(ctx, m.caller)
+			}
+			return conn, err
+		},
 	})
 	return p.(*wire.Pool)
 }

@@ -24,7 +24,7 @@ type remote struct {
 	calls     *admission.Member[*generation] // in progress; nil before the start
 }
 
-func newRemote(a *app, config *App) *remote {
+func newRemote(config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
 	rem := &remote{base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
 	rem.open.resize(math.MaxInt) // the workers are the limit

@@ -73,7 +73,7 @@ func newApp(rt *Runtime, config App) *app {
 	a.sheds.log = a.log
 	switch {
 	case config.URL != "":
-		a.remote = newRemote(a, &config)
+		a.remote = newRemote(&config)
 	case config.Serve == nil:
 		a.door = newDoor(a, &rt.buffers)
 	}
@@ -88,13 +88,13 @@ func poolLimits(config *App) admission.Limits {
 	return admission.Limits{Workers: config.Workers, Queue: max(0, config.Queue), Wait: wait}
 }
 
-// limits returns the configuration in force.
-func (a *app) limits() *App { return a.config.Load() }
+// conf returns the configuration in force.
+func (a *app) conf() *App { return a.config.Load() }
 
 // listen opens the app's public side on ln; it serves once the app is ready.
 func (a *app) listen(ln net.Listener) {
 	if a.door != nil {
-		a.door.public = newPublicServer(a.door, a.config.Load(), ln)
+		a.door.public = newPublicServer(a.door, a.conf(), ln)
 		return
 	}
 	a.serve = newServeListener(a, ln)
@@ -121,11 +121,11 @@ func (a *app) admit(ctx context.Context) (ticket, error) {
 	if _, shed := errors.AsType[*admission.ShedError](err); shed {
 		a.sheds.note()
 	}
-	return ticket{}, a.refusal(err)
+	return ticket{}, a.explain(err)
 }
 
-// refusal explains an error of the pool.
-func (a *app) refusal(err error) error {
+// explain makes a CallError of an error of the pool.
+func (a *app) explain(err error) error {
 	var shed *admission.ShedError
 	if !errors.As(err, &shed) {
 		return &CallError{App: a.name, Err: err}
@@ -140,7 +140,7 @@ func (a *app) refusal(err error) error {
 
 func (a *app) check() error {
 	if err := a.pool.Check(); err != nil {
-		return a.refusal(err)
+		return a.explain(err)
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (a *app) await(ctx context.Context) error {
 			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
 		}
 		if due == nil {
-			timer := time.NewTimer(max(0, a.limits().QueueTimeout))
+			timer := time.NewTimer(max(0, a.conf().QueueTimeout))
 			defer timer.Stop()
 			due = timer.C
 		}

@@ -21,7 +21,7 @@ type serveListener struct {
 }
 
 func newServeListener(a *app, ln net.Listener) *serveListener {
-	s := &serveListener{app: a, listener: ln, tls: a.config.Load().TLS}
+	s := &serveListener{app: a, listener: ln, tls: a.conf().TLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

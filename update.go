@@ -73,7 +73,7 @@ func (rt *Runtime) reconfigure(app string, change func(*App)) error {
 
 // update puts a new configuration into force.
 func (a *app) update(change func(*App)) error {
-	old := a.config.Load()
+	old := a.conf()
 	changed := old.clone()
 	change(&changed)
 	config := changed.withDefaults() // a copy: change may keep its pointer

@@ -15,56 +15,62 @@ import (
 // validate returns everything that is wrong with apps and admin, joined; each line names the app and the
 // field.
 func validate(apps []App, admin *http.Server) error {
-	var errs []error
-	report := func(app, field, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", app, field, fmt.Sprintf(format, args...)))
-	}
 	if len(apps) == 0 {
 		return errors.New("watt: there are no apps")
 	}
+	var p problems
 	names := make(map[string]bool, len(apps))
-	for _, a := range apps {
-		if names[a.Name] {
-			report(a.Name, "Name", "two apps have this name")
+	for i := range apps {
+		if names[apps[i].Name] {
+			p.add(&apps[i], "Name", "two apps have this name")
 		}
-		names[a.Name] = true
+		names[apps[i].Name] = true
 	}
 	for i := range apps {
-		a := &apps[i]
-		check := func(field, problem string) {
-			if problem != "" {
-				report(a.Name, field, "%s", problem)
-			}
-		}
-		check("Name", nameProblem(a.Name))
-		check("Handler, New, Serve", runProblem(a))
-		check("URL", urlProblem(a.URL))
-		check("Listen", listenProblem(a.Listen))
-		check("TLS", tlsProblem(a))
-		check("Profile", enumProblem(int(a.Profile), int(IOBound)))
-		check("Isolation", isolationProblem(a))
-		if a.MemoryLimit != 0 || a.Nice != 0 {
-			report(a.Name, "MemoryLimit, Nice", "these need processes of their own, which are not supported yet")
-		}
-		check("ReadyPath", readyPathProblem(a.ReadyPath))
-		checkNumbers(a, check)
-		for _, callee := range a.Calls {
-			if !names[callee] {
-				report(a.Name, "Calls", "there is no app %q", callee)
-			}
-		}
+		p.check(&apps[i], names)
 	}
 	if admin != nil {
 		if admin.Addr == "" {
-			errs = append(errs, errors.New("watt: Admin: Addr is not set"))
+			p = append(p, errors.New("watt: Admin: Addr is not set"))
 		}
 		apps = append(slices.Clone(apps), App{Name: "Admin", Listen: admin.Addr})
 	}
-	errs = append(errs, addressProblems(apps)...)
+	p = append(p, addressProblems(apps)...)
 	for _, cycle := range cycles(apps) {
-		report(cycle[0], "Calls", "goes round in a circle: %s", strings.Join(cycle, " → "))
+		p.add(&App{Name: cycle[0]}, "Calls", "goes round in a circle: "+strings.Join(cycle, " → "))
 	}
-	return errors.Join(errs...)
+	return errors.Join(p...)
+}
+
+// problems are what is wrong with a configuration.
+type problems []error
+
+// add notes a problem with a field of a, if there is one.
+func (p *problems) add(a *App, field, problem string) {
+	if problem != "" {
+		*p = append(*p, fmt.Errorf("watt: app %q: %s: %s", a.Name, field, problem))
+	}
+}
+
+// check notes what is wrong with a by itself, and with the names that it calls.
+func (p *problems) check(a *App, names map[string]bool) {
+	p.add(a, "Name", nameProblem(a.Name))
+	p.add(a, "Handler, New, Serve", runProblem(a))
+	p.add(a, "URL", urlProblem(a.URL))
+	p.add(a, "Listen", listenProblem(a.Listen))
+	p.add(a, "TLS", tlsProblem(a))
+	p.add(a, "Profile", enumProblem(int(a.Profile), int(IOBound)))
+	p.add(a, "Isolation", isolationProblem(a))
+	if a.MemoryLimit != 0 || a.Nice != 0 {
+		p.add(a, "MemoryLimit, Nice", "these need processes of their own, which are not supported yet")
+	}
+	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
+	checkNumbers(a, func(field, problem string) { p.add(a, field, problem) })
+	for _, callee := range a.Calls {
+		if !names[callee] {
+			p.add(a, "Calls", fmt.Sprintf("there is no app %q", callee))
+		}
+	}
 }
 
 func nameProblem(s string) string {

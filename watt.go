@@ -222,13 +222,13 @@ func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
 		byName[a.name] = a
 	}
 	for _, a := range rt.apps {
-		for _, name := range a.config.Load().Calls {
+		for _, name := range a.conf().Calls {
 			callee := byName[name]
 			a.callees = append(a.callees, callee)
 			callee.callers = append(callee.callers, a)
 			callee.reachable = true
 		}
-		a.reachable = a.reachable || a.config.Load().Listen != ""
+		a.reachable = a.reachable || a.conf().Listen != ""
 	}
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.running.Store(&byName)
@@ -257,7 +257,7 @@ func (rt *Runtime) bind(ctx context.Context) error {
 		})
 	}
 	for _, a := range rt.apps {
-		config := a.config.Load()
+		config := a.conf()
 		if config.Listen == "" || config.URL != "" {
 			continue
 		}
@@ -302,105 +302,6 @@ func (rt *Runtime) fail(err error) {
 	select {
 	case rt.failed <- err:
 	default:
-	}
-}
-
-// Shutdown stops all apps: every public door tells its clients to go away, requests in progress
-// finish, callers before those they call, and everything is closed. What takes longer than an app's
-// DrainTimeout, ShutdownTimeout or ctx is cut, and the error says what was. Further calls wait for the
-// first and return the same error, unless their ctx ends before. Before the start it only keeps the
-// runtime from starting.
-func (rt *Runtime) Shutdown(ctx context.Context) error {
-	rt.mu.Lock()
-	before := rt.phase
-	rt.phase = phaseStopping
-	first := !rt.stopping
-	rt.stopping = true
-	rt.mu.Unlock()
-	if !first {
-		select {
-		case <-rt.stopped:
-			return rt.stopErr
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	if before == phaseStarting {
-		rt.cancelStart(errStopped)
-		<-rt.startDone
-	}
-	rt.stopErr = rt.stop(ctx)
-	close(rt.stopped)
-	return rt.stopErr
-}
-
-// stop drains every app as soon as its callers have drained, and then ends what belongs to none.
-func (rt *Runtime) stop(ctx context.Context) error {
-	limit := rt.ShutdownTimeout
-	if limit == 0 {
-		limit = 30 * time.Second
-	}
-	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("ShutdownTimeout of %v has passed", limit))
-		defer cancel()
-	}
-	rt.endLife(errStopped)
-	defer context.AfterFunc(ctx, func() {
-		rt.lose(context.Cause(ctx))
-		time.AfterFunc(graceAfterCut, func() { rt.late.Store(true) })
-	})()
-	select {
-	case rt.updating <- struct{}{}:
-		defer func() { <-rt.updating }()
-	case <-ctx.Done(): // whatever an Update is doing, its time is up too
-	}
-	rt.mesh.closeIdle()
-	for _, a := range rt.apps {
-		a.lameDuck()
-	}
-	errs := make([]error, len(rt.apps), len(rt.apps)+1)
-	var draining sync.WaitGroup
-	for i, a := range rt.apps {
-		draining.Go(func() {
-			for _, caller := range a.callers {
-				<-caller.drained
-			}
-			errs[i] = a.drain(ctx)
-		})
-	}
-	draining.Wait()
-	if rt.admin != nil {
-		if rt.Admin.Shutdown(ctx) != nil {
-			_ = rt.Admin.Close()
-		}
-		_ = rt.admin.Close() // where Serve has not got to it yet
-	}
-	if t, ok := rt.outside.(*http.Transport); ok {
-		t.CloseIdleConnections()
-	}
-	last, cancelLast := rt.cleanupTime()
-	defer cancelLast()
-	errs = append(errs, rt.Env().cleanup(last))
-	rt.owned.Wait()
-	return errors.Join(errs...)
-}
-
-// grace returns the time that code gets to return after its context has ended.
-func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
-	if rt.late.Load() {
-		return context.WithTimeout(context.Background(), lastGrace)
-	}
-	return context.WithTimeout(context.Background(), graceAfterCut)
-}
-
-// cleanupTime returns the time that the Cleanup functions of one instance have.
-func (rt *Runtime) cleanupTime() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.Background(), cleanupMost)
-	stop := context.AfterFunc(rt.patience, func() { time.AfterFunc(graceAfterCut, cancel) })
-	return ctx, func() {
-		stop()
-		cancel()
 	}
 }
 

@@ -163,8 +163,7 @@ func (p *Pool) kept() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closing = false
-	for i := len(p.idle) - 1; i >= 0; i-- {
-		c := p.idle[i]
+	for i, c := range slices.Backward(p.idle) {
 		if c.busy() {
 			continue
 		}
