@@ -202,26 +202,18 @@ func (rt *Runtime) Start(ctx context.Context) error {
 
 // begin checks the configuration and builds the apps.
 func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	switch rt.phase {
-	case phaseRunning:
-		return errRunning
-	case phaseStarting, phaseStopping:
-		return errors.New("watt: a runtime starts only once")
-	case phaseNew:
-	}
-	if err := validate(rt.configs, rt.Admin); err != nil {
+	configs, err := rt.claim(cancel)
+	if err != nil {
 		return err
 	}
-	rt.phase, rt.cancelStart = phaseStarting, cancel
-	byName := make(map[string]*app, len(rt.configs))
-	for _, config := range rt.configs {
-		a := newApp(rt, config.withDefaults())
-		rt.apps = append(rt.apps, a)
+	var apps []*app
+	byName := make(map[string]*app, len(configs))
+	for i := range configs {
+		a := newApp(rt, configs[i].withDefaults())
+		apps = append(apps, a)
 		byName[a.name] = a
 	}
-	for _, a := range rt.apps {
+	for _, a := range apps {
 		for _, name := range a.conf().Calls {
 			callee := byName[name]
 			a.callees = append(a.callees, callee)
@@ -231,8 +223,30 @@ func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
 		a.reachable = a.reachable || a.conf().Listen != ""
 	}
 	rt.mesh.transport = rt.mesh.wrapped()
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	rt.apps = apps
 	rt.running.Store(&byName)
 	return nil
+}
+
+// claim makes this the start, if the configuration is right. The rest of it runs code of the caller's, and
+// so without the lock.
+func (rt *Runtime) claim(cancel context.CancelCauseFunc) ([]App, error) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	switch rt.phase {
+	case phaseRunning:
+		return nil, errRunning
+	case phaseStarting, phaseStopping:
+		return nil, errors.New("watt: a runtime starts only once")
+	case phaseNew:
+	}
+	if err := validate(rt.configs, rt.Admin); err != nil {
+		return nil, err
+	}
+	rt.phase, rt.cancelStart = phaseStarting, cancel
+	return rt.configs, nil
 }
 
 // bind opens the listeners, all of them before any app starts: a port in use is known at once.
