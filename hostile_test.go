@@ -82,7 +82,7 @@ func TestADrainCutsWhatWaitsForAStranger(t *testing.T) {
 	if err := rt.Shutdown(t.Context()); err == nil || strings.Contains(err.Error(), "abandoned") {
 		t.Errorf("got %v, want a report of what was cut, and nothing abandoned", err)
 	}
-	if <-cleaned || <-cleaned {
+	if first, second := <-cleaned, <-cleaned; first || second {
 		t.Error("a Cleanup ran beside a handler")
 	}
 }
