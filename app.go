@@ -94,7 +94,7 @@ type App struct {
 	MaxConns int
 
 	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then its context
-	// ends: a mesh caller gets context.DeadlineExceeded at once, a public client 504 when the handler
+	// is canceled with the cause context.DeadlineExceeded: a mesh caller gets context.DeadlineExceeded at once, a public client 504 when the handler
 	// returns. The context's Deadline does not show it: that is the caller's. If zero: 30 s; CPUBound, and
 	// Entrypoint that may stand in front of it, 60 s. -1: no limit.
 	Timeout time.Duration

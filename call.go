@@ -191,7 +191,7 @@ func (c *call) cause() (err, cause error) {
 	case c.ctx.Err() != nil:
 		return c.ctx.Err(), cause
 	}
-	return cause, cause
+	return context.Canceled, cause // the callee's Timeout is no deadline
 }
 
 // claim reports whether the door may begin: it may not if the caller has given up. From then on the

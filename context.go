@@ -2,27 +2,24 @@ package watt
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 )
 
 // requestContext is the context of a request: with the values of the server's, the caller's deadline, and
-// several reasons to end. It does what [context.WithCancelCause] and [context.WithDeadline] would do
-// together, but most handlers never ask when their context ends: until somebody does, there is no
-// channel, no timer and no tie to the server's context.
+// several reasons to end. Most handlers never ask when their context ends: the context that can tell is made
+// when somebody first does, and until then there is no channel, no timer and no tie to the server's context.
 type requestContext struct {
 	base     context.Context //nolint:containedctx // the server's; this is a context itself
 	deadline time.Time       // the caller's; zero if it has none
 
-	lock  sync.Mutex
-	done  chan struct{}
-	alarm *time.Timer        // at the deadline
-	untie func() bool        // ends the tie to the server's context
-	funcs map[*func()]func() // to be called at the end: the cancellation of contexts derived from this one
-	err   error              // why it has ended, in one of the context package's two words
-	cause context.Context    //nolint:containedctx // knows the cause; made when it is asked for
-	why   error
+	lock    sync.Mutex
+	real    context.Context //nolint:containedctx // made when first needed
+	endReal context.CancelCauseFunc
+	untime  context.CancelFunc // ends real's timer
+	untie   func() bool        // ends real's tie to base
+	err     error              // why it has ended, in one of the context package's two words; it never changes
+	cause   error
 }
 
 // Deadline returns the caller's deadline.
@@ -32,114 +29,87 @@ func (c *requestContext) Deadline() (time.Time, bool) { return c.deadline, !c.de
 func (c *requestContext) Done() <-chan struct{} {
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	if c.done != nil {
-		return c.done
-	}
-	c.done = make(chan struct{})
-	if c.err != nil {
-		close(c.done)
-		return c.done
-	}
-	c.untie = context.AfterFunc(c.base, func() { c.cancelAs(c.base.Err(), context.Cause(c.base)) })
-	if !c.deadline.IsZero() {
-		c.alarm = time.AfterFunc(time.Until(c.deadline), func() { c.cancel(context.DeadlineExceeded) })
-	}
-	return c.done
+	return c.realLocked().Done()
 }
 
-// Err returns why the context has ended, or nil. It looks at the clock and at the server's context itself,
-// which nobody may be watching.
+// Err returns why the context has ended, or nil.
 func (c *requestContext) Err() error {
 	c.lock.Lock()
-	err := c.err
-	c.lock.Unlock()
-	switch {
-	case err != nil:
-		return err
-	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
-		c.cancel(context.DeadlineExceeded)
-	case c.base.Err() != nil:
-		c.cancelAs(c.base.Err(), context.Cause(c.base))
-	default:
-		return nil
-	}
-	return c.Err()
+	defer c.lock.Unlock()
+	return c.errLocked()
 }
 
-// Value returns what the server's context holds. Of a context that has ended, [context.Cause] finds the
-// cause here.
+// errLocked looks at the clock and at the server's context itself, if nobody watches them.
+func (c *requestContext) errLocked() error {
+	switch {
+	case c.err != nil:
+	case c.real != nil:
+		c.err, c.cause = c.real.Err(), context.Cause(c.real)
+	case c.passed():
+		c.err, c.cause = context.DeadlineExceeded, context.DeadlineExceeded
+	default:
+		c.err, c.cause = c.base.Err(), context.Cause(c.base)
+	}
+	return c.err
+}
+
+func (c *requestContext) passed() bool {
+	return !c.deadline.IsZero() && !time.Now().Before(c.deadline)
+}
+
+// Value returns what the server's context holds. What the context package asks for, to derive contexts from
+// this one without a goroutine each and to find the cause of its end, is the real one's.
 func (c *requestContext) Value(key any) any {
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	if c.err == nil {
+	if c.real == nil && c.errLocked() == nil {
 		return c.base.Value(key)
 	}
-	if c.cause == nil {
-		ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.base))
-		cancel(c.why)
-		c.cause = ctx
-	}
-	return c.cause.Value(key)
+	return c.realLocked().Value(key)
 }
 
-// AfterFunc is what the context package asks for when another context is derived from this one.
-func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
-	c.Done() // from now on the end is watched for
-	c.lock.Lock()
-	if c.err != nil {
-		c.lock.Unlock()
-		go f() // the context package calls this with a lock held that f wants
-		return func() bool { return false }
+// realLocked returns the context that can tell when it ends.
+func (c *requestContext) realLocked() context.Context {
+	if c.real != nil {
+		return c.real
 	}
-	defer c.lock.Unlock()
-	if c.funcs == nil {
-		c.funcs = make(map[*func()]func())
+	err := c.errLocked()
+	ctx, end := context.WithCancelCause(context.WithoutCancel(c.base))
+	c.real, c.endReal = ctx, end
+	if !c.deadline.IsZero() {
+		c.real, c.untime = context.WithDeadline(ctx, c.deadline)
 	}
-	key := &f
-	c.funcs[key] = f
-	return func() bool {
-		c.lock.Lock()
-		defer c.lock.Unlock()
-		_, waiting := c.funcs[key]
-		delete(c.funcs, key)
-		return waiting
+	if err != nil {
+		end(c.cause) // without effect where the deadline has passed
+	} else {
+		c.untie = context.AfterFunc(c.base, func() { c.cancelAs(c.base.Err(), context.Cause(c.base)) })
 	}
+	return c.real
 }
 
-// cancel ends the context with a cause. Only the first end counts.
-func (c *requestContext) cancel(cause error) {
-	err := context.Canceled
-	if errors.Is(cause, context.DeadlineExceeded) {
-		err = context.DeadlineExceeded
-	}
-	c.cancelAs(err, cause)
-}
+// cancel cancels the context with a cause. Only the first end counts.
+func (c *requestContext) cancel(cause error) { c.cancelAs(context.Canceled, cause) }
 
 func (c *requestContext) cancelAs(err, cause error) {
 	c.lock.Lock()
-	if c.err != nil {
-		c.lock.Unlock()
+	defer c.lock.Unlock()
+	if c.errLocked() != nil || c.real != nil && c.passed() { // then its timer is about to end it
 		return
 	}
-	c.err, c.why = err, cause
-	if c.done != nil {
-		close(c.done)
+	c.err, c.cause = err, cause
+	if c.real != nil {
 		c.untie()
-	}
-	if c.alarm != nil {
-		c.alarm.Stop()
-	}
-	funcs := c.funcs
-	c.funcs = nil
-	c.lock.Unlock()
-	for _, f := range funcs {
-		f()
+		c.endReal(cause) // with the lock held: whoever sees Err finds Done closed
 	}
 }
 
-// finish ends the context with the request, unless it has ended before, noticed or not.
+// finish ends the context with the request.
 func (c *requestContext) finish() {
-	if c.Err() == nil {
-		c.cancel(context.Canceled)
+	c.cancel(context.Canceled)
+	c.lock.Lock()
+	untime := c.untime
+	c.lock.Unlock()
+	if untime != nil {
+		untime()
 	}
 }

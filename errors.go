@@ -138,8 +138,12 @@ func retryAfter(h http.Header) time.Duration {
 // logged, if w is the writer that an app's handler was given, or wraps it with an Unwrap method.
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
-	if status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout {
-		logError(w, status, err)
+	q := requestBehind(w)
+	if q != nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(q), context.DeadlineExceeded) {
+		status = http.StatusGatewayTimeout // canceled because of Timeout
+	}
+	if q != nil && (status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout) {
+		q.answer.log(status, err)
 	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
@@ -154,18 +158,19 @@ func WriteError(w http.ResponseWriter, err error) {
 	_, _ = fmt.Fprintf(w, "{\"type\":\"about:blank\",\"title\":%q,\"status\":%d}\n", http.StatusText(status), status)
 }
 
-// logError finds the request that w belongs to, and logs why it failed.
-func logError(w http.ResponseWriter, status int, err error) {
-	for w != nil {
-		if own, ok := w.(interface{ log(status int, err error) }); ok {
-			own.log(status, err)
-			return
+// requestBehind returns the request that w belongs to, or nil if w is not an app's, or hides it.
+func requestBehind(w http.ResponseWriter) *request {
+	for {
+		switch own := w.(type) {
+		case *answer:
+			return own.request
+		case *answer1:
+			return own.request
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = own.Unwrap()
+		default:
+			return nil
 		}
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return
-		}
-		w = wrapper.Unwrap()
 	}
 }
 

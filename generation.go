@@ -133,7 +133,7 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 	case <-g.ended:
 		return g.whyEnded()
 	case <-ctx.Done():
-		return fmt.Errorf("Serve did not call Accept in time: %w", context.Cause(ctx)) //nolint:staticcheck // a name
+		return fmt.Errorf("its Serve did not call Accept in time: %w", context.Cause(ctx))
 	}
 	return g.probe(ctx, config.ReadyPath)
 }
@@ -143,7 +143,7 @@ func (g *generation) whyEnded() error {
 	if g.err != nil {
 		return g.err
 	}
-	return errors.New("Serve returned") //nolint:staticcheck // a name
+	return errors.New("its Serve has returned")
 }
 
 // probe asks for the ready path until the answer is 2xx.
@@ -235,7 +235,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 		return err
 	case g.listener != nil:
 		g.app.abandoned.Add(1)
-		return fmt.Errorf("Serve %w: %w", errAbandoned, err) //nolint:staticcheck // a name
+		return fmt.Errorf("its Serve %w: %w", errAbandoned, err)
 	case began != nil: // otherwise it is an earlier generation's, and counted
 		g.app.abandoned.Add(1)
 		return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
@@ -269,7 +269,7 @@ func (g *generation) abort() error {
 		case <-g.ended:
 		case <-time.After(graceAfterCut):
 			g.app.abandoned.Add(1)
-			return errors.Join(fmt.Errorf("Serve %w", errAbandoned), g.cleanup()) //nolint:staticcheck // a name
+			return errors.Join(fmt.Errorf("its Serve %w", errAbandoned), g.cleanup())
 		}
 	}
 	return g.cleanup()

@@ -85,17 +85,18 @@ func (q *request) becomeLongLived() error {
 		q.mu.Unlock()
 		return nil
 	}
+	if q.draining { // too late to settle down
+		q.mu.Unlock()
+		q.cancel(errDraining)
+		return nil
+	}
 	if err := q.app.conns.enter(); err != nil {
 		q.mu.Unlock()
 		return err
 	}
 	q.holds, q.longLived = false, true
-	draining := q.draining
 	q.mu.Unlock()
 	q.ticket.Discard()
-	if draining {
-		q.cancel(errDraining)
-	}
 	return nil
 }
 

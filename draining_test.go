@@ -1,0 +1,249 @@
+package watt_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/internal/pipe"
+)
+
+// doors starts apps whose public doors are in memory, and returns a way to connect to them. The test
+// shuts the runtime down.
+func doors(t *testing.T, apps ...watt.App) (*watt.Runtime, func() net.Conn) {
+	t.Helper()
+	ln := pipe.Listen(new(pipe.Buffers), "public:80")
+	rt := watt.New(apps...)
+	rt.Listen = func(context.Context, string, string) (net.Listener, error) { return ln, nil }
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return rt, func() net.Conn {
+		conn, err := ln.Dial(t.Context(), "stranger:1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+}
+
+// ask sends a request on conn and returns the answer, whose body it has read.
+func ask(t *testing.T, conn net.Conn, path string) *http.Response {
+	t.Helper()
+	io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Errorf("%s: %v", path, err)
+		return &http.Response{}
+	}
+	io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	return resp
+}
+
+func TestWhatALameDuckShedsIsToldToGoAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, dial := doors(t, public(working("a", one(-1, 0))))
+		kept, busy := dial(), dial()
+		if resp := ask(t, kept, "/0s"); resp.StatusCode != http.StatusOK || resp.Close {
+			t.Errorf("before the drain: got %v", resp)
+		}
+		served := make(chan *http.Response, 1)
+		go func() { served <- ask(t, busy, "/5s") }()
+		synctest.Wait()
+		if resp := ask(t, kept, "/0s"); resp.StatusCode != http.StatusServiceUnavailable || resp.Close {
+			t.Errorf("shed before the drain: got %v", resp)
+		}
+		down := make(chan error, 1)
+		go func() { down <- rt.Shutdown(t.Context()) }()
+		time.Sleep(50 * time.Millisecond)
+		for _, conn := range []net.Conn{kept, dial()} {
+			if resp := ask(t, conn, "/0s"); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
+				t.Errorf("shed by a lame duck: got %v", resp)
+			}
+		}
+		if resp := <-served; resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("in progress: got %v", resp)
+		}
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSilentPublicConnectionsHoldTheShutdownHalfASecondAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, dial := doors(t, public(working("a", nil)))
+		for range 10 {
+			dial()
+		}
+		synctest.Wait()
+		began := time.Now()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 700*time.Millisecond { // a lame duck's time, and half a second
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestAnIdleClientThatAsksALameDuckIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, dial := doors(t, public(working("a", nil)))
+		conn := dial()
+		for range 2 {
+			if resp := ask(t, conn, "/10ms"); resp.StatusCode != http.StatusOK || resp.Close {
+				t.Errorf("before the drain: got %v", resp)
+			}
+		}
+		synctest.Wait()
+		began := time.Now()
+		down := make(chan error, 1)
+		go func() { down <- rt.Shutdown(t.Context()) }()
+		time.Sleep(50 * time.Millisecond)
+		if resp := ask(t, conn, "/1s"); resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("50 ms into the drain: got %v", resp)
+		}
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < time.Second || took > 1200*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestPublicConnectionsOfAServeAppWaitWhileItRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lives atomic.Int32
+		rt, dial := doors(t, watt.App{Name: "a", Listen: "a:1", QueueTimeout: 10 * time.Second, Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+			if lives.Add(1) > 1 {
+				time.Sleep(5 * time.Second) // it starts slowly
+				return answering(ctx, env, ln)
+			}
+			go ln.Accept() // it is ready; this ends with the listener
+			time.Sleep(time.Second)
+			return errors.New("on purpose")
+		}})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.State == "ready" {
+			t.Fatal("it is still ready")
+		}
+		began := time.Now()
+		if resp := ask(t, dial(), "/0s"); resp.StatusCode != http.StatusOK {
+			t.Errorf("got %v", resp)
+		}
+		if took := time.Since(began); took < 5*time.Second || took > 6*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// counting is a Serve app with two instances that counts the connections of each, and keeps them open.
+func counting(counts *[2]atomic.Int32) watt.App {
+	return watt.App{Name: "a", Instances: 2, Listen: "a:1", Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+		defer context.AfterFunc(ctx, func() { ln.Close() })()
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return nil
+			}
+			counts[env.Instance].Add(1)
+			go func() {
+				defer counts[env.Instance].Add(-1)
+				defer conn.Close()
+				io.Copy(io.Discard, conn)
+			}()
+		}
+	}}
+}
+
+func TestAConnectionGoesToTheInstanceThatHasFewest(t *testing.T) {
+	for name, public := range map[string]bool{"by Dial": false, "from outside": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var counts [2]atomic.Int32
+				rt, dial := doors(t, counting(&counts))
+				connect := func() net.Conn {
+					var conn net.Conn
+					if public {
+						conn = dial()
+					} else {
+						var err error
+						if conn, err = rt.Env().Dial(t.Context(), "a"); err != nil {
+							t.Fatal(err)
+						}
+					}
+					synctest.Wait()
+					return conn
+				}
+				var conns []net.Conn
+				for range 4 {
+					conns = append(conns, connect())
+				}
+				if a, b := counts[0].Load(), counts[1].Load(); a != 2 || b != 2 {
+					t.Errorf("got %d and %d, want 2 and 2", a, b)
+				}
+				conns[0].Close() // two of the same instance, as the first goes where nobody is
+				conns[2].Close()
+				synctest.Wait()
+				for range 2 {
+					conns = append(conns, connect())
+				}
+				if a, b := counts[0].Load(), counts[1].Load(); a != 2 || b != 2 {
+					t.Errorf("after two were closed: got %d and %d, want 2 and 2", a, b)
+				}
+				for _, conn := range conns {
+					conn.Close()
+				}
+				if err := rt.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatBecomesLongLivedAfterTheDrainHasBegunEndsToo(t *testing.T) {
+	for _, path := range []string{"/upgrade", "/stream", "/poll"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan string, 1)
+				rt := begin(t, watt.App{Name: "a", Timeout: -1, DrainTimeout: time.Minute, Handler: http.HandlerFunc(
+					func(w http.ResponseWriter, r *http.Request) {
+						time.Sleep(5 * time.Second) // the drain begins meanwhile
+						linger(ended)(w, r)
+					})})
+				go func() {
+					if resp, err := open(t.Context(), t, rt, path); err == nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				}()
+				synctest.Wait()
+				began := time.Now()
+				if err := rt.Restart("a", 0); err != nil {
+					t.Error(err)
+				}
+				wantTook(t, time.Since(began), 5*time.Second)
+				if got := <-ended; got != path {
+					t.Errorf("got %q", got)
+				}
+			})
+		})
+	}
+}

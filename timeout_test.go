@@ -1,0 +1,156 @@
+package watt_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// trickle answers at once, and then takes ten seconds for its body.
+func trickle(w http.ResponseWriter, r *http.Request) {
+	for range 10 {
+		io.WriteString(w, "drop ")
+		http.NewResponseController(w).Flush()
+		select {
+		case <-time.After(time.Second):
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// serving is a Serve app that runs h.
+func serving(name string, h http.HandlerFunc) watt.App {
+	return watt.App{Name: name, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		server := &http.Server{Handler: h}
+		defer context.AfterFunc(ctx, func() { server.Close() })()
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}}
+}
+
+func TestTimeoutBoundsTheTimeToTheFirstByteOnly(t *testing.T) {
+	for name, a := range map[string]watt.App{"a handler": app("a", trickle), "Serve": serving("a", trickle)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a.Timeout = 1500 * time.Millisecond
+				rt := start(t, a)
+				for range 2 { // the second on a connection that was used
+					r := get(t.Context(), rt, "a.watt.local/")
+					if r.err != nil || r.body != strings.Repeat("drop ", 10) {
+						t.Errorf("got %+v", r)
+					}
+					wantTook(t, r.took, 10*time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestTimeoutEndsACallOfAServeAppThatNeverAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, watt.App{Name: "a", Timeout: 2 * time.Second, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return nil
+				}
+				go func() {
+					defer conn.Close()
+					io.Copy(io.Discard, conn)
+				}()
+			}
+		}})
+		for range 2 {
+			r := get(t.Context(), rt, "a.watt.local/")
+			wantErr(t, r.err, context.DeadlineExceeded)
+			wantTook(t, r.took, 2*time.Second)
+			if call, ok := errors.AsType[*watt.CallError](r.err); !ok || !call.Started || !call.Timeout() {
+				t.Errorf("got %v", r.err)
+			}
+		}
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.Busy != 0 {
+			t.Errorf("%d workers are busy", s.Busy)
+		}
+	})
+}
+
+func TestABodyThatTheDeadlineCutShortIsNotTakenAsWhole(t *testing.T) {
+	polite := func(w http.ResponseWriter, r *http.Request) { // it ends its answer in good order
+		io.WriteString(w, "half")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	for range 100 { // both clocks strike at once
+		synctest.Test(t, func(t *testing.T) {
+			rt := start(t, app("a", polite), calling("b", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+				resp, err := env.Get(r.Context(), "http://a.watt.local/")
+				if err != nil {
+					watt.WriteError(w, err)
+					return
+				}
+				defer resp.Body.Close()
+				io.Copy(w, resp.Body)
+			}, "a"))
+			for _, name := range []string{"a", "b"} {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				r := get(ctx, rt, name+".watt.local/")
+				wantErr(t, r.err, context.DeadlineExceeded)
+				cancel()
+			}
+		})
+	}
+}
+
+func TestTheTimeOfLongLivedRequestsIsNoServiceTime(t *testing.T) {
+	for _, path := range []string{"/poll", "/stream", "/upgrade"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				late := func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == path {
+						time.Sleep(10 * time.Minute) // before it becomes long-lived
+					}
+					linger(make(chan string, 1))(w, r)
+				}
+				rt := start(t, watt.App{Name: "a", Workers: 1, Queue: 2, QueueTimeout: time.Minute, Timeout: -1, Handler: http.HandlerFunc(late)})
+				for range 20 {
+					get(t.Context(), rt, "a.watt.local/10ms")
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() {
+					if resp, err := open(ctx, t, rt, path); err == nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				}()
+				time.Sleep(time.Hour)
+				if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Conns != 1 {
+					t.Fatalf("got Busy %d, Conns %d, want 0 and 1", s.Busy, s.Conns)
+				}
+				for range 3 {
+					going(ctx, rt, "a.watt.local/5s")
+					synctest.Wait()
+				}
+				call, ok := errors.AsType[*watt.CallError](get(t.Context(), rt, "a.watt.local/10ms").err)
+				if !ok || call.RetryAfter < time.Second || call.RetryAfter > 2*time.Second {
+					t.Errorf("got %+v, want RetryAfter between 1 s and 2 s", call)
+				}
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
