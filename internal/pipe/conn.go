@@ -84,10 +84,11 @@ func (c *Conn) CloseWrite() error {
 // Close ends both directions and what waits in them. The other end still reads what was buffered for it.
 // It returns nil, the second time too.
 func (c *Conn) Close() error {
-	c.in.closeReader()
-	if watcher := c.out.closeWriter(); watcher != nil {
-		watcher.PeerClosed()
+	if watcher := c.out.leave(); watcher != nil {
+		watcher.PeerClosed() // before a Read can tell the same, with less to say
 	}
+	c.in.closeReader()
+	c.out.closeWriter()
 	return nil
 }
 

@@ -28,6 +28,7 @@ type half struct {
 	attached  any
 	delivered uint64  // bytes that were read
 	watcher   Watcher // of the writer's end, for the reader's
+	leaving   bool    // the writer's end closes, or has closed
 }
 
 // side is what one end does to a half: its Reads or its Writes, one at a time.
@@ -141,24 +142,33 @@ func (h *half) closeReader() {
 	h.writer.wake()
 }
 
-// closeWriter returns who is to be told.
-func (h *half) closeWriter() Watcher { //nolint:ireturn // it is the caller's own
+// leave announces that the writer's end is about to close, and returns who is to be told.
+func (h *half) leave() Watcher { //nolint:ireturn // it is the caller's own
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.leaving = true
+	watcher := h.watcher
+	h.watcher = nil
+	return watcher
+}
+
+func (h *half) closeWriter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.writer.close()
 	h.eof = true
 	h.reader.wake()
-	watcher := h.watcher
-	h.watcher = nil
-	return watcher
 }
 
 // watch reports whether the writer's end is still open; w is told when it closes.
 func (h *half) watch(w Watcher) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.leaving {
+		return false
+	}
 	h.watcher = w
-	return !h.writer.closed
+	return true
 }
 
 func (h *half) ended() bool {
