@@ -39,6 +39,14 @@ func (c *requestContext) Err() error {
 	return c.errLocked()
 }
 
+// reason returns the cause of the end, or nil.
+func (c *requestContext) reason() error {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	_ = c.errLocked()
+	return c.cause
+}
+
 // errLocked looks at the clock and at the server's context itself, if nobody watches them.
 func (c *requestContext) errLocked() error {
 	switch {

@@ -185,7 +185,7 @@ func (d *door) run(r *http.Request, q *request) {
 	if a.begun {
 		return
 	}
-	if err := context.Cause(q); err != nil { // and that is why there is no answer
+	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
 		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
 			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet

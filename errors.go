@@ -139,7 +139,7 @@ func retryAfter(h http.Header) time.Duration {
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	q := requestBehind(w)
-	if q != nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(q), context.DeadlineExceeded) {
+	if q != nil && errors.Is(err, context.Canceled) && errors.Is(q.reason(), context.DeadlineExceeded) {
 		status = http.StatusGatewayTimeout // canceled because of Timeout
 	}
 	if q != nil && (status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout) {
