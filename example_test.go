@@ -31,17 +31,19 @@ func Example() {
 		watt.App{Name: "users", Handler: http.HandlerFunc(serveUser)},
 	)
 	ctx, stop := context.WithCancel(context.Background()) // a program's main has signal.NotifyContext here
-	ended := make(chan error)
-	go func() { ended <- rt.Run(ctx) }()
-
+	if err := rt.Start(ctx); err != nil { // most programs leave that to Run
+		fmt.Println(err)
+		return
+	}
 	resp, err := rt.Env().Get(ctx, "http://web.watt.local/")
-	for ; err != nil; resp, err = rt.Env().Get(ctx, "http://web.watt.local/") {
-		time.Sleep(time.Millisecond) // it is starting
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	stop()
-	fmt.Printf("%s %v\n", body, <-ended)
+	fmt.Printf("%s %v\n", body, rt.Run(ctx))
 	// Output: Hello, Ada! <nil>
 }
 
