@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/org/watt"
 )
@@ -31,7 +30,8 @@ func Example() {
 		watt.App{Name: "users", Handler: http.HandlerFunc(serveUser)},
 	)
 	ctx, stop := context.WithCancel(context.Background()) // a program's main has signal.NotifyContext here
-	if err := rt.Start(ctx); err != nil { // most programs leave that to Run
+	defer stop()
+	if err := rt.Start(ctx); err != nil {                 // most programs leave that to Run
 		fmt.Println(err)
 		return
 	}
