@@ -31,7 +31,7 @@ func Example() {
 	)
 	ctx, stop := context.WithCancel(context.Background()) // a program's main has signal.NotifyContext here
 	defer stop()
-	if err := rt.Start(ctx); err != nil {                 // most programs leave that to Run
+	if err := rt.Start(ctx); err != nil { // most programs leave that to Run
 		fmt.Println(err)
 		return
 	}
