@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 
@@ -40,10 +41,12 @@ func meshBenchmarks(cfg config) []benchmark {
 	} {
 		for _, c := range []int{1, 32} {
 			name := fmt.Sprintf("mesh/%s/c=%d", m.name, c)
-			all = append(all, benchmark{
-				name: name, unit: "ns/op", bars: bars[name],
-				contenders: callers(m.handler, m.call, c),
-			})
+			contenders := callers(m.handler, m.call, c)
+			if m.name == "post-1MiB" {
+				// Over bufconn, whose timeouts net/http does not recognize, its server answers some with 400.
+				contenders = slices.DeleteFunc(contenders, func(c contender) bool { return c.name == "bufconn" })
+			}
+			all = append(all, benchmark{name: name, unit: "ns/op", bars: bars[name], contenders: contenders})
 		}
 	}
 	return all
