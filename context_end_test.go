@@ -2,7 +2,6 @@ package watt_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"runtime"
 	"testing"
@@ -11,31 +10,6 @@ import (
 
 	"github.com/org/watt"
 )
-
-func TestAContextIsDoneAtTheFirstLookAfterItsDeadline(t *testing.T) {
-	for name, look := range map[string]func(ctx context.Context) bool{
-		"Done": closed, "a child": func(ctx context.Context) bool { return derivedErr(ctx) != nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				seen := make(chan bool, 1)
-				rt := start(t, app("a", func(_ http.ResponseWriter, r *http.Request) {
-					time.Sleep(10 * time.Second) // nobody looks meanwhile
-					seen <- look(r.Context())
-				}))
-				conn, err := rt.Env().Dial(t.Context(), "a")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nX-Watt-Timeout: 5000\r\n\r\n")
-				if !<-seen {
-					t.Error("five seconds after the deadline it is not done")
-				}
-			})
-		})
-	}
-}
 
 func TestAContextDerivedThroughAValueCostsNoGoroutine(t *testing.T) { // as every chi router does
 	counts := make(chan []int, 1)

@@ -295,6 +295,8 @@ func TestAContextHasEndedAtTheFirstLookAfterItsDeadline(t *testing.T) {
 	for name, look := range map[string]func(ctx context.Context) bool{
 		"Err":   func(ctx context.Context) bool { return ctx.Err() != nil },
 		"Cause": func(ctx context.Context) bool { return context.Cause(ctx) != nil },
+		"Done":  closed,
+		"child": func(ctx context.Context) bool { return derivedErr(ctx) != nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
