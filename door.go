@@ -155,7 +155,7 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
 	if d := d.app.conf().Timeout; d > 0 {
-		q.timer = time.AfterFunc(d, q.expire)
+		q.by, q.timer = time.Now().Add(d), time.AfterFunc(d, q.expire)
 	}
 	t, err := d.app.admit(q)
 	if err != nil {

@@ -134,10 +134,15 @@ func retryAfter(h http.Header) time.Duration {
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - anything else: 500
 //
-// The text of err is not written: strangers may read the answer. What is answered with 500, 502 or 504 is
+// The document of a failed call names the app that was called. The text of err is not written: strangers may
+// read the answer. What is answered with 500, 502 or 504 is
 // logged, if w is the writer that an app's handler was given, or wraps it with an Unwrap method.
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
+	var app string
+	if call, ok := errors.AsType[*CallError](err); ok && nameProblem(call.App) == "" { // no host elsewhere
+		app = call.App
+	}
 	q := requestBehind(w)
 	if q != nil && errors.Is(err, context.Canceled) && errors.Is(q.reason(), context.DeadlineExceeded) {
 		status = http.StatusGatewayTimeout // canceled because of Timeout
@@ -155,7 +160,15 @@ func WriteError(w http.ResponseWriter, err error) {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(after, time.Second).Seconds()))))
 	}
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, "{\"type\":\"about:blank\",\"title\":%q,\"status\":%d}\n", http.StatusText(status), status)
+	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, app})
+}
+
+// problem is a problem document.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	App    string `json:"app,omitempty"` // that was called
 }
 
 // requestBehind returns the request that w belongs to, or nil if w is not an app's, or hides it.

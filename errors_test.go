@@ -389,3 +389,14 @@ func TestWriteErrorAnswersWhatIsNoCallToo(t *testing.T) {
 		wantAnswer(t, c.err, c.want)
 	}
 }
+
+func TestTheProblemDocumentOfAFailedCallNamesTheApp(t *testing.T) {
+	for app, want := range map[string]string{"orders": `"app":"orders"`, "": "", "api.example.com": ""} { // where it is no app, no name
+		w := httptest.NewRecorder()
+		watt.WriteError(w, fmt.Errorf("placing: %w", &watt.CallError{App: app, Err: watt.ErrOverloaded}))
+		body := w.Body.String()
+		if !strings.Contains(body, want) || (want == "") == strings.Contains(body, `"app"`) {
+			t.Errorf("for %q: got %s", app, body)
+		}
+	}
+}

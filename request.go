@@ -17,7 +17,8 @@ type request struct {
 	caller string
 	trace  trace
 	call   *call       // on whose behalf it is served, if that is of this process
-	timer  *time.Timer // ends the wait for the first byte of the answer; nil if the caller keeps time
+	by     time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
+	timer  *time.Timer // sees to that; nil if the caller keeps time
 	answer answer1
 	method string
 	path   string
@@ -58,6 +59,18 @@ func Caller(ctx context.Context) string {
 		return q.caller
 	}
 	return ""
+}
+
+// AnswerBy returns the time by which the first byte of the answer to the request of ctx must be out: the
+// earlier of what the app's Timeout leaves and ctx's deadline. It reports false where nothing limits it.
+// Timeout is no deadline, since an answer that has begun may go on; whoever gathers the parts of an answer
+// has to come before it nevertheless.
+func AnswerBy(ctx context.Context) (time.Time, bool) {
+	by, limited := ctx.Deadline()
+	if q := requestOf(ctx); q != nil && !q.by.IsZero() && (!limited || q.by.Before(by)) {
+		return q.by, true
+	}
+	return by, limited
 }
 
 // callerOf returns the name of the app that serves the request of ctx, for errors of its calls.
@@ -135,6 +148,7 @@ func (q *request) serve(c *call, conn *doorConn) {
 	}
 	q.call, q.ticket, q.holds, q.gen = c, c.ticket, true, c.ticket.Value()
 	q.deadline, _ = c.ctx.Deadline()
+	q.by = c.by
 	if !conn.Watch(q) {
 		conn.told.Store(false)
 		q.PeerClosed()
