@@ -21,9 +21,8 @@ func due(t *testing.T, ctx context.Context, timeout time.Duration, upgrade bool)
 	a.Timeout = timeout
 	rt := start(t, a)
 	req := request(ctx, http.MethodGet, "http://a.watt.local/", http.NoBody)
-	if upgrade { // such a request takes another way
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", "websocket")
+	if upgrade { // it takes another way
+		req = upgrading(ctx, "http://a.watt.local/")
 	}
 	resp, err := rt.Env().Client.Do(req)
 	read(t, resp, err)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -32,20 +33,17 @@ const meshIdleTimeout = 90 * time.Second
 
 type ticket = admission.Ticket[*generation]
 
-// call is one request on its way through the mesh, and then the body of its answer. In process it
-// travels beside the bytes, on the pipe's end: the door finds there the caller's context, and the
-// worker that the caller has taken. There, to close the connection is to cancel the call: the door is
-// told at once, whatever was read of the body.
+// call is one request on its way through the mesh, and then the body of its answer.
 type call struct {
 	mesh *mesh
 	app  *app
 	ctx  context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
 	by   time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
-	conn *pipe.Conn      // of the request, if it is a pipe
+	conn *pipe.Conn      // of the request to a Serve app
 	sent uint64          // what the other side had read of it before
 
 	ticket ticket
-	worker atomic.Int32 // who gives the ticket back: one of the constants below
+	holds  bool // the ticket; behind a door, the request has it
 
 	answered atomic.Bool // the head of the answer has come, in time
 	body     io.ReadCloser
@@ -54,14 +52,6 @@ type call struct {
 	once     sync.Once
 	cancel   context.CancelCauseFunc // ends a ctx of the call's own; nil if it is the caller's
 }
-
-// The states of a call's worker.
-const (
-	workerNone     = iota // the door asks for itself, per request
-	workerOffered         // taken by the caller, not yet claimed by the door
-	workerClaimed         // the handler has begun; the door gives it back
-	workerReturned        // the caller gave it back; the door must not begin
-)
 
 // call sends req to a, behind its admission.
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
@@ -72,9 +62,8 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			c.by = time.Time{}
 		}
 	}
-	// A door takes gRPC as HTTP/2, and asks for a worker itself.
-	grpc := a.door != nil && strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc")
-	if !grpc {
+	asks := a.door != nil && !direct.Takes(req) // the door itself, per request
+	if !asks {
 		if err := c.admit(); err != nil {
 			if req.Body != nil {
 				_ = req.Body.Close()
@@ -82,7 +71,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			return nil, m.failed(a.name, err)
 		}
 	}
-	resp, err := c.send(req, grpc)
+	resp, err := c.send(req, asks)
 	if err == nil {
 		err = c.accept(resp)
 	}
@@ -97,24 +86,31 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 
 // admit takes a worker for the call.
 func (c *call) admit() (err error) {
-	if c.ticket, err = c.app.admit(c.ctx); err == nil {
-		c.worker.Store(workerOffered)
-	}
+	c.ticket, err = c.app.admit(c.ctx)
+	c.holds = err == nil
 	return err
 }
 
 // send sends req the way that leads to the app.
-func (c *call) send(req *http.Request, grpc bool) (*http.Response, error) {
+func (c *call) send(req *http.Request, asks bool) (*http.Response, error) {
+	var handed trace
 	if served := requestOf(c.ctx); served != nil {
-		req = served.trace.addTo(req)
+		handed = served.trace
 	}
 	switch {
-	case grpc:
-		return c.withTimer(req, c.mesh.h2c.RoundTrip)
 	case c.app.remote != nil:
-		return c.withTimer(req, c.app.remote.roundTrip)
+		return c.withTimer(handed.addTo(req), c.app.remote.roundTrip)
+	case c.app.door == nil:
+		return c.mesh.kept(c.app, c.ticket).RoundTrip(handed.addTo(req), c.offer)
+	case !asks:
+		c.holds = false
+		return c.app.door.call(c, req, handed)
+	case strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc"):
+		return c.withTimer(handed.addTo(req), c.mesh.h2c.RoundTrip)
 	}
-	return c.mesh.kept(c.app, c.ticket).RoundTrip(req, c.offer)
+	return c.withTimer(handed.addTo(req), func(req *http.Request) (*http.Response, error) {
+		return c.mesh.kept(c.app, c.ticket).RoundTrip(req, nil)
+	})
 }
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
@@ -137,8 +133,8 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	return roundTrip(out)
 }
 
-// offer leaves the call beside the bytes that conn will carry. It reports whether the request may be
-// sent: not if it was sent before, and may have been begun.
+// offer notes the connection to a Serve app that the request will take. It reports whether the request may be
+// sent: not if it was sent before, and some of it was read.
 func (c *call) offer(conn net.Conn) bool {
 	end, ok := conn.(*pipe.Conn)
 	if !ok {
@@ -147,11 +143,7 @@ func (c *call) offer(conn net.Conn) bool {
 	unread := c.conn == nil || c.conn.Delivered() == c.sent
 	c.conn, c.sent = end, end.Delivered()
 	_ = conn.SetReadDeadline(c.by) // also if it is zero: the last call may have left one
-	if c.app.door == nil {
-		return unread // a Serve app has begun nothing of which it has read nothing
-	}
-	end.Attach(c)
-	return c.worker.Load() == workerOffered
+	return unread
 }
 
 // accept makes the answer the caller's, unless it comes too late or is none of the app's.
@@ -160,8 +152,7 @@ func (c *call) accept(resp *http.Response) error {
 		_ = resp.Body.Close()
 		return err
 	}
-	// The door's word is believed where it can be one: from elsewhere, or if no handler has begun.
-	if c.cancel != nil || c.app.door != nil && c.worker.Load() == workerOffered {
+	if c.app.door != nil || c.app.remote != nil { // a Serve app has none, and could say anything
 		if err := doorRefusal(resp); err != nil {
 			return err
 		}
@@ -194,31 +185,12 @@ func (c *call) cause() (err, cause error) {
 	return context.Canceled, cause // the callee's Timeout is no deadline
 }
 
-// claim reports whether the door may begin: it may not if the caller has given up. From then on the
-// door gives the worker back.
-func (c *call) claim() bool { return c.worker.CompareAndSwap(workerOffered, workerClaimed) }
-
-// started reports whether the callee may have begun to work. Behind a door of this process it is
-// known, and what has not begun never will; elsewhere a request that was sent may have been seen.
-func (c *call) started() bool {
-	if c.app.door == nil {
-		return true
-	}
-	c.giveBack()
-	return c.worker.Load() != workerReturned
-}
-
-// giveBack returns the worker, unless the door has it.
-func (c *call) giveBack() {
-	if c.worker.CompareAndSwap(workerOffered, workerReturned) {
-		c.ticket.Release()
-	}
-}
-
-// finish ends the call on the caller's side; the worker goes back unless the door has it.
+// finish ends the call on the caller's side.
 func (c *call) finish() {
 	c.once.Do(func() {
-		c.giveBack()
+		if c.holds {
+			c.ticket.Release()
+		}
 		if c.cancel != nil {
 			c.cancel(context.Canceled)
 		}
@@ -230,8 +202,7 @@ func (c *call) failure(err error) error {
 	if _, known := errors.AsType[*CallError](err); known {
 		return c.mesh.failed(c.app.name, err)
 	}
-	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.started(), Err: err}
-	e.Started = e.Started && !undialled(err)
+	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !undialled(err), Err: err}
 	cause := c.ended()
 	switch {
 	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):
@@ -357,24 +328,28 @@ func first(h http.Header, name string) string {
 // addTo returns req with what the call does not set itself; a copy, since a RoundTripper may not change
 // the headers that it is given.
 func (t trace) addTo(req *http.Request) *http.Request {
-	out := req
-	set := func(name, value string) {
-		if value == "" || req.Header[name] != nil {
-			return
-		}
-		if out == req {
-			out = req.WithContext(req.Context())
-			if out.Header = maps.Clone(req.Header); out.Header == nil {
-				out.Header = make(http.Header)
-			}
-		}
-		out.Header[name] = []string{value}
+	if t == (trace{}) {
+		return req
 	}
-	if req.Header["Traceparent"] == nil { // the two belong together
+	req = req.WithContext(req.Context())
+	if req.Header = maps.Clone(req.Header); req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	t.set(req.Header)
+	return req
+}
+
+// set sets what is not there.
+func (t trace) set(h http.Header) {
+	set := func(name, value string) {
+		if value != "" && h[name] == nil {
+			h[name] = []string{value}
+		}
+	}
+	if h["Traceparent"] == nil { // the two belong together
 		set("Traceparent", t.parent)
 		set("Tracestate", t.state)
 	}
 	set("Baggage", t.baggage)
 	set("X-Request-Id", t.requestID)
-	return out
 }

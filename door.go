@@ -6,8 +6,8 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,14 +21,14 @@ import (
 type door struct {
 	app      *app
 	listener *pipe.Listener
-	inner    *http.Server  // of the mesh
-	public   *publicServer // nil if the app does not listen
+	inner    *http.Server    // of the mesh, for what needs a connection
+	base     context.Context //nolint:containedctx // what the server's contexts hold, for requests without a connection
+	public   *publicServer   // nil if the app does not listen
 }
 
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
-	pipe    *doorConn     // nil on the public side
 	probe   *generation   // a readiness check of this generation, outside admission
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
@@ -64,8 +64,8 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 		Protocols: &protocols,
 		ErrorLog:  zap.NewStdLog(a.log),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			p := &peer{pipe: conn.(*doorConn)}
-			switch from := p.pipe.Caller().(type) {
+			p := new(peer)
+			switch from := conn.(*pipe.Conn).Caller().(type) {
 			case string:
 				p.caller = from
 			case *generation:
@@ -74,40 +74,23 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 			return context.WithValue(ctx, peerKey{}, p)
 		},
 	}
+	d.base = context.WithValue(context.Background(), http.ServerContextKey, d.inner)
+	d.base = context.WithValue(d.base, http.LocalAddrContextKey, d.listener.Addr())
 	return d
 }
 
-// doorListener accepts the door's connections.
-type doorListener struct{ *pipe.Listener }
-
-// Accept returns a *doorConn.
-func (l doorListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &doorConn{Conn: conn.(*pipe.Conn)}, nil
-}
-
-// doorConn saves net/http's server the reading ahead. While a handler runs, the server reads one byte in
-// a goroutine of its own, only to learn whether the client goes away. Of a call's caller the door is told
-// anyway, so the first such Read returns at once, with nothing; the server does not ask again.
-type doorConn struct {
-	*pipe.Conn
-	told atomic.Bool
-}
-
-func (c *doorConn) Read(p []byte) (int, error) {
-	if len(p) == 1 && c.told.CompareAndSwap(true, false) {
-		return 0, nil
-	}
-	return c.Conn.Read(p)
-}
-
-// Watch is the pipe's. Nil ends the watch.
-func (c *doorConn) Watch(w pipe.Watcher) bool {
-	c.told.Store(w != nil)
-	return c.Conn.Watch(w)
+// call serves a call of this process, without a wire, with the worker that it has taken.
+func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
+	q.base = d.base
+	q.deadline, _ = c.ctx.Deadline()
+	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.inner.ErrorLog
+	r := q.exchange.Request(q, req)
+	handed.set(r.Header)
+	delete(r.Header, headerTimeout)
+	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
+	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
+	return q.exchange.RoundTrip(r, c.by, q)
 }
 
 // maxRemaining is the longest time, in milliseconds, that a caller elsewhere can have left: a day.
@@ -129,15 +112,15 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
 	q.base, q.hasBody = r.Context(), r.Body != http.NoBody
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
-	if err := d.admit(r, p, q); err != nil {
+	if err := d.admit(r, q); err != nil {
 		d.refuse(w, p, err)
 		return
 	}
 	d.run(r.WithContext(q), q)
 }
 
-// admit gets the request a worker: the one that its caller left on the pipe, or a new one.
-func (d *door) admit(r *http.Request, p *peer, q *request) error {
+// admit gets the request a worker.
+func (d *door) admit(r *http.Request, q *request) error {
 	if r.Header["Upgrade"] != nil {
 		if err := d.app.conns.check(); err != nil {
 			return err
@@ -145,12 +128,6 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 	}
 	remaining, _ := strconv.ParseInt(first(r.Header, headerTimeout), 10, 64)
 	delete(r.Header, headerTimeout)
-	if p.pipe != nil && r.ProtoMajor == 1 {
-		if c, ok := p.pipe.Attached().(*call); ok {
-			q.serve(c, p.pipe)
-			return nil
-		}
-	}
 	if remaining > 0 {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
@@ -169,6 +146,7 @@ func (d *door) admit(r *http.Request, p *peer, q *request) error {
 // run serves an admitted request and gives back what it held, whatever the handler does.
 func (d *door) run(r *http.Request, q *request) {
 	q.gen.requests.add(q)
+	pprof.SetGoroutineLabels(q.gen.labels)
 	a := &q.answer
 	defer func() {
 		reason := recover()

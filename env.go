@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"sync"
 
@@ -36,6 +37,7 @@ type Env struct {
 
 	mesh     *mesh
 	registry *prometheus.Registry
+	labels   context.Context //nolint:containedctx // of the goroutines that run the app's code, in profiles
 
 	mu       sync.Mutex
 	cleanups []func() error
@@ -96,6 +98,7 @@ func (e *Env) cleanup(ctx context.Context) error {
 func (e *Env) run(what string, f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
+		pprof.SetGoroutineLabels(e.labels)
 		err := fmt.Errorf("%s has ended its goroutine", what)
 		defer func() { done <- err }()
 		defer e.recovered(what, &err)

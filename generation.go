@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"runtime/pprof"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ type generation struct {
 	listener *pipe.Listener // of a Serve app
 	conns    conns          // those handed to Serve, and those that handlers have hijacked
 	requests requests
+	labels   context.Context //nolint:containedctx // of goroutines that work for it, in profiles
 
 	ctx    context.Context //nolint:containedctx // New's: it lives as long as the generation
 	cancel context.CancelFunc
@@ -64,6 +66,8 @@ func newGeneration(a *app, index int) *generation {
 		mesh:     a.mesh,
 		registry: registry,
 	}
+	g.labels = pprof.WithLabels(a.rt.labels, pprof.Labels("app", a.name, "instance", strconv.Itoa(index)))
+	g.env.labels = g.labels
 	return g
 }
 
@@ -236,7 +240,9 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	case g.listener != nil:
 		g.app.abandoned.Add(1)
 		return fmt.Errorf("its Serve %w: %w", errAbandoned, err)
-	case began != nil: // otherwise it is an earlier generation's, and counted
+	}
+	g.requests.abandon()
+	if began != nil { // otherwise it is an earlier generation's, and counted
 		g.app.abandoned.Add(1)
 		return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
 	}

@@ -29,7 +29,7 @@ func (a *app) start(ctx context.Context) error {
 	}
 	a.log.Info("starting")
 	if a.door != nil {
-		a.rt.owned.Go(func() { a.report(a.door.inner.Serve(doorListener{a.door.listener})) })
+		a.rt.owned.Go(func() { a.report(a.door.inner.Serve(a.door.listener)) })
 	}
 	if err := a.grow(ctx, a.conf().Instances); err != nil {
 		return fmt.Errorf("watt: app %q: start: %w", a.name, err)

@@ -247,10 +247,12 @@ func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
 			if r := get(t.Context(), rt, "a.watt.local/panic"); r.status != http.StatusInternalServerError {
 				t.Errorf("panic: got %+v, want 500", r)
 			}
-			for _, path := range []string{"/late-panic", "/abort", "/hijack"} {
+			for _, path := range []string{"/late-panic", "/abort"} {
 				r := get(t.Context(), rt, "a.watt.local"+path)
 				wantErr(t, r.err, watt.ErrInstanceDied)
 			}
+			_, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/hijack")) //nolint:bodyclose // there is none
+			wantErr(t, err, watt.ErrInstanceDied)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			wantErr(t, get(ctx, rt, "a.watt.local/1h").err, context.DeadlineExceeded)
 			cancel()

@@ -40,9 +40,11 @@ func meshName(host string) (string, bool) {
 // mesh is one app's way to the others: it resolves names, checks that the call is allowed, and keeps
 // connections for the next call.
 type mesh struct {
-	rt     *Runtime
-	caller string          // empty for main and tests
-	calls  map[string]bool // nil: all
+	rt      *Runtime
+	caller  string          // empty for main and tests
+	calls   map[string]bool // nil: all
+	peer    peer            // the caller, as doors see it without a connection
+	address string          // likewise
 
 	transport http.RoundTripper // this mesh, wrapped
 
@@ -51,7 +53,7 @@ type mesh struct {
 }
 
 func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
-	m := &mesh{rt: rt, caller: caller, calls: calls}
+	m := &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String()}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	m.h2c = &http.Transport{

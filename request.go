@@ -6,22 +6,25 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/org/watt/internal/direct"
 )
 
 // request is one request in progress at an app's door: what its context carries, and what has to be
 // given back when it ends. Its context is a part of it.
 type request struct {
 	requestContext
-	app    *app
-	gen    *generation
-	caller string
-	trace  trace
-	call   *call       // on whose behalf it is served, if that is of this process
-	by     time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
-	timer  *time.Timer // sees to that; nil if the caller keeps time
-	answer answer1
-	method string
-	path   string
+	app      *app
+	gen      *generation
+	caller   string
+	trace    trace
+	call     *call           // on whose behalf it is served without a connection, or nil
+	exchange direct.Exchange // with that call
+	by       time.Time       // when the first byte of the answer must be out; zero if only the deadline limits it
+	timer    *time.Timer     // sees to that; nil if the caller keeps time
+	answer   answer1
+	method   string
+	path     string
 
 	hasBody bool
 	spent   atomic.Bool // the connection is of no use after this request
@@ -113,10 +116,8 @@ func (q *request) becomeLongLived() error {
 	return nil
 }
 
-// hijacked gives the worker back: the connection has a place of its own. From now on the handler
-// reads for itself when the other side closes.
+// hijacked gives the worker back: the connection has a place of its own.
 func (q *request) hijacked() {
-	q.unwatch()
 	q.mu.Lock()
 	held, draining := q.holds, q.draining
 	q.holds, q.upgraded = false, true
@@ -140,18 +141,13 @@ func (q *request) drain() {
 	}
 }
 
-// serve takes over the worker and the deadline of a call of this process, and the watch over its end.
-// If its caller has gone, nothing is begun.
-func (q *request) serve(c *call, conn *doorConn) {
-	if !c.claim() {
-		panic(http.ErrAbortHandler)
-	}
-	q.call, q.ticket, q.holds, q.gen = c, c.ticket, true, c.ticket.Value()
-	q.deadline, _ = c.ctx.Deadline()
-	q.by = c.by
-	if !conn.Watch(q) {
-		conn.told.Store(false)
-		q.PeerClosed()
+// Serve serves the request of a call without a connection.
+func (q *request) Serve(r *http.Request) { q.app.door.run(r, q) }
+
+// abandon lets a caller go whose handler does not return.
+func (q *request) abandon() {
+	if q.call != nil {
+		q.exchange.Cut()
 	}
 }
 
@@ -163,13 +159,6 @@ func (q *request) what() string {
 	return q.method + " " + q.path + " from " + q.caller
 }
 
-// unwatch ends the tie to the caller's connection.
-func (q *request) unwatch() {
-	if q.call != nil {
-		q.answer.peer.pipe.Watch(nil)
-	}
-}
-
 // answering is called before the first byte of the answer.
 func (q *request) answering() {
 	if q.timer != nil {
@@ -177,7 +166,7 @@ func (q *request) answering() {
 	}
 }
 
-// PeerClosed ends the context of a request whose caller, in this process, has closed the connection.
+// PeerClosed ends the context of a request whose call is over.
 func (q *request) PeerClosed() { q.cancelAs(q.call.cause()) }
 
 // cut ends the context, and wakes a handler that waits for the other side: reading at once, writing after
@@ -202,7 +191,6 @@ func (q *request) expire() {
 // end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
 	q.answering()
-	q.unwatch()
 	q.finish()
 	q.mu.Lock()
 	held, longLived := q.holds, q.longLived

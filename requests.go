@@ -93,3 +93,12 @@ func (l *requests) cut() int {
 	}
 	return n
 }
+
+// abandon lets the callers of all go.
+func (l *requests) abandon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for q := l.first; q != nil; q = q.next {
+		q.abandon()
+	}
+}

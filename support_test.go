@@ -63,6 +63,14 @@ func request(ctx context.Context, method, url string, body io.Reader) *http.Requ
 	return req
 }
 
+// upgrading is a request for another protocol, for which there must be a connection.
+func upgrading(ctx context.Context, url string) *http.Request {
+	req := request(ctx, http.MethodGet, url, http.NoBody)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "test")
+	return req
+}
+
 // dialTCP connects to a public door; the connection ends with the test, or when patience does.
 func dialTCP(t *testing.T, addr string) net.Conn {
 	t.Helper()

@@ -85,8 +85,9 @@ type Runtime struct {
 	endLife  context.CancelCauseFunc
 	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
 	lose     context.CancelCauseFunc
-	late     atomic.Bool   // even the grace after Shutdown's time is over
-	updating chan struct{} // holds an element during an Update, and while the runtime stops
+	labels   context.Context //nolint:containedctx // Start's, for the goroutines of the apps
+	late     atomic.Bool     // even the grace after Shutdown's time is over
+	updating chan struct{}   // holds an element during an Update, and while the runtime stops
 
 	mu          sync.Mutex
 	phase       phase
@@ -177,7 +178,7 @@ func (rt *Runtime) Run(ctx context.Context) error {
 func (rt *Runtime) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if err := rt.begin(cancel); err != nil {
+	if err := rt.begin(ctx, cancel); err != nil {
 		return err
 	}
 	err := rt.bind(ctx)
@@ -201,11 +202,12 @@ func (rt *Runtime) Start(ctx context.Context) error {
 }
 
 // begin checks the configuration and builds the apps.
-func (rt *Runtime) begin(cancel context.CancelCauseFunc) error {
+func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) error {
 	configs, err := rt.claim(cancel)
 	if err != nil {
 		return err
 	}
+	rt.labels = context.WithoutCancel(ctx)
 	var apps []*app
 	byName := make(map[string]*app, len(configs))
 	for i := range configs {
@@ -355,6 +357,7 @@ func (rt *Runtime) Env() *Env {
 			Metrics:  registry,
 			mesh:     rt.mesh,
 			registry: registry,
+			labels:   context.Background(),
 		}
 	})
 	return rt.env

@@ -60,17 +60,21 @@ func probed(req *http.Request) bool {
 	return false
 }
 
-// inMemory reports whether reading body can neither block nor fail: it is what [http.NewRequest]
-// makes of bytes in memory.
-func inMemory(body io.ReadCloser) bool {
+// InMemory reports whether reading body can neither block nor fail, because it is what [http.NewRequest] makes
+// of bytes in memory, and how many of them there are.
+func InMemory(body io.ReadCloser) (length int64, ok bool) {
 	if reflect.TypeOf(body) != reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil))) {
-		return false
+		return 0, false
 	}
-	switch reflect.ValueOf(body).Field(0).Interface().(type) {
-	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
-		return true
+	switch r := reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader:
+		return int64(r.Len()), true
+	case *bytes.Buffer:
+		return int64(r.Len()), true
+	case *strings.Reader:
+		return int64(r.Len()), true
 	}
-	return false
+	return 0, false
 }
 
 // Read reads the body, unless the server has refused it or the exchange is over. Request.Write has

@@ -197,14 +197,14 @@ func answers() []scenario {
 			if len(answer) > 100<<10 && method != http.MethodGet {
 				continue // it takes long
 			}
-			out = append(out, scenario{name: "answer/" + method + " " + name, handler: raw(answer), request: newRequest(method, "http://callee.test/")})
+			out = append(out, scenario{name: "answer/" + method + " " + name, hijacks: true, handler: raw(answer), request: newRequest(method, "http://callee.test/")})
 		}
 	}
 	flood := "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 	return append(out,
-		scenario{name: "answer/flood of informational", handler: raw(strings.Repeat(flood, 30<<10)), request: get(), blind: true},
-		scenario{name: "answer/informational that nobody sees", handler: raw(strings.Repeat(flood, 100) + ok), request: get(), blind: true},
-		scenario{name: "answer/while the body is sent", request: sending(func() io.Reader { return strings.NewReader(text(8 << 20)) }, 8<<20), handler: hijack(func(conn net.Conn, body *bufio.Reader) {
+		scenario{name: "answer/flood of informational", hijacks: true, handler: raw(strings.Repeat(flood, 30<<10)), request: get(), blind: true},
+		scenario{name: "answer/informational that nobody sees", hijacks: true, handler: raw(strings.Repeat(flood, 100) + ok), request: get(), blind: true},
+		scenario{name: "answer/while the body is sent", request: sending(func() io.Reader { return strings.NewReader(text(8 << 20)) }, 8<<20), hijacks: true, handler: hijack(func(conn net.Conn, body *bufio.Reader) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
 			io.CopyN(io.Discard, body, 8<<20)
 			io.WriteString(conn, "done")
@@ -235,30 +235,30 @@ func expectations() []scenario {
 		{name: "expect/413", handler: refuse(413), request: large},
 		{name: "expect/413 in memory", handler: refuse(413), request: get(post, memory("hello"), asking)},
 		{name: "expect/unknown", handler: describe, request: get(header("Expect", "miracles"))},
-		{name: "expect/refused, body wanted", request: small, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "expect/refused, body wanted", request: small, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, "HTTP/1.1 417 No\r\nContent-Length: 10\r\n\r\n")
 			body := make([]byte, 5)
 			_, err := io.ReadFull(r, body)
 			fmt.Fprintf(conn, "%-10s", fmt.Sprint(string(body), err))
 		})},
-		{name: "expect/refused, closed", request: small, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "expect/refused, closed", request: small, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, "HTTP/1.1 417 No\r\nConnection: close\r\nContent-Length: 10\r\n\r\n")
 			r.Discard(r.Buffered())
 			fmt.Fprintf(conn, "%10d", r.Buffered())
 		})},
-		{name: "expect/ignored", request: small, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "expect/ignored", request: small, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			body := make([]byte, 5)
 			_, err := io.ReadFull(r, body)
 			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n\r\n%s %v", body, err)
 		})},
-		{name: "expect/100 twice", request: small, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "expect/100 twice", request: small, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 2))
 			body := make([]byte, 5)
 			_, err := io.ReadFull(r, body)
 			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n\r\n%s %v", body, err)
 		})},
 		{name: "expect/103 before 100", handler: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusEarlyHints); describe(w, r) }, request: small},
-		{name: "expect/nothing", request: small, handler: raw("")},
+		{name: "expect/nothing", request: small, hijacks: true, handler: raw("")},
 		{name: "expect/body fails", handler: describe, request: sending(func() io.Reader { return iotest.ErrReader(errBody) }, 5, asking), soften: func(_ string, seen *observation) {
 			seen.Handler = sight{}
 		}},
@@ -276,12 +276,12 @@ func upgrades() []scenario {
 		return fmt.Sprint(err, half, got, readErr)
 	}
 	return []scenario{
-		{name: "upgrade/caller ends first", request: get(upgrade), dialog: writeFirst, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "upgrade/caller ends first", request: get(upgrade), dialog: writeFirst, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, switching)
 			got, err := digest(r)
 			fmt.Fprint(conn, "got ", got, err)
 		})},
-		{name: "upgrade/callee ends first", request: get(upgrade), handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "upgrade/callee ends first", request: get(upgrade), hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, switching+"and more")
 			conn.(interface{ CloseWrite() error }).CloseWrite()
 			io.Copy(io.Discard, r)
@@ -290,25 +290,25 @@ func upgrades() []scenario {
 			_, err := io.WriteString(rwc, "still writing")
 			return fmt.Sprint(got, readErr, err, rwc.Close())
 		}},
-		{name: "upgrade/much with the answer", request: get(upgrade), handler: raw(switching + text(1<<20)), dialog: func(rwc io.ReadWriteCloser) string {
+		{name: "upgrade/much with the answer", request: get(upgrade), hijacks: true, handler: raw(switching + text(1<<20)), dialog: func(rwc io.ReadWriteCloser) string {
 			one := make([]byte, 3)
 			_, err := io.ReadFull(rwc, one)
 			got, readErr := digest(rwc)
 			return fmt.Sprint(string(one), err, got, readErr)
 		}},
-		{name: "upgrade/closed twice", request: get(upgrade), handler: raw(switching), dialog: func(rwc io.ReadWriteCloser) string {
+		{name: "upgrade/closed twice", request: get(upgrade), hijacks: true, handler: raw(switching), dialog: func(rwc io.ReadWriteCloser) string {
 			first := rwc.Close()
 			rwc.Close()
 			_, err := rwc.Read(make([]byte, 1))
 			_, werr := rwc.Write([]byte("x"))
 			return fmt.Sprint(first, kind(err), kind(werr))
 		}},
-		{name: "upgrade/with a body", request: get(post, memory("hello"), upgrade), dialog: writeFirst, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "upgrade/with a body", request: get(post, memory("hello"), upgrade), dialog: writeFirst, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, switching)
 			got, err := digest(r)
 			fmt.Fprint(conn, "got ", got, err)
 		})},
-		{name: "upgrade/after 103", request: get(upgrade), dialog: writeFirst, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
+		{name: "upgrade/after 103", request: get(upgrade), dialog: writeFirst, hijacks: true, handler: hijack(func(conn net.Conn, r *bufio.Reader) {
 			io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\n\r\n"+switching)
 			got, err := digest(r)
 			fmt.Fprint(conn, "got ", got, err)

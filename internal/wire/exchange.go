@@ -79,8 +79,9 @@ func (x *exchange) gotConn() {
 // with the body or with the connection.
 func (x *exchange) send(ctx context.Context) {
 	req := x.req
+	_, memory := InMemory(req.Body)
 	if req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0 && req.ContentLength <= inlineBody &&
-		inMemory(req.Body) && !expectsContinue(req) {
+		memory && !expectsContinue(req) {
 		x.wrote(x.write(req))
 		return
 	}

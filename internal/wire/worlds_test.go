@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
@@ -32,6 +34,7 @@ type scenario struct {
 	dialog  func(io.ReadWriteCloser) string       // after 101
 	soften  func(world string, seen *observation) // takes away what may differ, and says why
 	retry   bool                                  // http.Transport sometimes loses the answer: try again until it does not
+	hijacks bool                                  // the handler does, so that there must be a connection
 }
 
 // observation is all that caller and handler see of an exchange.
@@ -67,6 +70,7 @@ type world struct {
 	listen func(testing.TB) net.Listener
 	trip   func(dial func(context.Context) (net.Conn, error)) http.RoundTripper
 	blind  bool // without a httptrace, so that wire takes its shortest ways
+	direct bool // without any wire, where that is possible
 }
 
 func worlds() []world {
@@ -91,10 +95,12 @@ func worlds() []world {
 		return lean{&wire.Pool{Dial: dial}}
 	}
 	return []world{
-		{"wire over pipe", inMemory, short, false},
-		{"wire over pipe, untraced", inMemory, short, true},
-		{"Transport over pipe", inMemory, ordinary, false},
-		{"Transport over TCP", overTCP, ordinary, false},
+		{name: "wire over pipe", listen: inMemory, trip: short},
+		{name: "wire over pipe, untraced", listen: inMemory, trip: short, blind: true},
+		{name: "direct", listen: inMemory, trip: short, direct: true},
+		{name: "direct, untraced", listen: inMemory, trip: short, direct: true, blind: true},
+		{name: "Transport over pipe", listen: inMemory, trip: ordinary},
+		{name: "Transport over TCP", listen: overTCP, trip: ordinary},
 	}
 }
 
@@ -104,7 +110,7 @@ func (w world) observe(tb testing.TB, s scenario) *observation {
 	l := w.listen(tb)
 	seen := new(observation)
 	var mu sync.Mutex // until the handler is done, it shares seen.Handler
-	stop := run(l, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		in := &seen.Handler
@@ -112,14 +118,21 @@ func (w world) observe(tb testing.TB, s scenario) *observation {
 		in.Method, in.URI, in.Host, in.Close = r.Method, r.RequestURI, r.Host, r.Close
 		in.Header, in.ContentLength, in.TransferEncoding = r.Header.Clone(), r.ContentLength, r.TransferEncoding
 		s.handler(rw, r.WithContext(context.WithValue(r.Context(), sightKey{}, in)))
-	}))
+	})
+	stop := run(l, handler)
 	rt := w.trip(func(ctx context.Context) (net.Conn, error) {
 		if l, ok := l.(*pipe.Listener); ok {
 			return l.Dial(ctx, "caller:1", nil)
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 	})
-	s.exchange(tb, rt, seen, w.blind)
+	if w.direct && !s.hijacks {
+		u := &unwired{fallback: rt, handler: handler}
+		s.exchange(tb, u, seen, w.blind)
+		u.serving.Wait()
+	} else {
+		s.exchange(tb, rt, seen, w.blind)
+	}
 	rt.(interface{ CloseIdleConnections() }).CloseIdleConnections()
 	stop()
 	if s.soften != nil {
@@ -268,13 +281,56 @@ func TestEverythingIsAsWithAnOrdinaryTransport(t *testing.T) {
 				}
 				if i == 0 {
 					first = seen
-				} else if !reflect.DeepEqual(first, seen) {
+				} else if !reflect.DeepEqual(first.in(w), seen.in(w)) {
 					t.Errorf("%s:\n%s\n%s:\n%s", worlds()[0].name, first, w.name, seen)
 				}
 			}
 		})
 	}
 }
+
+// in returns what counts in w: where there is no connection, nobody hears that it is closed.
+func (o *observation) in(w world) observation {
+	seen := *o
+	if w.direct {
+		seen.Header = seen.Header.Clone()
+		seen.Header.Del("Connection")
+		seen.Close = false
+	}
+	return seen
+}
+
+// unwired takes the ways of the mesh: without a wire, or with one where there must be.
+type unwired struct {
+	fallback http.RoundTripper
+	handler  http.Handler
+	serving  sync.WaitGroup
+}
+
+func (u *unwired) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !direct.Takes(req) {
+		return u.fallback.RoundTrip(req)
+	}
+	x := &direct.Exchange{RemoteAddr: "caller:1", Buffers: new(pipe.Buffers), ErrorLog: log.New(io.Discard, "", 0)}
+	ctx, cancel := context.WithCancel(context.Background())
+	u.serving.Add(1)
+	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &callee{u, x, cancel})
+}
+
+// callee is a handler that is called without a wire.
+type callee struct {
+	*unwired
+	x      *direct.Exchange
+	cancel context.CancelFunc
+}
+
+func (c *callee) Serve(r *http.Request) {
+	defer c.serving.Done()
+	defer c.cancel()
+	c.handler.ServeHTTP(c.x, r)
+}
+
+func (c *callee) PeerClosed()           { c.cancel() }
 
 func (o *observation) String() string {
 	var b strings.Builder

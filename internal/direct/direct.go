@@ -1,0 +1,249 @@
+// Package direct hands requests to a handler of the same process, without a wire in between.
+//
+// Caller and handler see what net/http's client and server would show them of HTTP/1.1 over a connection:
+// the same statuses, headers, lengths, trailers, errors and limits, each side with copies of its own. Only
+// what needs a connection is missing: there is none to hijack, to keep or to close, so Connection headers
+// are dropped. Like with HTTP/2, a handler may read the request while it answers.
+//
+// A short answer is handed over whole when the handler has returned. A longer one, or one that was flushed,
+// goes through a pipe, and so does a request's body that is not in memory.
+package direct
+
+import (
+	"context"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+)
+
+// Callee answers a request.
+type Callee interface {
+	// Serve serves r, writing the answer to the Exchange. It may panic with [http.ErrAbortHandler] to cut
+	// the answer off; all other panics are its own to deal with.
+	Serve(r *http.Request)
+	// PeerClosed is told that nobody waits for the answer, or for the rest of it, any more.
+	PeerClosed()
+}
+
+// Exchange is one request and its answer. It is the [http.ResponseWriter] of the handler, with what
+// [http.ResponseController] knows of but Hijack, and the body of the answer for the caller.
+// An Exchange is for one RoundTrip.
+type Exchange struct {
+	// RemoteAddr is the caller's address, as the handler sees it.
+	RemoteAddr string
+	// Buffers is where pipes get their memory. It must be set.
+	Buffers *pipe.Buffers
+	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
+	ErrorLog *log.Logger
+
+	callee Callee
+	caller *http.Request // as the caller made it
+	in     inbound       // its body
+	out    outbound      // the answer, as the handler writes it
+	taken  taken         // its body, as the caller reads it
+	link   link
+	over   atomic.Bool // the handler has returned, and the answer is complete
+
+	settled sync.Once
+	ready   chan struct{} // closed when there is an answer, or never will be
+	answer  *http.Response
+	err     error // why there is none
+
+	trace  *httptrace.ClientTrace // the caller's, or nil
+	events chan func() error      // what it is to be told, by the caller's goroutine
+	gone   chan struct{}          // closed when the caller has ceased to listen
+}
+
+// RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is
+// complete, the context of the caller's request has ended (then its cause is the error), or the time by has
+// come, unless that is zero ([context.DeadlineExceeded]). Whoever leaves early has the callee told.
+//
+// As of an [http.RoundTripper], the answer's body must be closed, and the request's body is closed in every
+// case, perhaps after RoundTrip has returned. The end of the caller's context ends the reading of the answer too.
+func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*http.Response, error) {
+	x.callee, x.ready = callee, make(chan struct{})
+	if x.trace = httptrace.ContextClientTrace(x.caller.Context()); x.trace != nil {
+		x.events, x.gone = make(chan func() error), make(chan struct{})
+		defer close(x.gone)
+	}
+	go x.serve(r)
+	err := x.wait(by)
+	if err == nil {
+		err = x.err
+	}
+	if err != nil {
+		x.abandon()
+		return nil, err
+	}
+	x.taken.watch()
+	return x.answer, nil
+}
+
+// settle gives the caller its answer, or the reason why there is none. Only the first word counts.
+func (x *Exchange) settle(answer *http.Response, err error) {
+	x.settled.Do(func() {
+		x.answer, x.err = answer, err
+		close(x.ready)
+	})
+}
+
+// wait returns nil when there is an answer or none can come.
+func (x *Exchange) wait(by time.Time) error {
+	var due <-chan time.Time
+	if !by.IsZero() {
+		timer := time.NewTimer(time.Until(by))
+		defer timer.Stop()
+		due = timer.C
+	}
+	ended := x.caller.Context().Done()
+	for {
+		select {
+		case <-x.ready:
+			return nil
+		case event := <-x.events:
+			if err := event(); err != nil {
+				return err
+			}
+		case <-due:
+			return context.DeadlineExceeded
+		case <-ended:
+			return context.Cause(x.caller.Context())
+		}
+	}
+}
+
+// tell has the caller's goroutine do something for its trace.
+func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
+	if x.events == nil {
+		return
+	}
+	select {
+	case x.events <- func() error { return event(x.trace) }:
+	case <-x.gone:
+	}
+}
+
+// informational tells the caller's trace of an answer before the answer.
+func (x *Exchange) informational(status int, h http.Header) {
+	x.tell(func(trace *httptrace.ClientTrace) error {
+		if status == http.StatusContinue && trace.Got100Continue != nil {
+			trace.Got100Continue()
+		}
+		if trace.Got1xxResponse == nil {
+			return nil
+		}
+		return trace.Got1xxResponse(status, textproto.MIMEHeader(h))
+	})
+}
+
+// serve runs the callee, and then completes the answer, or cuts it off.
+func (x *Exchange) serve(r *http.Request) {
+	whole := false
+	defer func() {
+		_ = recover() // http.ErrAbortHandler, whose meaning is what follows
+		x.finish(whole)
+		x.in.end(http.ErrBodyReadAfterClose)
+		if r.MultipartForm != nil {
+			_ = r.MultipartForm.RemoveAll()
+		}
+	}()
+	x.callee.Serve(r)
+	whole = true
+}
+
+// abandon ends an exchange that the caller has no more use for.
+func (x *Exchange) abandon() {
+	x.callee.PeerClosed()
+	x.in.end(io.ErrUnexpectedEOF)
+	x.link.closeNear()
+}
+
+// Cut cuts the answer off where it is, although the handler has not returned.
+func (x *Exchange) Cut() {
+	x.taken.cut.Store(true)
+	x.settle(nil, io.ErrUnexpectedEOF)
+	x.link.closeFar()
+}
+
+// fail ends an exchange by the caller's own fault: the body that it sends cannot be read. What is complete
+// is not taken back.
+func (x *Exchange) fail(err error) {
+	if x.over.Load() {
+		return
+	}
+	x.settle(nil, err)
+	x.taken.end(err)
+	x.abandon()
+}
+
+// link is the pipe between both sides, made when one of them first has use for it.
+type link struct {
+	mu              sync.Mutex
+	near, far       *pipe.Conn // the caller's end, and the handler's
+	closed          bool       // near is, or would be
+	readBy, writeBy time.Time  // the handler's deadlines
+}
+
+// ends returns both ends of the link.
+func (x *Exchange) ends() (near, far *pipe.Conn) {
+	l := &x.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.near == nil {
+		l.near, l.far = pipe.New(x.Buffers, "caller", "callee")
+		_ = l.far.SetReadDeadline(l.readBy)
+		_ = l.far.SetWriteDeadline(l.writeBy)
+		if l.closed {
+			_ = l.near.Close()
+		}
+	}
+	return l.near, l.far
+}
+
+func (l *link) closeNear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.near != nil {
+		_ = l.near.Close()
+	}
+}
+
+// closeFar lets the caller read what was written.
+func (l *link) closeFar() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.far != nil {
+		_ = l.far.Close()
+	}
+}
+
+// SetReadDeadline bounds the reading of the request's body. A body in memory takes no time.
+func (x *Exchange) SetReadDeadline(t time.Time) error {
+	x.link.mu.Lock()
+	defer x.link.mu.Unlock()
+	if x.link.readBy = t; x.link.far == nil {
+		return nil
+	}
+	return x.link.far.SetReadDeadline(t)
+}
+
+// SetWriteDeadline bounds the writing of an answer that does not fit into a buffer.
+func (x *Exchange) SetWriteDeadline(t time.Time) error {
+	x.link.mu.Lock()
+	defer x.link.mu.Unlock()
+	if x.link.writeBy = t; x.link.far == nil {
+		return nil
+	}
+	return x.link.far.SetWriteDeadline(t)
+}
+
+// EnableFullDuplex has nothing to do.
+func (x *Exchange) EnableFullDuplex() error { return nil }

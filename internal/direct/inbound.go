@@ -1,0 +1,174 @@
+package direct
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+
+	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
+)
+
+// inbound is the body of a request as the handler reads it. What is in memory is read as it is; anything else
+// may block, so that a goroutine pumps it through the link, from the first Read on.
+type inbound struct {
+	x      *Exchange
+	source io.ReadCloser // the caller's; nil if the request has no body
+	length int64         // -1 if it is not known
+	memory bool          // reading source cannot block
+	once   sync.Once     // closes source
+
+	mu     sync.Mutex // held while source is read in memory
+	expect bool       // the caller's trace is to be told when the body is asked for
+	pipe   *pipe.Conn // the handler's end, once the pump runs
+	err    error      // what Read returns from now on
+	broken bool       // the pump has given up
+}
+
+func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {
+	b.x, b.source, b.length, b.expect = x, req.Body, length, req.Header["Expect"] != nil
+	held, ok := wire.InMemory(req.Body)
+	b.memory = ok && held == length
+}
+
+// Read reads the caller's body, and asks for it first if the caller wants to be asked.
+func (b *inbound) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.expect {
+		b.expect = false
+		b.mu.Unlock()
+		b.x.tell(proceed)
+		b.mu.Lock()
+	}
+	if b.err != nil || b.memory {
+		defer b.mu.Unlock()
+		return b.readMemory(p)
+	}
+	if b.pipe == nil {
+		near, far := b.x.ends()
+		b.pipe = far
+		go b.pump(near)
+	}
+	b.mu.Unlock()
+	n, err := b.pipe.Read(p)
+	if err != nil {
+		err = b.why(err)
+	}
+	return n, err
+}
+
+func proceed(trace *httptrace.ClientTrace) error {
+	if trace.Got100Continue != nil {
+		trace.Got100Continue()
+	}
+	if trace.Got1xxResponse == nil {
+		return nil
+	}
+	return trace.Got1xxResponse(http.StatusContinue, nil)
+}
+
+// readMemory reads a body in memory; the lock is held.
+func (b *inbound) readMemory(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.source.Read(p)
+	if b.length -= int64(n); b.length == 0 {
+		err = io.EOF
+	}
+	b.err = err
+	return n, err
+}
+
+// why returns what the handler is told where its end of the pipe has met err.
+func (b *inbound) why(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.err != nil:
+		return b.err
+	case err != io.EOF: //nolint:errorlint // Read returns it bare
+		return err
+	case b.broken:
+		return io.ErrUnexpectedEOF
+	}
+	return io.EOF
+}
+
+// pump sends the body through the link. If it cannot be read, or is not as long as was announced, the
+// exchange fails.
+func (b *inbound) pump(near *pipe.Conn) {
+	src := &source{Reader: b.source}
+	limited := io.Reader(src)
+	if b.length >= 0 {
+		limited = io.LimitReader(src, b.length)
+	}
+	n, err := b.x.Buffers.Copy(near, limited)
+	if err != nil && src.err == nil { // the handler reads no more
+		b.close()
+		return
+	}
+	if b.length >= 0 && src.err == nil {
+		extra, _ := io.CopyN(io.Discard, src, 1)
+		n += extra
+	}
+	if err := b.close(); src.err == nil {
+		src.err = err
+	}
+	if b.length >= 0 && n != b.length && src.err == nil {
+		src.err = fmt.Errorf("http: ContentLength=%d with Body length %d", b.length, n)
+	}
+	if src.err != nil {
+		b.mu.Lock()
+		b.broken = true
+		b.mu.Unlock()
+		b.x.fail(src.err)
+	}
+	_ = near.CloseWrite()
+}
+
+// source is a reader that remembers why it could not go on.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
+		s.err = err
+	}
+	return n, err
+}
+
+// close closes the caller's body, once.
+func (b *inbound) close() (err error) {
+	b.once.Do(func() { err = b.source.Close() })
+	return err
+}
+
+// end makes Read return err from now on, and lets go of the caller's body.
+func (b *inbound) end(err error) {
+	if b.source == nil {
+		return
+	}
+	b.mu.Lock()
+	if b.err == nil || b.err == io.EOF { //nolint:errorlint // set bare
+		b.err = err
+	}
+	pumping := b.pipe != nil
+	b.mu.Unlock()
+	if pumping {
+		go b.close() //nolint:errcheck // it may wait for the pump's Read, or end that
+	} else {
+		_ = b.close()
+	}
+}
+
+// Close is the handler's. It does without the rest.
+func (b *inbound) Close() error {
+	b.end(http.ErrBodyReadAfterClose)
+	return nil
+}

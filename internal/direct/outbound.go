@@ -1,0 +1,304 @@
+package direct
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// held is how much of an answer, in bytes, is held back for the rest of it: net/http's figure, so that answers
+// say the same of their lengths.
+const held = 2048
+
+var errOver = errors.New("http: the handler has returned")
+
+// outbound is the answer as the handler writes it.
+type outbound struct {
+	mu        sync.Mutex
+	header    http.Header // the handler's
+	status    int         // 0 until it is decided
+	head      http.Header // the caller's, as of WriteHeader
+	err       error       // why there is none
+	announced []string    // trailers
+	marked    bool        // there may be others
+	length    int64       // what was announced, or -1
+	written   int64
+	buf       []byte // what is held back
+	committed bool   // the head is the caller's
+	done      bool   // the handler has returned
+}
+
+// Header returns the headers of the answer, and later its trailers.
+func (x *Exchange) Header() http.Header {
+	if x.out.header == nil {
+		x.out.header = make(http.Header)
+	}
+	return x.out.header
+}
+
+// WriteHeader decides on the status and the headers, or sends an informational answer.
+func (x *Exchange) WriteHeader(status int) {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
+	}
+	x.out.mu.Lock()
+	defer x.out.mu.Unlock()
+	switch {
+	case x.out.status != 0:
+		x.ErrorLog.Printf("http: superfluous response.WriteHeader call with %d", status)
+	case status < 200 && status != http.StatusSwitchingProtocols:
+		if h, err := arrived(x.out.header); err == nil {
+			x.informational(status, h)
+		}
+	default:
+		x.out.decide(status, x)
+	}
+}
+
+// decide takes the headers as they are now.
+func (o *outbound) decide(status int, x *Exchange) {
+	o.status, o.length = status, -1
+	o.head, o.err = arrived(o.header)
+	if o.err != nil {
+		return
+	}
+	o.announced, o.marked = trailerNames(o.head), hasMarked(o.header)
+	if v := o.head["Content-Length"]; v != nil {
+		n, err := strconv.ParseInt(v[0], 10, 64)
+		if err == nil && n >= 0 {
+			o.length = n
+			return
+		}
+		x.ErrorLog.Printf("http: invalid Content-Length of %q", v[0])
+		delete(o.head, "Content-Length")
+	}
+}
+
+// Write writes to the answer. It blocks while a long one is not read.
+func (x *Exchange) Write(p []byte) (int, error) { return write(x, p) }
+
+// WriteString is Write.
+func (x *Exchange) WriteString(s string) (int, error) { return write(x, s) }
+
+// ReadFrom writes what it reads from src until that ends.
+func (x *Exchange) ReadFrom(src io.Reader) (int64, error) { return x.Buffers.Copy(x, src) }
+
+func write[T string | []byte](x *Exchange, p T) (int, error) {
+	o := &x.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.done {
+		return 0, errOver
+	}
+	if o.status == 0 {
+		o.decide(http.StatusOK, x)
+	}
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case !bodyAllowed(o.status):
+		return 0, http.ErrBodyNotAllowed
+	}
+	if o.written += int64(len(p)); o.length >= 0 && o.written > o.length {
+		return 0, http.ErrContentLength
+	}
+	if len(o.buf)+len(p) <= held {
+		o.buf = append(o.buf, p...)
+		return len(p), nil
+	}
+	n := 0
+	if len(o.buf) > 0 {
+		n = min(held-len(o.buf), len(p))
+		o.buf = append(o.buf, p[:n]...)
+		if err := x.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p)-n <= held {
+		o.buf = append(o.buf, p[n:]...)
+		return len(p), nil
+	}
+	m, err := x.send([]byte(p[n:]))
+	return n + m, err
+}
+
+// Flush sends what was written so far.
+func (x *Exchange) Flush() { _ = x.FlushError() }
+
+// FlushError is what [http.ResponseController] prefers to Flush.
+func (x *Exchange) FlushError() error {
+	x.out.mu.Lock()
+	defer x.out.mu.Unlock()
+	if x.out.done {
+		return errOver
+	}
+	if x.out.status == 0 {
+		x.out.decide(http.StatusOK, x)
+	}
+	return x.flush()
+}
+
+// flush sends what was held back.
+func (x *Exchange) flush() error {
+	_, err := x.send(x.out.buf)
+	x.out.buf = x.out.buf[:0]
+	return err
+}
+
+// send sends p, after the head.
+func (x *Exchange) send(p []byte) (int, error) {
+	if !x.out.committed {
+		x.commit(p, false)
+	}
+	if x.toHead() || len(p) == 0 {
+		return len(p), nil
+	}
+	_, far := x.ends()
+	return far.Write(p)
+}
+
+// finish completes the answer once the handler has returned, or cuts it off.
+func (x *Exchange) finish(whole bool) {
+	o := &x.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if whole && o.status == 0 {
+		o.decide(http.StatusOK, x)
+	}
+	switch {
+	case !whole:
+		x.taken.cut.Store(true)
+		x.settle(nil, io.ErrUnexpectedEOF)
+	case !o.committed:
+		x.taken.trailer = o.trailers()
+		x.commit(o.buf, true)
+	default:
+		_ = x.flush()
+		x.taken.trailer = o.trailers()
+	}
+	o.done = true
+	x.over.Store(true)
+	x.link.closeFar()
+}
+
+// trailers returns what the caller gets after the body.
+func (o *outbound) trailers() http.Header {
+	if o.announced == nil && !hasMarked(o.header) {
+		return nil
+	}
+	t, err := arrived(trailersOf(o.header, o.announced))
+	if err != nil {
+		return nil
+	}
+	return t
+}
+
+// commit gives the caller the head of the answer. What follows begins with p; it is all there is if final.
+func (x *Exchange) commit(p []byte, final bool) {
+	o := &x.out
+	o.committed = true
+	if o.err != nil {
+		x.settle(nil, o.err)
+		return
+	}
+	coding, allowed := first(o.head, "Transfer-Encoding"), bodyAllowed(o.status)
+	if o.length >= 0 && coding != "" && coding != "identity" {
+		x.ErrorLog.Printf("http: WriteHeader called with both Transfer-Encoding of %q and a Content-Length of %d", coding, o.length)
+		o.length = -1
+	}
+	if final && allowed && o.length < 0 && o.announced == nil && !o.marked && coding == "" && (!x.toHead() || len(p) > 0) {
+		o.length = int64(len(p))
+		o.head["Content-Length"] = []string{strconv.Itoa(len(p))}
+	}
+	if allowed && len(p) > 0 && coding == "" && o.head["Content-Type"] == nil && first(o.head, "Content-Encoding") == "" {
+		o.head["Content-Type"] = []string{http.DetectContentType(p)}
+	}
+	answer := &http.Response{
+		Status: statusText(o.status), StatusCode: o.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: o.head, ContentLength: o.length, Body: http.NoBody, Request: x.caller,
+	}
+	if err := x.frame(answer, coding); err != nil {
+		x.settle(nil, err)
+		return
+	}
+	if answer.Body != http.NoBody {
+		x.taken.begin(x, answer, p, final)
+	}
+	x.settle(answer, nil)
+}
+
+// frame says in the head how long the body is, if there is one.
+func (x *Exchange) frame(answer *http.Response, coding string) error {
+	h, allowed := answer.Header, bodyAllowed(answer.StatusCode)
+	delete(h, "Transfer-Encoding")
+	delete(h, "Connection")
+	if h["Date"] == nil {
+		h["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
+	}
+	if first(h, "Pragma") == "no-cache" && h["Cache-Control"] == nil {
+		h["Cache-Control"] = []string{"no-cache"}
+	}
+	switch {
+	case !allowed:
+		delete(h, "Content-Length")
+		if answer.StatusCode == http.StatusNotModified {
+			delete(h, "Content-Type")
+		}
+		if answer.ContentLength = 0; x.toHead() {
+			answer.ContentLength = -1
+		}
+	case x.toHead():
+	case answer.ContentLength >= 0:
+		if answer.ContentLength > 0 {
+			answer.Body = &x.taken
+		}
+	default:
+		answer.Body = &x.taken
+		delete(h, "Content-Length")
+		if coding != "identity" {
+			answer.TransferEncoding = []string{"chunked"}
+			return announce(answer)
+		}
+	}
+	return nil
+}
+
+// announce moves the names of the trailers to where callers look for them.
+func announce(answer *http.Response) error {
+	if answer.Header["Trailer"] == nil {
+		return nil
+	}
+	for _, name := range trailerNames(answer.Header) {
+		if answer.Trailer == nil {
+			answer.Trailer = make(http.Header)
+		}
+		answer.Trailer[name] = nil
+	}
+	delete(answer.Header, "Trailer")
+	return nil
+}
+
+// toHead reports whether the answer has no body because nobody has asked for one.
+func (x *Exchange) toHead() bool { return x.caller.Method == http.MethodHead }
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func statusText(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return strconv.Itoa(status) + " " + text
+	}
+	return fmt.Sprintf("%03d status code %d", status, status)
+}
+
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}

@@ -1,0 +1,130 @@
+package direct
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// maxPlain bounds the headers of a request that needs no wire, in bytes.
+const maxPlain = 64 << 10
+
+// Takes reports whether an Exchange can carry req. What it cannot needs a connection, or is so unusual, or
+// wrong, that it is left to those who write it on a wire: upgrades, gRPC, CONNECT, trailers, transfer encodings,
+// headers about the connection or the body's length, and lengths that would have to be found out by reading.
+func Takes(req *http.Request) bool {
+	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && !req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 &&
+		plainMethod(req) && plainHost(host(req)) && plainHeaders(req.Header)
+}
+
+// plainMethod reports whether the method is well known, and goes with such a body.
+func plainMethod(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
+		return !hasBody(req) && req.ContentLength == 0 || hasBody(req) && req.ContentLength > 0
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		return hasBody(req) || req.ContentLength == 0
+	}
+	return false
+}
+
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+func host(req *http.Request) string {
+	if req.Host != "" {
+		return req.Host
+	}
+	return req.URL.Host
+}
+
+// plainPath reports whether there is a path, and not "*", of which a server takes care itself.
+func plainPath(path string) bool { return path == "" || path[0] == '/' }
+
+func plainHost(host string) bool {
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+func plainHeaders(h http.Header) bool {
+	size := 0
+	for name, values := range h {
+		switch name {
+		case "Content-Type":
+			if strings.HasPrefix(first(h, name), "application/grpc") {
+				return false
+			}
+		case "Connection", "Upgrade", "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Pragma":
+			return false
+		case "Expect":
+			if len(values) != 1 || !strings.EqualFold(values[0], "100-continue") {
+				return false
+			}
+		}
+		if http.CanonicalHeaderKey(name) != name || !httpguts.ValidHeaderFieldName(name) {
+			return false
+		}
+		for _, v := range values {
+			if size += len(name) + len(v); size > maxPlain || !httpguts.ValidHeaderFieldValue(v) {
+				return false
+			}
+		}
+	}
+	return h != nil
+}
+
+// Request returns req, of which Takes must have approved, as the handler sees it, with a context of its own. The
+// headers may be changed before RoundTrip.
+func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
+	x.caller = req
+	uri := req.URL.RequestURI()
+	r := &http.Request{
+		Method: req.Method, URL: target(req.URL, uri), RequestURI: uri, Host: host(req), RemoteAddr: x.RemoteAddr,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: sent(req.Header), Body: http.NoBody,
+	}
+	if r.Method == "" {
+		r.Method = http.MethodGet
+	}
+	if agent, ok := r.Header["User-Agent"]; !ok {
+		r.Header["User-Agent"] = []string{"Go-http-client/1.1"}
+	} else if agent[0] == "" {
+		delete(r.Header, "User-Agent")
+	} else {
+		r.Header["User-Agent"] = agent[:1]
+	}
+	x.body(r, req)
+	return r.WithContext(ctx)
+}
+
+// target parses uri, the target that u makes, as a server does.
+func target(u *url.URL, uri string) *url.URL {
+	if parsed, err := url.ParseRequestURI(uri); err == nil {
+		return parsed
+	}
+	return &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
+}
+
+// body gives r the body of req, and what the headers say of it.
+func (x *Exchange) body(r, req *http.Request) {
+	switch {
+	case !hasBody(req):
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
+			r.Header["Content-Length"] = []string{"0"}
+		}
+		return
+	case req.ContentLength > 0:
+		r.ContentLength = req.ContentLength
+		r.Header["Content-Length"] = []string{strconv.FormatInt(req.ContentLength, 10)}
+	default:
+		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
+	}
+	x.in.begin(x, req, r.ContentLength)
+	r.Body = &x.in
+}

@@ -1,0 +1,131 @@
+package direct
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/org/watt/internal/pipe"
+)
+
+// taken is the body of the answer as the caller reads it.
+type taken struct {
+	x       *Exchange
+	answer  *http.Response
+	rest    []byte     // of an answer that was handed over whole
+	pipe    *pipe.Conn // of any other; the caller's end
+	left    int64      // what must come yet; -1 if it is not known
+	trailer http.Header
+	cut     atomic.Bool // the handler has ended before its answer
+	stop    func() bool // ends the watch over the caller's context
+
+	mu  sync.Mutex
+	err error // what Read returns from now on
+}
+
+func (b *taken) begin(x *Exchange, answer *http.Response, p []byte, whole bool) {
+	b.x, b.answer, b.left = x, answer, answer.ContentLength
+	if whole {
+		b.rest = p
+		return
+	}
+	b.pipe, _ = x.ends()
+}
+
+// watch lets the end of the caller's context end the reading.
+func (b *taken) watch() {
+	if b.pipe == nil {
+		return
+	}
+	ctx := b.x.caller.Context()
+	stop := context.AfterFunc(ctx, func() {
+		if b.end(context.Cause(ctx)) == nil {
+			b.x.abandon()
+		}
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stop = stop; b.err != nil {
+		stop()
+	}
+}
+
+// Read reads the body. It blocks until there is some.
+func (b *taken) Read(p []byte) (int, error) {
+	if err := b.ended(); err != nil {
+		return 0, err
+	}
+	n, err := b.next(p)
+	if b.left >= 0 {
+		if b.left -= int64(n); b.left == 0 {
+			err = io.EOF
+		}
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case err != io.EOF: //nolint:errorlint // Read returns it bare
+	case b.left > 0, b.left < 0 && b.cut.Load():
+		err = io.ErrUnexpectedEOF
+	case b.left < 0 && b.trailer != nil:
+		b.answer.Trailer = merge(b.answer.Trailer, b.trailer)
+	}
+	if earlier := b.end(err); earlier != nil {
+		err = earlier
+	}
+	return n, err
+}
+
+// next reads from where the body is.
+func (b *taken) next(p []byte) (int, error) {
+	if b.pipe == nil {
+		n := copy(p, b.rest)
+		b.rest = b.rest[n:]
+		if len(b.rest) == 0 {
+			return n, io.EOF
+		}
+		return n, nil
+	}
+	if b.left >= 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	return b.pipe.Read(p)
+}
+
+// ended returns why nothing more can be read.
+func (b *taken) ended() error {
+	b.mu.Lock()
+	err := b.err
+	b.mu.Unlock()
+	if ctx := b.x.caller.Context(); err == nil && b.pipe == nil && ctx.Err() != nil { // nobody watches for that
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// end makes Read return err from now on. It returns what Read has returned before, if it has come to an end.
+func (b *taken) end(err error) (earlier error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return b.err
+	}
+	b.err = err
+	if b.stop != nil {
+		b.stop()
+	}
+	return nil
+}
+
+// Close gives up what was not read, and has the handler told if it is still at it.
+func (b *taken) Close() error {
+	if b.end(http.ErrBodyReadAfterClose) == nil && b.pipe != nil {
+		b.x.abandon()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = http.ErrBodyReadAfterClose
+	return nil
+}
