@@ -35,12 +35,13 @@ type ticket = admission.Ticket[*generation]
 
 // call is one request on its way through the mesh, and then the body of its answer.
 type call struct {
-	mesh *mesh
-	app  *app
-	ctx  context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
-	by   time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
-	conn *pipe.Conn      // of the request to a Serve app
-	sent uint64          // what the other side had read of it before
+	mesh   *mesh
+	app    *app
+	ctx    context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
+	served *request        // during which the call is made, or nil
+	by     time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
+	conn   *pipe.Conn      // of the request to a Serve app
+	sent   uint64          // what the other side had read of it before
 
 	ticket ticket
 	holds  bool // the ticket; behind a door, the request has it
@@ -56,8 +57,12 @@ type call struct {
 // call sends req to a, behind its admission.
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	c := &call{mesh: m, app: a, ctx: req.Context()}
+	now := time.Now()
+	if c.served = requestOf(c.ctx); c.served != nil {
+		c.served.downstream.begin(now)
+	}
 	if d := a.conf().Timeout; d > 0 {
-		c.by = time.Now().Add(d)
+		c.by = now.Add(d)
 		if deadline, ok := c.ctx.Deadline(); ok && deadline.Before(c.by) {
 			c.by = time.Time{}
 		}
@@ -68,6 +73,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			if req.Body != nil {
 				_ = req.Body.Close()
 			}
+			c.finish()
 			return nil, m.failed(a.name, err)
 		}
 	}
@@ -94,8 +100,8 @@ func (c *call) admit() (err error) {
 // send sends req the way that leads to the app.
 func (c *call) send(req *http.Request, asks bool) (*http.Response, error) {
 	var handed trace
-	if served := requestOf(c.ctx); served != nil {
-		handed = served.trace
+	if c.served != nil {
+		handed = c.served.trace
 	}
 	switch {
 	case c.app.remote != nil:
@@ -190,6 +196,9 @@ func (c *call) finish() {
 	c.once.Do(func() {
 		if c.holds {
 			c.ticket.Release()
+		}
+		if c.served != nil {
+			c.served.downstream.end(time.Now())
 		}
 		if c.cancel != nil {
 			c.cancel(context.Canceled)

@@ -26,8 +26,9 @@ type request struct {
 	method   string
 	path     string
 
-	hasBody bool
-	spent   atomic.Bool // the connection is of no use after this request
+	downstream downstream
+	hasBody    bool
+	spent      atomic.Bool // the connection is of no use after this request
 
 	mu        sync.Mutex
 	ticket    ticket
@@ -112,7 +113,7 @@ func (q *request) becomeLongLived() error {
 	}
 	q.holds, q.longLived = false, true
 	q.mu.Unlock()
-	q.ticket.Discard()
+	q.discard()
 	return nil
 }
 
@@ -123,11 +124,17 @@ func (q *request) hijacked() {
 	q.holds, q.upgraded = false, true
 	q.mu.Unlock()
 	if held {
-		q.ticket.Discard()
+		q.discard()
 	}
 	if draining {
 		q.cancel(errDraining)
 	}
+}
+
+// discard gives the worker back early.
+func (q *request) discard() {
+	q.app.downstream.Add(int64(q.downstream.sum()))
+	q.ticket.Discard()
 }
 
 // drain ends the request if it is long-lived, and keeps it from becoming so.
@@ -197,6 +204,7 @@ func (q *request) end() {
 	q.holds, q.longLived = false, false
 	q.mu.Unlock()
 	if held {
+		q.app.downstream.Add(int64(q.downstream.sum()))
 		q.ticket.Release()
 	}
 	if longLived {

@@ -40,6 +40,7 @@ type app struct {
 	sheds shedLog
 
 	panics, restarts, abandoned atomic.Uint64
+	downstream                  atomic.Int64 // nanoseconds
 
 	started chan struct{} // closed when the first start has succeeded
 	drained chan struct{} // closed when the drain is over

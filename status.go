@@ -32,6 +32,10 @@ type Status struct {
 	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
 	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
 	QueueWait, BusyTime time.Duration
+	// DownstreamTime is the part of BusyTime during which requests waited for calls by Env.Client of other apps, their
+	// answers' bodies included; calls at the same time count once. The rest is the app's own time. A request is counted
+	// when it ends.
+	DownstreamTime time.Duration
 	// Panics of handlers, restarts of instances after they had ended by themselves, and code that did not return when it had to.
 	Panics, Restarts, Abandoned uint64
 
@@ -87,7 +91,7 @@ func (a *app) status() Status {
 		Admitted: pool.Admitted, Gone: pool.Abandoned, Refused: pool.Refused,
 		QueueFull: pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull], WaitTooLong: pool.Shed[admission.WaitTooLong],
 		PushedOut: pool.Shed[admission.PushedOut], Deadline: pool.Shed[admission.Deadline],
-		QueueWait: pool.QueueWait, BusyTime: pool.BusyTime,
+		QueueWait: pool.QueueWait, BusyTime: pool.BusyTime, DownstreamTime: time.Duration(a.downstream.Load()),
 		Panics: a.panics.Load(), Restarts: a.restarts.Load(), Abandoned: a.abandoned.Load(),
 	}
 	s.Calls = append([]string(nil), s.Calls...)

@@ -312,3 +312,33 @@ func TestMetricsAreAFreshRegistryPerGenerationGatheredWhileThatLives(t *testing.
 		}
 	})
 }
+
+func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", nil), working("b", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
+			<-time.After(time.Second) // its own
+			var calls sync.WaitGroup
+			for _, url := range []string{"http://a.watt.local/2s", "http://b.watt.local/5s"} { // at the same time
+				calls.Go(func() {
+					if resp, err := env.Get(r.Context(), url); err == nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				})
+			}
+			calls.Wait()
+			if resp, err := env.Get(r.Context(), "http://a.watt.local/3s"); err == nil { // one that is never closed
+				defer resp.Body.Close()
+			}
+			<-time.After(7 * time.Second)
+		}, "a", "b"))
+		get(t.Context(), rt, "gateway.watt.local/")
+		s := statusOf(t, rt, "gateway")
+		if s.BusyTime != 16*time.Second || s.DownstreamTime != 15*time.Second {
+			t.Errorf("got %v, of which %v downstream, want 16 s and 15 s", s.BusyTime, s.DownstreamTime)
+		}
+		if s := statusOf(t, rt, "a"); s.BusyTime != 5*time.Second || s.DownstreamTime != 0 {
+			t.Errorf("a: got %v, of which %v downstream, want 5 s and none", s.BusyTime, s.DownstreamTime)
+		}
+	})
+}
