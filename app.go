@@ -24,7 +24,9 @@ type App struct {
 
 	// Handler, New or Serve is what the app runs; exactly one is set (none is needed with URL).
 	//
-	// Handler serves the app's requests. It is shared by all instances.
+	// Handler serves the app's requests. It is shared by all instances. Calls from this process arrive without a
+	// connection, as over HTTP/1.1 in all else: a request without an Upgrade header cannot be hijacked, and a
+	// handler may answer while it reads.
 	Handler http.Handler `json:"-"`
 
 	// New makes the handler of one instance. It may block (to open a database, say); ctx ends when

@@ -2,7 +2,7 @@
 //
 // Each [App] has a name, its own handler, a bounded number of workers with a bounded queue in front,
 // and a life of its own: it is started, supervised, drained and stopped by a [Runtime]. Apps call
-// each other by name, over in-memory connections, and only those that ask for it have a public port:
+// each other by name, without leaving the process, and only those that ask for it have a public port:
 //
 //	rt := watt.New(
 //		watt.App{Name: "web", Listen: ":8080", Calls: []string{"users"}, New: newWeb},
