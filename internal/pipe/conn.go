@@ -84,21 +84,10 @@ func (c *Conn) CloseWrite() error {
 // Close ends both directions and what waits in them. The other end still reads what was buffered for it.
 // It returns nil, the second time too.
 func (c *Conn) Close() error {
-	if watcher := c.out.leave(); watcher != nil {
-		watcher.PeerClosed() // before a Read can tell the same, with less to say
-	}
 	c.in.closeReader()
 	c.out.closeWriter()
 	return nil
 }
-
-// Watcher is told when the other end of a pipe is closed.
-type Watcher interface{ PeerClosed() }
-
-// Watch has w told, by the goroutine that closes the other end, when that happens: without a Read, and
-// before what was buffered is read. It replaces an earlier watcher; nil ends the watch. If the other end
-// is closed already, w is not told and Watch returns false. CloseWrite is no close.
-func (c *Conn) Watch(w Watcher) bool { return c.in.watch(w) }
 
 // Ended reports whether a pipe kept for another exchange is of no use for it: the other end has closed, or
 // shut its direction, or has sent what nobody has read.
@@ -128,22 +117,12 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.opError("set", c.out.setDeadline(&c.out.writer, t))
 }
 
-// Attach leaves v beside the bytes for the other end, in place of what was attached before. It may be nil.
-func (c *Conn) Attach(v any) { c.out.attach(v) }
-
-// Attached returns what the other end attached last, or nil.
-func (c *Conn) Attached() any { return c.in.attachment() }
-
 // Caller returns the value given to [Listener.Dial] on the accepted end, and nil on every other:
 // only the one who is called can ask who calls.
 func (c *Conn) Caller() any { return c.caller }
 
 // Delivered returns how many of the bytes written to this end the other end has read, ever.
 func (c *Conn) Delivered() uint64 { return c.out.progress() }
-
-// Watched reports whether the other end watches for this one's close, as it does while it is at work on what
-// it has read.
-func (c *Conn) Watched() bool { return c.out.watched() }
 
 func (c *Conn) opError(op string, err error) error {
 	if err == nil {

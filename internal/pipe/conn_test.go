@@ -308,65 +308,6 @@ func TestAnEmptyReadOrWriteDoesNotWait(t *testing.T) {
 	}
 }
 
-func TestAnAttachmentIsSeenByTheOtherEndOnly(t *testing.T) {
-	a, b := newPipe(t)
-	if a.Attached() != nil || b.Attached() != nil {
-		t.Error("something is attached to a new pipe")
-	}
-	a.Attach("ticket")
-	if got := b.Attached(); got != "ticket" {
-		t.Errorf("the other end got %v, want ticket", got)
-	}
-	if got := a.Attached(); got != nil {
-		t.Errorf("the same end got %v, want nil", got)
-	}
-	a.Attach(nil)
-	if got := b.Attached(); got != nil {
-		t.Errorf("got %v after it was cleared, want nil", got)
-	}
-}
-
-// told counts how often it was told.
-type told struct{ times atomic.Int32 }
-
-func (w *told) PeerClosed() { w.times.Add(1) }
-
-func TestAWatcherIsToldOfTheOtherEndsCloseOnceWithoutARead(t *testing.T) {
-	near, far := pipe.New(new(pipe.Buffers), "near:1", "far:1")
-	var first, second told
-	if !far.Watch(&first) || !far.Watch(&second) {
-		t.Fatal("got false of an open pipe")
-	}
-	if _, err := near.Write([]byte("unread")); err != nil {
-		t.Fatal(err)
-	}
-	if err := near.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if n := second.times.Load(); n != 0 {
-		t.Errorf("told %d times of a CloseWrite, want 0", n)
-	}
-	near.Close()
-	near.Close()
-	if a, b := first.times.Load(), second.times.Load(); a != 0 || b != 1 {
-		t.Errorf("the replaced watcher was told %d times, the other %d; want 0 and 1", a, b)
-	}
-	if far.Watch(&first) || first.times.Load() != 0 {
-		t.Error("a watch that begins after the close has begun all the same")
-	}
-}
-
-func TestAWatchThatWasEndedTellsNobody(t *testing.T) {
-	near, far := pipe.New(new(pipe.Buffers), "near:1", "far:1")
-	var w told
-	far.Watch(&w)
-	far.Watch(nil)
-	near.Close()
-	if n := w.times.Load(); n != 0 {
-		t.Errorf("told %d times, want 0", n)
-	}
-}
-
 func TestUnreadBytesEndAKeptPipe(t *testing.T) {
 	near, far := pipe.New(new(pipe.Buffers), "near:1", "far:1")
 	if _, err := near.Write([]byte("x")); err != nil {

@@ -25,10 +25,7 @@ type half struct {
 	ring      ring
 	reader    side
 	eof       bool // no Write may start; the reader gets io.EOF after what the ring holds
-	attached  any
-	delivered uint64  // bytes that were read
-	watcher   Watcher // of the writer's end, for the reader's
-	leaving   bool    // the writer's end closes, or has closed
+	delivered uint64 // bytes that were read
 }
 
 // side is what one end does to a half: its Reads or its Writes, one at a time.
@@ -142,33 +139,12 @@ func (h *half) closeReader() {
 	h.writer.wake()
 }
 
-// leave announces that the writer's end is about to close, and returns who is to be told.
-func (h *half) leave() Watcher { //nolint:ireturn // it is the caller's own
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.leaving = true
-	watcher := h.watcher
-	h.watcher = nil
-	return watcher
-}
-
 func (h *half) closeWriter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.writer.close()
 	h.eof = true
 	h.reader.wake()
-}
-
-// watch reports whether the writer's end is still open; w is told when it closes.
-func (h *half) watch(w Watcher) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.leaving {
-		return false
-	}
-	h.watcher = w
-	return true
 }
 
 func (h *half) ended() bool {
@@ -196,27 +172,8 @@ func (s *side) close() {
 	s.wake()
 }
 
-// attach takes the lock rather than an atomic pointer, which would allocate for every value.
-func (h *half) attach(v any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.attached = v
-}
-
-func (h *half) attachment() any {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.attached
-}
-
 func (h *half) progress() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.delivered
-}
-
-func (h *half) watched() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.watcher != nil
 }

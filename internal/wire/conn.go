@@ -45,13 +45,6 @@ func (c *conn) ended() bool {
 	return ok && nc.Ended()
 }
 
-// busy reports whether the other side is known to be still at work on the last request, although it has
-// answered: the next one would wait for that.
-func (c *conn) busy() bool {
-	nc, ok := c.nc.(interface{ Watched() bool })
-	return ok && nc.Watched()
-}
-
 // begin prepares c for a request.
 func (c *conn) begin() {
 	c.limit = maxHeader

@@ -163,11 +163,9 @@ func (p *Pool) kept() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closing = false
-	for i, c := range slices.Backward(p.idle) {
-		if c.busy() {
-			continue
-		}
-		p.idle = slices.Delete(p.idle, i, i+1)
+	for last := len(p.idle) - 1; last >= 0; last-- {
+		c := p.idle[last]
+		p.idle = slices.Delete(p.idle, last, last+1)
 		if !c.ended() {
 			c.reused = true
 			return c
