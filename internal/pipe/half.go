@@ -24,7 +24,7 @@ type half struct {
 	writer    side
 	ring      ring
 	reader    side
-	eof       bool // no Write may start; the reader gets io.EOF after what the ring holds
+	eof       bool   // no Write may start; the reader gets io.EOF after what the ring holds
 	delivered uint64 // bytes that were read
 }
 

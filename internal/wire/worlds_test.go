@@ -330,7 +330,7 @@ func (c *callee) Serve(r *http.Request) {
 	c.handler.ServeHTTP(c.x, r)
 }
 
-func (c *callee) PeerClosed()           { c.cancel() }
+func (c *callee) PeerClosed() { c.cancel() }
 
 func (o *observation) String() string {
 	var b strings.Builder
