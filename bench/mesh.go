@@ -38,10 +38,15 @@ func meshBenchmarks(cfg config) []benchmark {
 		{"get-1MiB", answer(large, "image/png"), func(s send) op { return get(s, url("orders"), large) }},
 		{"post-1MiB", count(), func(s send) op { return post(s, url("orders"), large) }},
 		{"fanout-3", answer(small, "application/json"), func(s send) op { return fanOut(s, small) }},
+		{"serve-small", answer(small, "application/json"), func(s send) op { return get(s, url("orders"), small) }},
 	} {
 		for _, c := range []int{1, 32} {
 			name := fmt.Sprintf("mesh/%s/c=%d", m.name, c)
-			contenders := callers(m.handler, m.call, c)
+			connect := connectHandlers
+			if m.name == "serve-small" {
+				connect = connectServes
+			}
+			contenders := callers(connect, m.handler, m.call, c)
 			if m.name == "post-1MiB" {
 				// Over bufconn, whose timeouts net/http does not recognize, its server answers some with 400.
 				contenders = slices.DeleteFunc(contenders, func(c contender) bool { return c.name == "bufconn" })
@@ -52,9 +57,12 @@ func meshBenchmarks(cfg config) []benchmark {
 	return all
 }
 
+// connect makes three servers with the same handler reachable.
+type connect func(context.Context, http.Handler) (send, func(), error)
+
 // callers are the ways to reach three servers with the same handler, each called by c goroutines.
-func callers(h http.Handler, call func(send) op, c int) []contender {
-	contend := func(name string, connect func(context.Context, http.Handler) (send, func(), error)) contender {
+func callers(mesh connect, h http.Handler, call func(send) op, c int) []contender {
+	contend := func(name string, connect connect) contender {
 		return contender{name: name, start: func(ctx context.Context) (session, error) {
 			s, end, err := connect(ctx, h)
 			if err != nil {
@@ -67,7 +75,7 @@ func callers(h http.Handler, call func(send) op, c int) []contender {
 			return repeat(ops, end), nil
 		}}
 	}
-	all := []contender{contend(watt, connectMesh)}
+	all := []contender{contend(watt, mesh)}
 	for _, n := range otherNetworks() {
 		peer := contend(n.name, func(ctx context.Context, h http.Handler) (send, func(), error) {
 			return connectServers(ctx, n, h)
@@ -82,8 +90,22 @@ func callers(h http.Handler, call func(send) op, c int) []contender {
 	return append(all, direct)
 }
 
-// connectMesh makes h three apps, and returns the client of a fourth that may call them.
-func connectMesh(ctx context.Context, h http.Handler) (send, func(), error) {
+// connectHandlers makes h three apps, which calls reach without a wire.
+func connectHandlers(ctx context.Context, h http.Handler) (send, func(), error) {
+	return connectMesh(ctx, wattlib.App{Handler: h})
+}
+
+// connectServes makes three apps of servers that run h, which calls reach over the mesh's own connections.
+func connectServes(ctx context.Context, h http.Handler) (send, func(), error) {
+	return connectMesh(ctx, wattlib.App{Serve: func(ctx context.Context, _ *wattlib.Env, ln net.Listener) error {
+		server := &http.Server{Handler: h}
+		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+		return server.Serve(ln)
+	}})
+}
+
+// connectMesh starts three apps like a, and returns the client of a fourth that may call them.
+func connectMesh(ctx context.Context, a wattlib.App) (send, func(), error) {
 	var client *http.Client
 	apps := []wattlib.App{{
 		Name: "web", Calls: hosts(),
@@ -93,7 +115,8 @@ func connectMesh(ctx context.Context, h http.Handler) (send, func(), error) {
 		},
 	}}
 	for _, host := range hosts() {
-		apps = append(apps, wattlib.App{Name: host, Handler: h})
+		a.Name = host
+		apps = append(apps, a)
 	}
 	rt := wattlib.New(apps...)
 	if err := rt.Start(ctx); err != nil {
