@@ -10,14 +10,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/org/watt/internal/admission"
-	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -58,8 +56,10 @@ type call struct {
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	c := &call{mesh: m, app: a, ctx: req.Context()}
 	now := time.Now()
+	var handed trace
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
+		handed = c.served.trace
 	}
 	if d := a.conf().Timeout; d > 0 {
 		c.by = now.Add(d)
@@ -67,17 +67,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			c.by = time.Time{}
 		}
 	}
-	asks := a.door != nil && !direct.Takes(req) // the door itself, per request
-	if !asks {
-		if err := c.admit(); err != nil {
-			if req.Body != nil {
-				_ = req.Body.Close()
-			}
-			c.finish()
-			return nil, m.failed(a.name, err)
-		}
-	}
-	resp, err := c.send(req, asks)
+	resp, err := a.place.send(c, req, handed)
 	if err == nil {
 		err = c.accept(resp)
 	}
@@ -90,37 +80,18 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// admit takes a worker for the call.
-func (c *call) admit() (err error) {
-	c.ticket, err = c.app.admit(c.ctx)
+// admit takes a worker for req, or gives it up.
+func (c *call) admit(req *http.Request) (err error) {
+	if c.ticket, err = c.app.admit(c.ctx); err != nil && req.Body != nil {
+		_ = req.Body.Close()
+	}
 	c.holds = err == nil
 	return err
 }
 
-// send sends req the way that leads to the app.
-func (c *call) send(req *http.Request, asks bool) (*http.Response, error) {
-	var handed trace
-	if c.served != nil {
-		handed = c.served.trace
-	}
-	switch {
-	case c.app.remote != nil:
-		return c.withTimer(handed.addTo(req), c.app.remote.roundTrip)
-	case c.app.door == nil:
-		return c.mesh.kept(c.app, c.ticket).RoundTrip(handed.addTo(req), c.offer)
-	case !asks:
-		c.holds = false
-		return c.app.door.call(c, req, handed)
-	case strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc"):
-		return c.withTimer(handed.addTo(req), c.mesh.h2c.RoundTrip)
-	}
-	return c.withTimer(handed.addTo(req), func(req *http.Request) (*http.Response, error) {
-		return c.mesh.kept(c.app, c.ticket).RoundTrip(req, nil)
-	})
-}
-
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
-// left of the deadline goes into a header, and a timer ends the wait for the answer.
+// left of the deadline goes into a header, and a timer ends the wait for the answer. There must be a door on the
+// other side, or what else may say why a request was refused.
 func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	c.ctx, c.cancel = context.WithCancelCause(c.ctx)
 	if !c.by.IsZero() {
@@ -136,7 +107,11 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	if deadline, ok := c.ctx.Deadline(); ok {
 		out.Header.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
 	}
-	return roundTrip(out)
+	resp, err := roundTrip(out)
+	if err == nil {
+		err = doorRefusal(resp)
+	}
+	return resp, err
 }
 
 // offer notes the connection to a Serve app that the request will take. It reports whether the request may be
@@ -157,11 +132,6 @@ func (c *call) accept(resp *http.Response) error {
 	if err := c.ended(); err != nil { // what the callee says now may be because of that
 		_ = resp.Body.Close()
 		return err
-	}
-	if c.app.door != nil || c.app.remote != nil { // a Serve app has none, and could say anything
-		if err := doorRefusal(resp); err != nil {
-			return err
-		}
 	}
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0

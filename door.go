@@ -3,15 +3,14 @@ package watt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"runtime/debug"
-	"runtime/pprof"
 	"strconv"
+	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
+	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -29,7 +28,6 @@ type door struct {
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
-	probe   *generation   // a readiness check of this generation, outside admission
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }
@@ -62,16 +60,10 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 	d.inner = &http.Server{
 		Handler:   d,
 		Protocols: &protocols,
-		ErrorLog:  zap.NewStdLog(a.log),
+		ErrorLog:  a.errorLog,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			p := new(peer)
-			switch from := conn.(*pipe.Conn).Caller().(type) {
-			case string:
-				p.caller = from
-			case *generation:
-				p.probe = from
-			}
-			return context.WithValue(ctx, peerKey{}, p)
+			caller, _ := conn.(*pipe.Conn).Caller().(string)
+			return context.WithValue(ctx, peerKey{}, &peer{caller: caller})
 		},
 	}
 	d.base = context.WithValue(context.Background(), http.ServerContextKey, d.inner)
@@ -79,18 +71,68 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 	return d
 }
 
+// open implements place.
+func (d *door) open() {
+	d.app.rt.owned.Go(func() { d.app.report(d.inner.Serve(d.listener)) })
+}
+
+func (d *door) listen(ln net.Listener) { d.public = newPublicServer(d, d.app.conf(), ln) }
+
+func (d *door) publish() {
+	if d.public != nil {
+		d.app.rt.owned.Go(func() { d.app.report(d.public.serve()) })
+	}
+}
+
+func (d *door) addr() string {
+	if d.public == nil {
+		return ""
+	}
+	return d.public.listener.Addr().String()
+}
+
+// send hands the request to the handler. Where there must be a connection, the door itself admits what comes
+// over it.
+func (d *door) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	if direct.Takes(req) {
+		if err := c.admit(req); err != nil {
+			return nil, err
+		}
+		return d.call(c, req, handed)
+	}
+	if strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc") {
+		return c.withTimer(handed.addTo(req), c.mesh.h2c.RoundTrip)
+	}
+	return c.withTimer(handed.addTo(req), func(req *http.Request) (*http.Response, error) {
+		return c.mesh.kept(d, d.connect).RoundTrip(req, nil)
+	})
+}
+
+func (d *door) connect(ctx context.Context, caller string) (net.Conn, error) {
+	conn, err := d.listener.Dial(ctx, address(caller), caller)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return conn, err
+}
+
 // call serves a call of this process, without a wire, with the worker that it has taken.
 func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	c.holds = false // the request does
 	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
 	q.base = d.base
 	q.deadline, _ = c.ctx.Deadline()
-	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.inner.ErrorLog
+	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.app.errorLog
 	r := q.exchange.Request(q, req)
 	handed.set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
-	return q.exchange.RoundTrip(r, c.by, q)
+	resp, err := q.exchange.RoundTrip(r, c.by, q)
+	if err == nil {
+		err = doorRefusal(resp)
+	}
+	return resp, err
 }
 
 // maxRemaining is the longest time, in milliseconds, that a caller elsewhere can have left: a day.
@@ -99,10 +141,6 @@ const maxRemaining = 24 * 60 * 60 * 1000
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)
-	if p.probe != nil {
-		p.probe.handler.ServeHTTP(w, r)
-		return
-	}
 	if p.public != nil {
 		p.allowStall(w)
 		if p = p.public.clean(w, r, p); p == nil {
@@ -116,7 +154,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, p, err)
 		return
 	}
-	d.run(r.WithContext(q), q)
+	q.Serve(r.WithContext(q))
 }
 
 // admit gets the request a worker.
@@ -143,55 +181,6 @@ func (d *door) admit(r *http.Request, q *request) error {
 	return nil
 }
 
-// run serves an admitted request and gives back what it held, whatever the handler does.
-func (d *door) run(r *http.Request, q *request) {
-	q.gen.requests.add(q)
-	pprof.SetGoroutineLabels(q.gen.labels)
-	a := &q.answer
-	defer func() {
-		reason := recover()
-		q.gen.requests.remove(q)
-		q.end()
-		if reason != nil {
-			if a.hijacked != nil {
-				_ = a.hijacked.Close() // the server no longer does
-			}
-			d.panicked(&a.answer, r, reason)
-		}
-	}()
-	q.gen.handler.ServeHTTP(a.writer(), r)
-	if a.begun {
-		return
-	}
-	if err := q.reason(); err != nil { // and that is why there is no answer
-		a.begin(http.StatusServiceUnavailable)
-		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
-			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
-		}
-		WriteError(a, err)
-		return
-	}
-	a.WriteHeader(http.StatusOK)
-}
-
-var errPanicked = errors.New("watt: handler panicked")
-
-// panicked answers for a handler that could not: with 500, or by cutting the connection if the
-// answer has begun. The app goes on.
-func (d *door) panicked(a *answer, r *http.Request, reason any) {
-	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
-		panic(reason)
-	}
-	d.app.panics.Add(1)
-	a.request.gen.env.Logger.Error("handler panicked",
-		zap.String("method", r.Method), zap.String("path", r.URL.Path),
-		zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
-	if a.begun {
-		panic(http.ErrAbortHandler)
-	}
-	WriteError(a, errPanicked)
-}
-
 // refuse answers a request that got no worker.
 func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 	if !p.stranger() {
@@ -208,6 +197,19 @@ func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 		w.Header().Set("Connection", "close")
 	}
 	WriteError(w, err)
+}
+
+func (d *door) lameDuck() {
+	if d.public != nil {
+		d.public.lame.Store(true)
+	}
+}
+
+func (d *door) quiet(ctx context.Context) error {
+	if d.public != nil {
+		d.public.quiet(ctx)
+	}
+	return nil
 }
 
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.

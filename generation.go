@@ -86,7 +86,7 @@ func (g *generation) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return g.probe(ctx, config.ReadyPath)
+	return g.awaitReady(ctx, config.ReadyPath)
 }
 
 // outlast waits for New. If the time is up, New's context ends, and New has a moment to follow it; if
@@ -130,7 +130,7 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 		close(g.ended)
 	}()
 	if !g.app.reachable {
-		return g.probe(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
+		return g.awaitReady(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
 	}
 	select {
 	case <-g.listener.Accepting():
@@ -139,7 +139,7 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 	case <-ctx.Done():
 		return fmt.Errorf("its Serve did not call Accept in time: %w", context.Cause(ctx))
 	}
-	return g.probe(ctx, config.ReadyPath)
+	return g.awaitReady(ctx, config.ReadyPath)
 }
 
 // whyEnded returns why Serve has ended by itself.
@@ -150,17 +150,17 @@ func (g *generation) whyEnded() error {
 	return errors.New("its Serve has returned")
 }
 
-// probe asks for the ready path until the answer is 2xx.
-func (g *generation) probe(ctx context.Context, path string) error {
+// awaitReady asks for the ready path until the answer is 2xx.
+func (g *generation) awaitReady(ctx context.Context, path string) error {
 	if path == "" {
 		return nil
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if g.listener != nil {
+	var transport http.RoundTripper = probe{g}
+	if g.listener != nil {
+		transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return g.connect(ctx, "")
-		}
-		return g.app.door.listener.Dial(ctx, address(""), g)
-	}}
+		}}
+	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := g.ask(ctx, client, path)

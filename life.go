@@ -21,26 +21,17 @@ func (a *app) start(ctx context.Context) error {
 			return nil // whoever has failed says so
 		}
 	}
-	if a.remote != nil {
-		a.remote.calls = a.pool.Add()
-		a.remote.calls.Open(&generation{app: a})
+	a.place.open()
+	if a.elsewhere() {
 		close(a.started)
 		return nil
 	}
 	a.log.Info("starting")
-	if a.door != nil {
-		a.rt.owned.Go(func() { a.report(a.door.inner.Serve(a.door.listener)) })
-	}
 	if err := a.grow(ctx, a.conf().Instances); err != nil {
 		return fmt.Errorf("watt: app %q: start: %w", a.name, err)
 	}
 	close(a.started)
-	switch {
-	case a.door != nil && a.door.public != nil:
-		a.rt.owned.Go(func() { a.report(a.door.public.serve()) })
-	case a.serve != nil:
-		a.rt.owned.Go(a.serve.run)
-	}
+	a.place.publish()
 	return nil
 }
 
@@ -128,7 +119,7 @@ func (a *app) changed() {
 
 // stateLocked returns the state of the app: that of its best instance.
 func (a *app) stateLocked() string {
-	if a.remote != nil && !a.closing {
+	if a.elsewhere() && !a.closing {
 		return stateReady
 	}
 	has := make(map[string]bool, len(a.instances))
@@ -188,13 +179,6 @@ func (a *app) ready() error {
 	return fmt.Errorf("watt: app %q is %s%s", a.name, state, reason)
 }
 
-// lameDuck makes every answer of the public side tell its client to go away.
-func (a *app) lameDuck() {
-	if a.door != nil && a.door.public != nil {
-		a.door.public.lame.Store(true)
-	}
-}
-
 // drain ends the app: what is long-lived is told to go, the public side lets its clients go, what is
 // in progress finishes, and then everything is closed. What is not over when ctx ends, or
 // DrainTimeout has passed, is cut and reported.
@@ -217,18 +201,10 @@ func (a *app) drain(ctx context.Context) error {
 			g.requests.drain()
 		}
 	}
-	if a.door != nil && a.door.public != nil {
-		a.door.public.quiet(ctx)
-	}
-	if a.serve != nil {
-		a.serve.close()
-	}
+	cut := a.place.quiet(ctx)
 	a.conns.refuse(errDraining)
 	a.pool.Refuse(errDraining)
-	err := a.end(ctx, instances)
-	if a.remote != nil {
-		err = a.remote.drain(ctx)
-	}
+	err := errors.Join(cut, a.end(ctx, instances))
 	a.close(ctx)
 	if len(instances) > 0 {
 		a.log.Info("stopped")
@@ -247,11 +223,6 @@ func (a *app) close(drain context.Context) {
 	defer cancel()
 	a.conns.cut()
 	a.mesh.closeIdle()
-	if a.door != nil {
-		a.door.close(ctx)
-	}
-	if a.remote != nil {
-		a.remote.close()
-	}
+	a.place.close(ctx)
 	a.sheds.flush()
 }

@@ -48,7 +48,7 @@ type mesh struct {
 
 	transport http.RoundTripper // this mesh, wrapped
 
-	pools sync.Map        // *wire.Pool by *app, or *generation of a Serve app
+	pools sync.Map        // *wire.Pool by *door, or *generation of a Serve app
 	h2c   *http.Transport // gRPC needs HTTP/2
 }
 
@@ -63,7 +63,7 @@ func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
 			if err != nil {
 				return nil, err
 			}
-			return a.connect(ctx, m.caller)
+			return a.place.connect(ctx, m.caller)
 		},
 		DisableCompression: true,
 		Protocols:          &protocols,
@@ -105,26 +105,15 @@ func (m *mesh) closeIdle() {
 	m.h2c.CloseIdleConnections()
 }
 
-// kept returns the connections to what the ticket is for: to the app's door, behind which all instances
-// are, or to the one instance of a Serve app.
-func (m *mesh) kept(a *app, t ticket) *wire.Pool {
-	var to any = a
-	dial := a.connect
-	if a.door == nil {
-		to, dial = t.Value(), t.Value().connect
-	}
+// kept returns the connections that this app keeps to one side of the mesh: a door, behind which all instances
+// are, or one generation of a Serve app.
+func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (net.Conn, error)) *wire.Pool {
 	if p, ok := m.pools.Load(to); ok {
 		return p.(*wire.Pool)
 	}
 	p, _ := m.pools.LoadOrStore(to, &wire.Pool{
 		IdleTimeout: meshIdleTimeout,
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			conn, err := dial(ctx, m.caller)
-			if err != nil && ctx.Err() == nil { // a Serve app's instance has just ended: another one, then
-				conn, err = a.connect(ctx, m.caller)
-			}
-			return conn, err
-		},
+		Dial:        func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) },
 	})
 	return p.(*wire.Pool)
 }
@@ -181,7 +170,7 @@ func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
 	if err := a.await(ctx); err != nil {
 		return nil, m.failed(a.name, err)
 	}
-	conn, err := a.connect(ctx, m.caller)
+	conn, err := a.place.connect(ctx, m.caller)
 	if err != nil {
 		return nil, m.failed(a.name, err)
 	}

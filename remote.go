@@ -16,18 +16,19 @@ import (
 
 // remote stands for an app that runs elsewhere, behind one base URL.
 type remote struct {
+	app       *app
 	base      *url.URL
 	tls       *tls.Config
 	dialer    net.Dialer
 	transport *http.Transport
-	open      conns                          // of transport
+	dialled   conns                          // of transport
 	calls     *admission.Member[*generation] // in progress; nil before the start
 }
 
-func newRemote(config *App) *remote {
+func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
-	rem := &remote{base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
-	rem.open.resize(math.MaxInt) // the workers are the limit
+	rem := &remote{app: a, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,
 		TLSClientConfig:     config.TLS,
@@ -38,6 +39,24 @@ func newRemote(config *App) *remote {
 		IdleConnTimeout:     meshIdleTimeout,
 	}
 	return rem
+}
+
+// open implements place.
+func (rem *remote) open() {
+	rem.calls = rem.app.pool.Add()
+	rem.calls.Open(&generation{app: rem.app})
+}
+
+func (rem *remote) listen(net.Listener) {} // nothing listens here
+func (rem *remote) publish()            {}
+func (rem *remote) addr() string        { return "" }
+func (rem *remote) lameDuck()           {}
+
+func (rem *remote) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	if err := c.admit(req); err != nil {
+		return nil, err
+	}
+	return c.withTimer(handed.addTo(req), rem.roundTrip)
 }
 
 // roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which
@@ -63,8 +82,16 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	return rem.transport.RoundTrip(req)
 }
 
-// connect opens a raw connection to the base URL's host.
-func (rem *remote) connect(ctx context.Context) (net.Conn, error) {
+// connect opens a raw connection to the base URL's host, which does not learn who calls.
+func (rem *remote) connect(ctx context.Context, _ string) (net.Conn, error) {
+	conn, err := rem.raw(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return conn, err
+}
+
+func (rem *remote) raw(ctx context.Context) (net.Conn, error) {
 	port := rem.base.Port()
 	if port == "" {
 		port = rem.base.Scheme // "http" and "https" are services with a port
@@ -81,15 +108,15 @@ func (rem *remote) dial(ctx context.Context, network, addr string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	tracked, err := rem.open.track(conn)
+	tracked, err := rem.dialled.track(conn)
 	if err != nil {
 		_ = conn.Close()
 	}
 	return tracked, err
 }
 
-// drain waits for the calls in progress, which can only be main's own.
-func (rem *remote) drain(ctx context.Context) error {
+// quiet waits for the calls in progress, which can only be main's own.
+func (rem *remote) quiet(ctx context.Context) error {
 	if rem.calls == nil {
 		return nil
 	}
@@ -101,8 +128,8 @@ func (rem *remote) drain(ctx context.Context) error {
 }
 
 // close closes all connections: those of HTTP/2 may not know yet that they are idle.
-func (rem *remote) close() {
-	rem.open.refuse(errStopped)
+func (rem *remote) close(context.Context) {
+	rem.dialled.refuse(errStopped)
 	rem.transport.CloseIdleConnections()
-	rem.open.cut()
+	rem.dialled.cut()
 }

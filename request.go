@@ -2,12 +2,16 @@ package watt
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/direct"
+	"go.uber.org/zap"
 )
 
 // request is one request in progress at an app's door: what its context carries, and what has to be
@@ -148,8 +152,54 @@ func (q *request) drain() {
 	}
 }
 
-// Serve serves the request of a call without a connection.
-func (q *request) Serve(r *http.Request) { q.app.door.run(r, q) }
+// Serve has the handler serve the request, and gives back what it held, whatever the handler does.
+func (q *request) Serve(r *http.Request) {
+	q.gen.requests.add(q)
+	pprof.SetGoroutineLabels(q.gen.labels)
+	a := &q.answer
+	defer func() {
+		reason := recover()
+		q.gen.requests.remove(q)
+		q.end()
+		if reason != nil {
+			if a.hijacked != nil {
+				_ = a.hijacked.Close() // the server no longer does
+			}
+			q.panicked(r, reason)
+		}
+	}()
+	q.gen.handler.ServeHTTP(a.writer(), r)
+	if a.begun {
+		return
+	}
+	if err := q.reason(); err != nil { // and that is why there is no answer
+		a.begin(http.StatusServiceUnavailable)
+		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
+			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
+		}
+		WriteError(a, err)
+		return
+	}
+	a.WriteHeader(http.StatusOK)
+}
+
+var errPanicked = errors.New("watt: handler panicked")
+
+// panicked answers for a handler that could not: with 500, or by cutting the connection if the
+// answer has begun. The app goes on.
+func (q *request) panicked(r *http.Request, reason any) {
+	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
+		panic(reason)
+	}
+	q.app.panics.Add(1)
+	q.gen.env.Logger.Error("handler panicked",
+		zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
+	if q.answer.begun {
+		panic(http.ErrAbortHandler)
+	}
+	WriteError(&q.answer.answer, errPanicked)
+}
 
 // abandon lets a caller go whose handler does not return.
 func (q *request) abandon() {

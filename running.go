@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -18,20 +18,18 @@ import (
 
 // app is an App that runs: its door or whatever stands for it, its admission, and its instances.
 type app struct {
-	rt     *Runtime
-	name   string
-	log    *zap.Logger
-	config atomic.Pointer[App] // with defaults; Update replaces it
+	rt       *Runtime
+	name     string
+	log      *zap.Logger
+	errorLog *log.Logger         // log, for net/http
+	config   atomic.Pointer[App] // with defaults; Update replaces it
 
 	mesh    *mesh // the way out
 	client  *http.Client
 	callers []*app
 	callees []*app
 
-	// One of three ways in, besides the instances' own listeners of a Serve app.
-	door   *door
-	serve  *serveListener // the public side of a Serve app; nil if it does not listen
-	remote *remote
+	place place
 	// reachable tells whether anybody can connect: a caller, main, or the public.
 	reachable bool
 
@@ -71,13 +69,8 @@ func newApp(rt *Runtime, config App) *app {
 	a.mesh = newMesh(rt, a.name, calls)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
-	a.sheds.log = a.log
-	switch {
-	case config.URL != "":
-		a.remote = newRemote(&config)
-	case config.Serve == nil:
-		a.door = newDoor(a, &rt.buffers)
-	}
+	a.sheds.log, a.errorLog = a.log, zap.NewStdLog(a.log)
+	a.place = newPlace(a, &config)
 	return a
 }
 
@@ -92,25 +85,8 @@ func poolLimits(config *App) admission.Limits {
 // conf returns the configuration in force.
 func (a *app) conf() *App { return a.config.Load() }
 
-// listen opens the app's public side on ln; it serves once the app is ready.
-func (a *app) listen(ln net.Listener) {
-	if a.door != nil {
-		a.door.public = newPublicServer(a.door, a.conf(), ln)
-		return
-	}
-	a.serve = newServeListener(a, ln)
-}
-
-// addr returns the address that the app listens at, or "".
-func (a *app) addr() string {
-	switch {
-	case a.door != nil && a.door.public != nil:
-		return a.door.public.listener.Addr().String()
-	case a.serve != nil:
-		return a.serve.listener.Addr().String()
-	}
-	return ""
-}
+// elsewhere reports whether nothing of the app runs here.
+func (a *app) elsewhere() bool { return a.conf().URL != "" }
 
 // admit takes a worker, waiting for it as long as the limits allow. Its errors are CallErrors without
 // a caller, or the cause of ctx's end.
@@ -174,30 +150,6 @@ func (a *app) await(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// connect opens a connection to the app for caller.
-func (a *app) connect(ctx context.Context, caller string) (net.Conn, error) {
-	if a.remote != nil {
-		conn, err := a.remote.connect(ctx)
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return conn, err
-	}
-	var conn net.Conn
-	var err error
-	if a.door != nil {
-		conn, err = a.door.listener.Dial(ctx, address(caller), caller)
-	} else if g := a.emptiest(); g != nil {
-		return g.connect(ctx, caller)
-	} else {
-		return nil, fmt.Errorf("%w: no instance is ready", ErrUnavailable)
-	}
-	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return conn, err
 }
 
 // emptiest returns the generation with the fewest connections, or nil if none is ready.

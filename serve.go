@@ -4,35 +4,87 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// serveListener is the public side of a Serve app: it hands connections to the instance that has
-// fewest, and leaves them to the system's queue while none is ready.
-type serveListener struct {
+// relay is the way into a Serve app: it hands connections to the listener of one of its instances. Public ones
+// it leaves to the system's queue while no instance is ready.
+type relay struct {
 	app      *app
-	listener net.Listener
+	listener net.Listener // of the public side; nil if there is none
 	tls      *tls.Config
 	ctx      context.Context //nolint:containedctx // ends the handing over
 	cancel   context.CancelFunc
 }
 
-func newServeListener(a *app, ln net.Listener) *serveListener {
-	s := &serveListener{app: a, listener: ln, tls: a.conf().TLS}
+func newRelay(a *app) *relay {
+	s := &relay{app: a, tls: a.conf().TLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
-func (s *serveListener) close() {
+// open implements place. The mesh comes in by way of the instances.
+func (s *relay) open() {}
+
+func (s *relay) listen(ln net.Listener) { s.listener = ln }
+
+func (s *relay) publish() {
+	if s.listener != nil {
+		s.app.rt.owned.Go(s.run)
+	}
+}
+
+func (s *relay) addr() string {
+	if s.listener == nil {
+		return ""
+	}
+	return s.listener.Addr().String()
+}
+
+// send sends the request to the instance that the call was admitted to, on a connection that is kept for it.
+func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	if err := c.admit(req); err != nil {
+		return nil, err
+	}
+	g := c.ticket.Value()
+	return c.mesh.kept(g, func(ctx context.Context, caller string) (net.Conn, error) {
+		conn, err := g.connect(ctx, caller)
+		if err != nil && ctx.Err() == nil { // it has just ended: another one, then
+			conn, err = s.connect(ctx, caller)
+		}
+		return conn, err
+	}).RoundTrip(handed.addTo(req), c.offer)
+}
+
+func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
+	if g := s.app.emptiest(); g != nil {
+		return g.connect(ctx, caller)
+	}
+	return nil, fmt.Errorf("%w: no instance is ready", ErrUnavailable)
+}
+
+func (s *relay) lameDuck() {}
+
+// quiet takes no more public connections. Those that there are belong to the instances.
+func (s *relay) quiet(context.Context) error {
+	s.close(s.ctx)
+	return nil
+}
+
+func (s *relay) close(context.Context) {
 	s.cancel()
-	_ = s.listener.Close()
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
 }
 
 // run accepts until the listener is closed.
-func (s *serveListener) run() {
+func (s *relay) run() {
 	for pause := time.Duration(0); ; {
 		conn, err := s.listener.Accept()
 		switch {
@@ -54,7 +106,7 @@ func (s *serveListener) run() {
 	}
 }
 
-func (s *serveListener) hand(conn net.Conn) {
+func (s *relay) hand(conn net.Conn) {
 	tracked, err := s.app.conns.track(conn)
 	if err != nil {
 		s.app.sheds.note()

@@ -61,7 +61,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	}
 	rt.mesh.closeIdle()
 	for _, a := range rt.apps {
-		a.lameDuck()
+		a.place.lameDuck()
 	}
 	errs := make([]error, len(rt.apps), len(rt.apps)+1)
 	var draining sync.WaitGroup

@@ -86,7 +86,7 @@ func configured(config App) Status {
 func (a *app) status() Status {
 	pool := a.pool.Stats()
 	s := Status{
-		App: *a.conf(), Addr: a.addr(),
+		App: *a.conf(), Addr: a.place.addr(),
 		Busy: pool.Busy, Queued: pool.Queued, Conns: a.conns.count(), Overloaded: pool.Overloaded,
 		Admitted: pool.Admitted, Gone: pool.Abandoned, Refused: pool.Refused,
 		QueueFull: pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull], WaitTooLong: pool.Shed[admission.WaitTooLong],

@@ -81,7 +81,7 @@ func (a *app) update(change func(*App)) error {
 		return err
 	}
 	a.adopt(&config)
-	if a.remote != nil {
+	if a.elsewhere() {
 		return nil
 	}
 	if err := a.shrink(config.Instances); err != nil {

@@ -281,7 +281,7 @@ func (rt *Runtime) bind(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
 		}
-		a.listen(ln)
+		a.place.listen(ln)
 		a.log.Info("listening", zap.Stringer("address", ln.Addr()))
 	}
 	return nil
