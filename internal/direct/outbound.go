@@ -14,6 +14,9 @@ import (
 // say the same of their lengths.
 const held = 2048
 
+// maxUnseen is how many lines of informational answers a caller takes that does not look at them.
+const maxUnseen = maxHeader / 40
+
 var errOver = errors.New("http: the handler has returned")
 
 // outbound is the answer as the handler writes it.
@@ -27,6 +30,7 @@ type outbound struct {
 	marked    bool        // there may be others
 	length    int64       // what was announced, or -1
 	written   int64
+	unseen    int    // lines of informational answers that nobody looked at
 	buf       []byte // what is held back
 	committed bool   // the head is the caller's
 	done      bool   // the handler has returned
@@ -51,12 +55,25 @@ func (x *Exchange) WriteHeader(status int) {
 	case x.out.status != 0:
 		x.ErrorLog.Printf("http: superfluous response.WriteHeader call with %d", status)
 	case status < 200 && status != http.StatusSwitchingProtocols:
-		if h, err := arrived(x.out.header); err == nil {
-			x.informational(status, h)
-		}
+		x.inform(status)
 	default:
 		x.out.decide(status, x)
 	}
+}
+
+// inform sends an informational answer. What nobody looks at may not go on for ever, as on a wire.
+func (x *Exchange) inform(status int) {
+	h, err := arrived(x.out.header)
+	if seen := x.trace != nil && x.trace.Got1xxResponse != nil; !seen && err == nil {
+		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
+			err = errHeaderTooLong
+		}
+	}
+	if err != nil {
+		x.settle(nil, err)
+		return
+	}
+	x.informational(status, h)
 }
 
 // decide takes the headers as they are now.

@@ -95,6 +95,11 @@ func handlers() []scenario {
 			w.Header().Set("Connection", "close")
 			io.WriteString(w, "bye")
 		}),
+		{name: "handler/informs for ever", request: get(), blind: true, handler: func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+		}},
 		late("redirects", get(), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusFound) }),
 	}
 	for _, method := range []string{"GET", "HEAD", "POST"} {
