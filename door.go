@@ -76,6 +76,8 @@ func (d *door) open() {
 	d.app.rt.owned.Go(func() { d.app.report(d.inner.Serve(d.listener)) })
 }
 
+func (d *door) begin(index int) life { return newGeneration(d.app, index) }
+
 func (d *door) listen(ln net.Listener) { d.public = newPublicServer(d, d.app.conf(), ln) }
 
 func (d *door) publish() {

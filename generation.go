@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -30,7 +31,7 @@ var (
 	errCut       = fmt.Errorf("%w: cut by the drain", ErrUnavailable)
 )
 
-// generation is one life of an instance, from its start to its cleanup.
+// generation is a life in this process.
 type generation struct {
 	app      *app
 	env      *Env
@@ -45,12 +46,12 @@ type generation struct {
 
 	serving  context.Context //nolint:containedctx // Serve's: it ends when the drain begins
 	endServe context.CancelFunc
-	ended    chan struct{} // closed when Serve has returned
-	err      error         // what Serve returned; read after ended
+	served   chan struct{} // closed when Serve has returned
+	err      error         // what Serve returned; read after served
 }
 
 func newGeneration(a *app, index int) *generation {
-	g := &generation{app: a, ended: make(chan struct{})}
+	g := &generation{app: a, served: make(chan struct{})}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.serving, g.endServe = context.WithCancel(g.ctx)
 	g.conns.resize(math.MaxInt) // the app's own limit is asked before
@@ -89,6 +90,11 @@ func (g *generation) start(ctx context.Context) error {
 	return g.awaitReady(ctx, config.ReadyPath)
 }
 
+func (g *generation) open(m *admission.Member[*generation]) { m.Open(g) }
+func (g *generation) ended() <-chan struct{}                { return g.served }
+func (g *generation) settle()                               { g.requests.drain() }
+func (g *generation) metrics() prometheus.Gatherer          { return g.env.registry }
+
 // outlast waits for New. If the time is up, New's context ends, and New has a moment to follow it; if
 // it does not, it is abandoned, with whatever it has opened.
 func (g *generation) outlast(ctx context.Context, made <-chan error) error {
@@ -124,17 +130,17 @@ func (g *generation) make(config *App) (http.Handler, error) {
 // startServe starts Serve and waits until it accepts, if anybody can reach it.
 func (g *generation) startServe(ctx context.Context, config *App) error {
 	g.listener = pipe.Listen(&g.app.rt.buffers, address(g.app.name))
-	served := g.env.run("Serve", func() error { return config.Serve(g.serving, g.env, g.listener) })
+	running := g.env.run("Serve", func() error { return config.Serve(g.serving, g.env, g.listener) })
 	go func() {
-		g.err = <-served
-		close(g.ended)
+		g.err = <-running
+		close(g.served)
 	}()
 	if !g.app.reachable {
 		return g.awaitReady(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
 	}
 	select {
 	case <-g.listener.Accepting():
-	case <-g.ended:
+	case <-g.served:
 		return g.whyEnded()
 	case <-ctx.Done():
 		return fmt.Errorf("its Serve did not call Accept in time: %w", context.Cause(ctx))
@@ -169,7 +175,7 @@ func (g *generation) awaitReady(ctx context.Context, path string) error {
 		}
 		select {
 		case <-time.After(pause):
-		case <-g.ended:
+		case <-g.served:
 			return g.whyEnded()
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in time: %w; the last check: %w", context.Cause(ctx), err)
@@ -253,7 +259,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 func (g *generation) wait(ctx context.Context, idle func(context.Context) error) error {
 	if g.listener != nil {
 		select {
-		case <-g.ended:
+		case <-g.served:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -272,7 +278,7 @@ func (g *generation) abort() error {
 		_ = g.listener.Close()
 		g.conns.cut()
 		select {
-		case <-g.ended:
+		case <-g.served:
 		case <-time.After(graceAfterCut):
 			g.app.abandoned.Add(1)
 			return errors.Join(fmt.Errorf("its Serve %w", errAbandoned), g.cleanup())

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // The pause before a restart is random between 0 and a limit that doubles with every failure in a
@@ -37,6 +38,26 @@ var (
 	errStopped  = fmt.Errorf("%w: stopped", ErrUnavailable)
 )
 
+// life is one generation of an instance, from its start to its cleanup.
+type life interface {
+	// start returns when it can be given work. If it returns an error, abort follows, and nothing else.
+	start(ctx context.Context) error
+	abort() error
+	// open lets the app's queue give it work by m.
+	open(m *admission.Member[*generation])
+	// ended is closed when it has ended by itself, and whyEnded says why.
+	ended() <-chan struct{}
+	whyEnded() error
+	// settle tells what is long-lived to go, now and from now on.
+	settle()
+	// drain ends it: what is in progress, of which idle tells when it is over, may finish until ctx ends, and is cut
+	// then. The error says what was cut. Then cleanup follows.
+	drain(ctx context.Context, idle func(context.Context) error) error
+	cleanup() error
+	// metrics returns what its app has registered, or nil.
+	metrics() prometheus.Gatherer
+}
+
 // instance supervises one numbered instance of an app: it starts generation after generation until
 // it is told to stop.
 type instance struct {
@@ -49,14 +70,14 @@ type instance struct {
 	stopping context.Context //nolint:containedctx // the supervision's own; it ends when told to stop
 	stopNow  context.CancelCauseFunc
 
-	mu         sync.Mutex
-	state      string
-	since      time.Time
-	generation *generation // the one that may be given work; nil otherwise
-	started    uint64      // generations so far
-	lastErr    error
-	drainBy    context.Context //nolint:containedctx // set by stop: bounds the drain
-	cut        error           // what the last drain and cleanup had to report
+	mu      sync.Mutex
+	state   string
+	since   time.Time
+	life    life   // the one that may be given work; nil otherwise
+	started uint64 // generations so far
+	lastErr error
+	drainBy context.Context //nolint:containedctx // set by stop: bounds the drain
+	cut     error           // what the last drain and cleanup had to report
 }
 
 func newInstance(a *app, index int) *instance {
@@ -80,11 +101,11 @@ func (in *instance) set(state string, err error) {
 	in.app.changed()
 }
 
-// current returns the generation that may be given work, or nil.
-func (in *instance) current() *generation {
+// current returns the life that may be given work, or nil.
+func (in *instance) current() life {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.generation
+	return in.life
 }
 
 // ending is why a generation, or the pause after one, came to its end. If all are zero, it is time
@@ -98,7 +119,7 @@ type ending struct {
 // supervise runs until stop. started hears once how the first start went; if it failed, that is the end.
 func (in *instance) supervise(ctx context.Context, started func(error)) {
 	defer close(in.done)
-	g, err := in.start(ctx)
+	l, err := in.start(ctx)
 	started(err)
 	if err != nil {
 		in.set(stateFailed, err)
@@ -108,7 +129,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 		end := ending{err: err}
 		if err == nil {
 			readyAt := time.Now()
-			if end = in.live(g); time.Since(readyAt) >= stableTime {
+			if end = in.live(l); time.Since(readyAt) >= stableTime {
 				failures = 0
 			}
 		}
@@ -125,7 +146,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			in.set(stateStopped, nil)
 			return
 		}
-		g, err = in.start(in.stopping)
+		l, err = in.start(in.stopping)
 		if end.reply != nil {
 			failures = 0
 			end.reply <- err
@@ -134,7 +155,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 }
 
 // start brings a new generation up and lets the pool give it work.
-func (in *instance) start(ctx context.Context) (*generation, error) {
+func (in *instance) start(ctx context.Context) (life, error) {
 	in.set(stateStarting, nil)
 	config := in.app.conf()
 	if config.StartTimeout > 0 {
@@ -143,27 +164,27 @@ func (in *instance) start(ctx context.Context) (*generation, error) {
 		defer cancel()
 	}
 	began := time.Now()
-	g := newGeneration(in.app, in.index)
-	if err := g.start(ctx); err != nil {
-		return nil, errors.Join(err, g.abort())
+	l := in.app.place.begin(in.index)
+	if err := l.start(ctx); err != nil {
+		return nil, errors.Join(err, l.abort())
 	}
 	in.mu.Lock()
-	in.generation = g
+	in.life = l
 	in.started++
 	number := in.started
 	in.mu.Unlock()
-	in.member.Open(g)
+	l.open(in.member)
 	in.set(stateReady, nil)
 	in.log().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
-	return g, nil
+	return l, nil
 }
 
 // live waits until the generation ends or has to, and ends it.
-func (in *instance) live(g *generation) ending {
+func (in *instance) live(l life) ending {
 	var end ending
 	select {
-	case <-g.ended:
-		end.err = g.whyEnded()
+	case <-l.ended():
+		end.err = l.whyEnded()
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.reply = <-in.restart:
@@ -171,13 +192,13 @@ func (in *instance) live(g *generation) ending {
 	}
 	in.member.Close()
 	in.mu.Lock()
-	in.generation = nil
+	in.life = nil
 	in.mu.Unlock()
 	in.set(stateDraining, end.err)
 	ctx, cancel := in.drainLimit()
 	defer cancel()
-	err := g.drain(ctx, in.member.Idle)
-	if cleanup := g.cleanup(); cleanup != nil {
+	err := l.drain(ctx, in.member.Idle)
+	if cleanup := l.cleanup(); cleanup != nil {
 		err = errors.Join(err, fmt.Errorf("cleanup: %w", cleanup))
 	}
 	in.mu.Lock()

@@ -197,8 +197,8 @@ func (a *app) drain(ctx context.Context) error {
 		a.log.Info("draining")
 	}
 	for _, in := range instances {
-		if g := in.current(); g != nil {
-			g.requests.drain()
+		if l := in.current(); l != nil {
+			l.settle()
 		}
 	}
 	cut := a.place.quiet(ctx)

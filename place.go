@@ -11,6 +11,8 @@ import (
 type place interface {
 	// open lets the mesh in. The app's goroutines may already call others.
 	open()
+	// begin returns a new life for the instance with that number.
+	begin(index int) life
 	// listen gives the place a public side, and publish opens that once the app is ready.
 	listen(ln net.Listener)
 	publish()

@@ -47,6 +47,7 @@ func (rem *remote) open() {
 	rem.calls.Open(&generation{app: rem.app})
 }
 
+func (rem *remote) begin(int) life      { panic("watt: an app elsewhere has no instance here") }
 func (rem *remote) listen(net.Listener) {} // nothing listens here
 func (rem *remote) publish()            {}
 func (rem *remote) addr() string        { return "" }

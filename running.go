@@ -151,17 +151,3 @@ func (a *app) await(ctx context.Context) error {
 		}
 	}
 }
-
-// emptiest returns the generation with the fewest connections, or nil if none is ready.
-func (a *app) emptiest() *generation {
-	a.mu.Lock()
-	instances := a.instances
-	a.mu.Unlock()
-	var best *generation
-	for _, in := range instances {
-		if g := in.current(); g != nil && (best == nil || g.conns.count() < best.conns.count()) {
-			best = g
-		}
-	}
-	return best
-}

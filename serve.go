@@ -62,11 +62,13 @@ func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, 
 }
 
 func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
-	if g := s.app.emptiest(); g != nil {
+	if g := s.emptiest(); g != nil {
 		return g.connect(ctx, caller)
 	}
 	return nil, fmt.Errorf("%w: no instance is ready", ErrUnavailable)
 }
+
+func (s *relay) begin(index int) life { return newGeneration(s.app, index) }
 
 func (s *relay) lameDuck() {}
 
@@ -117,9 +119,23 @@ func (s *relay) hand(conn net.Conn) {
 		tracked = tls.Server(tracked, s.tls)
 	}
 	if err = s.app.await(s.ctx); err == nil {
-		if g := s.app.emptiest(); g != nil && g.deliver(s.ctx, tracked) == nil {
+		if g := s.emptiest(); g != nil && g.deliver(s.ctx, tracked) == nil {
 			return
 		}
 	}
 	_ = tracked.Close()
+}
+
+// emptiest returns the generation with the fewest connections, or nil if none is ready.
+func (s *relay) emptiest() *generation {
+	s.app.mu.Lock()
+	instances := s.app.instances
+	s.app.mu.Unlock()
+	var best *generation
+	for _, in := range instances {
+		if g, ok := in.current().(*generation); ok && (best == nil || g.conns.count() < best.conns.count()) {
+			best = g
+		}
+	}
+	return best
 }

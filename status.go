@@ -134,8 +134,8 @@ func (a *app) registries() []prometheus.Gatherer {
 	defer a.mu.Unlock()
 	var all []prometheus.Gatherer
 	for _, in := range a.instances {
-		if g := in.current(); g != nil {
-			all = append(all, g.env.registry)
+		if l := in.current(); l != nil {
+			all = append(all, l.metrics())
 		}
 	}
 	return all
