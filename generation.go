@@ -247,12 +247,9 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 		g.app.abandoned.Add(1)
 		return fmt.Errorf("its Serve %w: %w", errAbandoned, err)
 	}
+	g.app.abandoned.Add(1)
 	g.requests.abandon()
-	if began != nil { // otherwise it is an earlier generation's, and counted
-		g.app.abandoned.Add(1)
-		return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
-	}
-	return fmt.Errorf("a handler of an earlier generation %w: %w", errAbandoned, err)
+	return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
 }
 
 // wait returns when no request is in progress and Serve has returned, or ctx has ended.

@@ -314,6 +314,37 @@ func TestAServeAppThatIgnoresTheEndOfItsContextIsAbandoned(t *testing.T) {
 	})
 }
 
+func TestAnAbandonedHandlerLetsItsCallerGoAndHoldsUpNoLaterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		rt := watt.New(watt.App{Name: "a", DrainTimeout: 4 * time.Second, Timeout: -1, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/stuck" {
+				<-release
+			}
+		})})
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stuck := going(t.Context(), rt, "a.watt.local/stuck")
+		synctest.Wait()
+		for i, want := range []time.Duration{5 * time.Second, 0, 0} { // DrainTimeout, and a second for code that has been told
+			began := time.Now()
+			if err := rt.Restart("a", 0); err != nil {
+				t.Errorf("restart %d: %v", i, err)
+			}
+			wantTook(t, time.Since(began), want)
+		}
+		wantErr(t, (<-stuck).err, watt.ErrInstanceDied)
+		if s := statusOf(t, rt, "a"); s.Abandoned != 1 || s.Busy != 1 {
+			t.Errorf("got Abandoned %d, Busy %d, want 1 and 1", s.Abandoned, s.Busy)
+		}
+		close(release)
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBeingBusyIsNoReasonToRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, watt.App{Name: "a", Workers: 1, Timeout: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

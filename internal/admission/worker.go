@@ -12,9 +12,15 @@ type Member[T any] struct {
 	pool *Pool[T]
 
 	// Guarded by pool.mu.
-	open  bool
+	open bool
+	busy int      // tickets in use, of any term
+	term *term[T] // since the last Open
+}
+
+// term is the time from one Open of a [Member] to the next.
+type term[T any] struct {
 	value T
-	busy  int           // tickets in use, of any value
+	busy  int           // tickets in use
 	idle  chan struct{} // made by who waits for busy to be 0, closed then
 }
 
@@ -22,7 +28,7 @@ type Member[T any] struct {
 func (m *Member[T]) Open(value T) {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
-	m.open, m.value = true, value
+	m.open, m.term = true, &term[T]{value: value}
 	m.pool.grantLocked(m.pool.now())
 }
 
@@ -31,23 +37,24 @@ func (m *Member[T]) Open(value T) {
 func (m *Member[T]) Close() {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
-	var none T // so that the old value can be collected
-	m.open, m.value = false, none
+	m.open = false
 }
 
-// Idle waits until nothing is in progress on m, of any value it ever had, and
-// returns nil, or the cause of ctx if that ends first. Unless m is closed, it
-// may have been given new work by then.
+// Idle waits until nothing is in progress with the value that m was last opened
+// with, and returns nil, or the cause of ctx if that ends first. What is left
+// of earlier values does not count. Unless m is closed, it may have been given
+// new work by then.
 func (m *Member[T]) Idle(ctx context.Context) error {
 	m.pool.mu.Lock()
-	if m.busy == 0 {
+	t := m.term
+	if t == nil || t.busy == 0 {
 		m.pool.mu.Unlock()
 		return nil
 	}
-	if m.idle == nil {
-		m.idle = make(chan struct{})
+	if t.idle == nil {
+		t.idle = make(chan struct{})
 	}
-	idle := m.idle
+	idle := t.idle
 	m.pool.mu.Unlock()
 
 	select {
@@ -70,13 +77,13 @@ func (m *Member[T]) Busy() int {
 // request holds. The zero value is invalid.
 type Ticket[T any] struct {
 	member *Member[T]
-	value  T
+	term   *term[T]
 	start  time.Duration
 }
 
 // Value returns what the member was opened with when the request was admitted.
 func (t Ticket[T]) Value() T { //nolint:ireturn // T is the caller's own type, most often a pointer
-	return t.value
+	return t.term.value
 }
 
 // Release gives the worker to the next waiter, or back. The time it was held
@@ -115,10 +122,11 @@ func (p *Pool[T]) idlestLocked() *Member[T] {
 // startLocked takes a worker of m.
 func (p *Pool[T]) startLocked(m *Member[T], now time.Duration) Ticket[T] {
 	m.busy++
+	m.term.busy++
 	p.busy++
 	p.ended -= now
 	p.stats.Admitted++
-	return Ticket[T]{member: m, value: m.value, start: now}
+	return Ticket[T]{member: m, term: m.term, start: now}
 }
 
 // endLocked gives the worker of t back, and then to who waits for it. That may
@@ -126,11 +134,12 @@ func (p *Pool[T]) startLocked(m *Member[T], now time.Duration) Ticket[T] {
 func (p *Pool[T]) endLocked(t Ticket[T], now time.Duration) {
 	m := t.member
 	m.busy--
+	t.term.busy--
 	p.busy--
 	p.ended += now
-	if m.busy == 0 && m.idle != nil {
-		close(m.idle)
-		m.idle = nil
+	if t.term.busy == 0 && t.term.idle != nil {
+		close(t.term.idle)
+		t.term.idle = nil
 	}
 	p.grantLocked(now)
 }

@@ -106,16 +106,19 @@ func TestARemovedMemberIsGoneButItsTicketsAreNot(t *testing.T) {
 	})
 }
 
-func TestIdleWaitsForAllWorkOfAMember(t *testing.T) {
-	inBubble(t, admission.Limits{Workers: 2}, func(r rig) {
+func TestIdleWaitsForTheWorkOfTheLastValue(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 3}, func(r rig) {
 		old := r.run()
 		r.first.Open("new")
-		current := r.run()
+		if err := r.first.Idle(r.Context()); err != nil {
+			r.Errorf("nothing of the new value is in progress: got %v, want nil", err)
+		}
+		first, second := r.run(), r.run()
 		idle := make(chan error)
 		for range 2 {
 			go func() { idle <- r.first.Idle(r.Context()) }()
 		}
-		for _, c := range []*call{old, current} {
+		for _, c := range []*call{first, second} {
 			synctest.Wait()
 			select {
 			case err := <-idle:
@@ -129,6 +132,10 @@ func TestIdleWaitsForAllWorkOfAMember(t *testing.T) {
 				r.Errorf("got %v, want nil", err)
 			}
 		}
+		if got := r.first.Busy(); got != 1 {
+			r.Errorf("got %d busy, want the old value's", got)
+		}
+		r.release(old)
 		r.release(r.run()) // idle once more, and nobody waits for it
 		if err := r.first.Idle(r.Context()); err != nil {
 			r.Errorf("got %v, want nil", err)
