@@ -18,7 +18,7 @@ import (
 // side if the app listens. Connections belong to the door, requests to instances: replacing an
 // instance is not noticed by any connection.
 type door struct {
-	app      *app
+	inside
 	listener *pipe.Listener
 	inner    *http.Server    // of the mesh, for what needs a connection
 	base     context.Context //nolint:containedctx // what the server's contexts hold, for requests without a connection
@@ -53,7 +53,7 @@ func (p *peer) lameDuck() bool { return p.public != nil && p.public.lame.Load() 
 type peerKey struct{}
 
 func newDoor(a *app, buffers *pipe.Buffers) *door {
-	d := &door{app: a, listener: pipe.Listen(buffers, address(a.name))}
+	d := &door{inside: inside{a}, listener: pipe.Listen(buffers, address(a.name))}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

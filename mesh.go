@@ -156,7 +156,7 @@ func (m *mesh) check(app string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.check(); err != nil {
+	if err := a.place.check(); err != nil {
 		return m.failed(a.name, err)
 	}
 	return nil

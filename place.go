@@ -4,6 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"time"
+
+	"github.com/org/watt/internal/admission"
 )
 
 // place is where an app's instances are, and the way in for requests and connections: a [door] to handlers of
@@ -24,6 +27,13 @@ type place interface {
 	// connect opens a raw connection for the app called caller.
 	connect(ctx context.Context, caller string) (net.Conn, error)
 
+	// check returns the error with which a call would be refused now, or nil.
+	check() error
+	// count fills in what is counted.
+	count(s *Status)
+	// adopt puts new limits into force.
+	adopt(config *App)
+
 	// lameDuck makes every answer of the public side tell its client to go away.
 	lameDuck()
 	// quiet lets the public side's clients go, and waits until nothing of theirs is in progress, or ctx ends.
@@ -40,4 +50,29 @@ func newPlace(a *app, config *App) place {
 		return newRelay(a)
 	}
 	return newDoor(a, &a.rt.buffers)
+}
+
+// inside is what the places have in common whose requests are admitted here.
+type inside struct{ app *app }
+
+func (p inside) check() error {
+	if err := p.app.pool.Check(); err != nil {
+		return p.app.explain(err)
+	}
+	return nil
+}
+
+func (p inside) count(s *Status) {
+	pool := p.app.pool.Stats()
+	s.Busy, s.Queued, s.Conns, s.Overloaded = pool.Busy, pool.Queued, p.app.conns.count(), pool.Overloaded
+	s.Admitted, s.Gone, s.Refused = pool.Admitted, pool.Abandoned, pool.Refused
+	s.QueueFull, s.WaitTooLong = pool.Shed[admission.NoQueue]+pool.Shed[admission.QueueFull], pool.Shed[admission.WaitTooLong]
+	s.PushedOut, s.Deadline = pool.Shed[admission.PushedOut], pool.Shed[admission.Deadline]
+	s.QueueWait, s.BusyTime, s.DownstreamTime = pool.QueueWait, pool.BusyTime, time.Duration(p.app.downstream.Load())
+	s.Panics, s.Abandoned = p.app.panics.Load(), p.app.abandoned.Load()
+}
+
+func (p inside) adopt(config *App) {
+	p.app.pool.Resize(poolLimits(config))
+	p.app.conns.resize(config.MaxConns)
 }

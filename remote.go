@@ -16,7 +16,7 @@ import (
 
 // remote stands for an app that runs elsewhere, behind one base URL.
 type remote struct {
-	app       *app
+	inside
 	base      *url.URL
 	tls       *tls.Config
 	dialer    net.Dialer
@@ -27,7 +27,7 @@ type remote struct {
 
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
-	rem := &remote{app: a, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem := &remote{inside: inside{a}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,

@@ -115,13 +115,6 @@ func (a *app) explain(err error) error {
 	return &CallError{App: a.name, RetryAfter: after, Err: fmt.Errorf("%w: %w", kind, shed)}
 }
 
-func (a *app) check() error {
-	if err := a.pool.Check(); err != nil {
-		return a.explain(err)
-	}
-	return nil
-}
-
 // await returns when an instance is ready. It waits as long as a request may.
 func (a *app) await(ctx context.Context) error {
 	var due <-chan time.Time

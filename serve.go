@@ -15,7 +15,7 @@ import (
 // relay is the way into a Serve app: it hands connections to the listener of one of its instances. Public ones
 // it leaves to the system's queue while no instance is ready.
 type relay struct {
-	app      *app
+	inside
 	listener net.Listener // of the public side; nil if there is none
 	tls      *tls.Config
 	ctx      context.Context //nolint:containedctx // ends the handing over
@@ -23,7 +23,7 @@ type relay struct {
 }
 
 func newRelay(a *app) *relay {
-	s := &relay{app: a, tls: a.conf().TLS}
+	s := &relay{inside: inside{a}, tls: a.conf().TLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

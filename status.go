@@ -5,8 +5,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-
-	"github.com/org/watt/internal/admission"
 )
 
 // Status is what is known of one app. Counters count from the start of the runtime and never go back.
@@ -84,16 +82,8 @@ func configured(config App) Status {
 }
 
 func (a *app) status() Status {
-	pool := a.pool.Stats()
-	s := Status{
-		App: *a.conf(), Addr: a.place.addr(),
-		Busy: pool.Busy, Queued: pool.Queued, Conns: a.conns.count(), Overloaded: pool.Overloaded,
-		Admitted: pool.Admitted, Gone: pool.Abandoned, Refused: pool.Refused,
-		QueueFull: pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull], WaitTooLong: pool.Shed[admission.WaitTooLong],
-		PushedOut: pool.Shed[admission.PushedOut], Deadline: pool.Shed[admission.Deadline],
-		QueueWait: pool.QueueWait, BusyTime: pool.BusyTime, DownstreamTime: time.Duration(a.downstream.Load()),
-		Panics: a.panics.Load(), Restarts: a.restarts.Load(), Abandoned: a.abandoned.Load(),
-	}
+	s := Status{App: *a.conf(), Addr: a.place.addr(), Restarts: a.restarts.Load()}
+	a.place.count(&s)
 	s.Calls = append([]string(nil), s.Calls...)
 	a.mu.Lock()
 	defer a.mu.Unlock()

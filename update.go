@@ -97,8 +97,7 @@ func (a *app) update(change func(*App)) error {
 // adopt puts config's limits into force.
 func (a *app) adopt(config *App) {
 	a.config.Store(config)
-	a.pool.Resize(poolLimits(config))
-	a.conns.resize(config.MaxConns)
+	a.place.adopt(config)
 }
 
 // changeProblem returns what is wrong with a change while the runtime runs, or nil.
