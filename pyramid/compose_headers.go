@@ -1,0 +1,45 @@
+package pyramid
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/org/watt"
+)
+
+// passedOn returns the headers that the calls for r have. Nobody may change them.
+func passedOn(r *http.Request) http.Header {
+	inside := watt.Caller(r.Context()) != ""
+	h := make(http.Header, len(r.Header)+1)
+	for name, values := range r.Header {
+		if concernsParts(name, inside) {
+			h[name] = values
+		}
+	}
+	for _, named := range r.Header["Connection"] {
+		for name := range strings.SplitSeq(named, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	h["Accept"] = []string{"application/json"}
+	return h
+}
+
+// concernsParts reports whether a header says something about more than the connection, the body or the
+// representation, and can be believed. Underscores count as the hyphens for which many servers take them.
+func concernsParts(name string, inside bool) bool {
+	if strings.Contains(name, "_") {
+		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	}
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Http2-Settings", "Accept", "Accept-Encoding", "Expect", "Range":
+		return false
+	case "Forwarded", "X-Real-Ip":
+		return inside
+	}
+	if strings.HasPrefix(name, "X-Forwarded-") {
+		return inside
+	}
+	return !strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "If-")
+}

@@ -1,0 +1,209 @@
+package pyramid_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/org/watt"
+	"github.com/org/watt/pyramid"
+	"github.com/org/watt/watttest"
+)
+
+// untilEnd is an app whose requests wait until their context has ended, and then send why.
+func untilEnd(name string, ended chan<- error) watt.App {
+	return handling(name, func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		ended <- r.Context().Err()
+	})
+}
+
+func TestARequiredPartThatFailsEndsTheOthersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 2)
+		h := newHome(t, pyramid.Parts{
+			"a": {App: "slow", Path: "/", Optional: true},
+			"b": {Func: func(r *http.Request) (any, error) {
+				<-r.Context().Done()
+				ended <- r.Context().Err()
+				return nil, r.Context().Err()
+			}},
+			"c": {App: "failing", Path: "/"},
+			"d": {Func: func(*http.Request) (any, error) { time.Sleep(5 * time.Second); return 1, nil }},
+		}, untilEnd("slow", ended), handling("failing", func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Second)
+			w.WriteHeader(http.StatusInternalServerError)
+		}))
+		began := time.Now()
+		wantProblem(t, h.get(t), 502, "failing")
+		for range 2 {
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("got error %v, want context.Canceled", err)
+			}
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %v, want 1s", took)
+		}
+	})
+}
+
+func TestAPartThatIgnoresItsContextDoesNotHoldTheAnswerBack(t *testing.T) {
+	deaf := func(*http.Request) (any, error) { time.Sleep(6 * time.Second); return 1, nil }
+	for name, c := range map[string]struct {
+		part    pyramid.Part
+		timeout time.Duration // of the entry
+		want    time.Duration
+		partial string
+		body    string
+	}{
+		"all time is up":        {pyramid.Part{Func: deaf, Optional: true}, 2 * time.Second, 1900 * time.Millisecond, "p;reason=timeout", `{"q":1}`},
+		"its own time is up":    {pyramid.Part{Func: deaf, Default: 0, Timeout: time.Second}, 2 * time.Second, time.Second, "p;reason=timeout", `{"p":0,"q":1}`},
+		"its time is not so up": {pyramid.Part{Func: deaf, Optional: true, Timeout: time.Hour}, 2 * time.Second, 1900 * time.Millisecond, "p;reason=timeout", `{"q":1}`},
+		"it is in time":         {pyramid.Part{Func: deaf}, 10 * time.Second, 6 * time.Second, "", `{"p":1,"q":1}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				entry := homeApp(pyramid.Parts{"p": c.part, "q": {App: "quick", Path: "/"}})
+				entry.Timeout = c.timeout
+				h := startHome(t, entry, telling("quick", "1"))
+				began := time.Now()
+				wantAnswer(t, h.get(t), c.partial, c.body)
+				if took := time.Since(began); took != c.want {
+					t.Errorf("it took %v, want %v", took, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestARequiredPartThatIgnoresItsContextIsATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHome(t, pyramid.Parts{
+			"p": {Timeout: time.Second, Func: func(*http.Request) (any, error) { time.Sleep(3 * time.Second); return 1, nil }},
+		})
+		began := time.Now()
+		wantProblem(t, h.get(t), 504, "")
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %v, want 1s", took)
+		}
+	})
+}
+
+func TestTheMarginIsATwentiethWithinLimits(t *testing.T) {
+	for name, c := range map[string]struct{ timeout, deadline, want time.Duration }{
+		"a twentieth of Timeout":      {timeout: 2 * time.Second, want: 1900 * time.Millisecond},
+		"a twentieth of the deadline": {timeout: time.Minute, deadline: 2 * time.Second, want: 1900 * time.Millisecond},
+		"at most 250 ms":              {timeout: time.Minute, want: time.Minute - 250*time.Millisecond},
+		"at least 5 ms":               {timeout: 20 * time.Millisecond, want: 15 * time.Millisecond},
+		"without Timeout":             {timeout: -1, deadline: time.Second, want: 950 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan error, 1)
+				entry := homeApp(pyramid.Parts{"a": {App: "slow", Path: "/", Optional: true}})
+				entry.Timeout = c.timeout
+				slow := untilEnd("slow", ended)
+				slow.Timeout = -1
+				h := startHome(t, entry, slow)
+				ctx := t.Context()
+				if c.deadline > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, c.deadline)
+					defer cancel()
+				}
+				began := time.Now()
+				wantAnswer(t, h.ask(ctx, http.MethodGet, "/home/7"), "a;reason=timeout", `{}`)
+				if took := time.Since(began); took != c.want {
+					t.Errorf("it took %v, want %v", took, c.want)
+				}
+				if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got error %v, want the deadline's", err)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatHasComeInTimeIsNotLostAtTheDeadline(t *testing.T) {
+	for range 20 { // else it would be lost every other time
+		synctest.Test(t, func(t *testing.T) {
+			entry := homeApp(pyramid.Parts{
+				"a": {App: "failing", Path: "/", Optional: true}, "b": {App: "slow", Path: "/"},
+			})
+			entry.Timeout, entry.Calls = 2*time.Second, []string{"failing", "slow"}
+			rt := watt.New(entry, handling("failing", func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(time.Second)
+				w.WriteHeader(http.StatusTeapot)
+			}), handling("slow", func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(1500 * time.Millisecond)
+				io.WriteString(w, "1")
+			}))
+			rt.Logger = zap.New(slowLog{zapcore.NewNopCore()})
+			h := &home{rt: rt}
+			h.Topology = watttest.Start(t, rt)
+			wantAnswer(t, h.get(t), "a;reason=status", `{"b":1}`)
+		})
+	}
+}
+
+// slowLog takes 0.95 s for the line of a part that failed.
+type slowLog struct{ zapcore.Core }
+
+func (slowLog) Enabled(zapcore.Level) bool { return true }
+
+func (l slowLog) With([]zap.Field) zapcore.Core { return l }
+
+func (l slowLog) Check(e zapcore.Entry, _ *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if e.Message == "a part failed" {
+		time.Sleep(950 * time.Millisecond)
+	}
+	return nil
+}
+
+func TestNothingLimitsAnAnswerThatHasNoDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entry := homeApp(pyramid.Parts{"a": {Func: func(*http.Request) (any, error) { time.Sleep(time.Hour); return 1, nil }}})
+		entry.Timeout = -1
+		wantAnswer(t, startHome(t, entry).get(t), "", `{"a":1}`)
+	})
+}
+
+func TestAClientThatLeavesEndsThePartsAndIsNotLogged(t *testing.T) {
+	ended, entered := make(chan error, 2), make(chan struct{}, 2)
+	wait := func(r *http.Request) {
+		entered <- struct{}{}
+		<-r.Context().Done()
+		ended <- r.Context().Err()
+	}
+	entry := homeApp(pyramid.Parts{
+		"a": {App: "slow", Path: "/", Optional: true},
+		"b": {Func: func(r *http.Request) (any, error) { wait(r); return nil, r.Context().Err() }},
+	})
+	entry.Listen = "127.0.0.1:0"
+	h := startHome(t, entry, handling("slow", func(_ http.ResponseWriter, r *http.Request) { wait(r) }))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.URL("home"), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(conn, "GET /home/7 HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-entered
+	<-entered
+	conn.Close()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v, want context.Canceled", err)
+		}
+	}
+	if lines := h.logs.FilterMessage("a part failed").All(); len(lines) != 0 {
+		t.Errorf("got %v in the log", lines)
+	}
+}

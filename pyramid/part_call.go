@@ -1,0 +1,130 @@
+package pyramid
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/org/watt"
+)
+
+// Why a part failed, if not because of its call.
+var (
+	errInvalid  = errors.New("what came is not JSON")
+	errTooLarge = errors.New("what came is longer than MaxBytes")
+	errPanicked = errors.New("it panicked")
+	errEnded    = errors.New("it ended its goroutine")
+)
+
+// suffix ends the names of apps in URLs.
+const suffix = ".watt.local"
+
+// fetch calls the part's app and returns its JSON as it came.
+func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) ([]byte, error) {
+	req := http.Request{
+		Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Body: http.NoBody,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	resp, err := p.env.Client.Transport.RoundTrip(req.WithContext(ctx)) // not Client: it follows redirects
+	if err != nil {
+		return nil, p.called(err)
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		_, err := watt.JSON[struct{}](resp, nil)
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return []byte("null"), nil
+	}
+	body, err := read(resp.Body, resp.ContentLength, p.MaxBytes)
+	if err == nil && !json.Valid(body) {
+		err = errInvalid
+	}
+	if err != nil {
+		return nil, p.called(err)
+	}
+	return body, nil
+}
+
+// called makes err, if it is not, the error of a call: what went wrong is the app's.
+func (p *part) called(err error) error {
+	if _, ok := errors.AsType[*watt.CallError](err); ok {
+		return err
+	}
+	return &watt.CallError{Caller: p.env.App, App: p.App, Started: true, Err: err}
+}
+
+// read returns all of body, which has size bytes, or -1 if that is not known, and at most most. Where size
+// is known, it allocates once.
+func read(body io.Reader, size, most int64) ([]byte, error) {
+	if size > most {
+		return nil, errTooLarge
+	}
+	if size < 0 {
+		size = min(most, 1<<10)
+	}
+	buf := make([]byte, 0, size+1) // the last Read has only the end to tell
+	for {
+		if len(buf) == cap(buf) {
+			buf = slices.Grow(buf, cap(buf))
+		}
+		n, err := body.Read(buf[len(buf):min(int64(cap(buf)), most+1)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case int64(len(buf)) > most:
+			return nil, errTooLarge
+		case err == io.EOF:
+			return buf, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// compute calls the part's function, with a request whose context is ctx.
+func (p *part) compute(ctx context.Context, r *http.Request) ([]byte, error) {
+	v, err := p.Func(r)
+	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // gRPC has an error of its own for it
+		}
+		return nil, err
+	}
+	body, err := encode(v)
+	if err == nil && int64(len(body)) > p.MaxBytes {
+		err = errTooLarge
+	}
+	return body, err
+}
+
+// encode returns v in JSON, as it is if it is that already.
+func encode(v any) ([]byte, error) {
+	raw, ok := v.(json.RawMessage)
+	switch {
+	case ok && raw == nil:
+		return []byte("null"), nil
+	case ok && !json.Valid(raw):
+		return nil, errInvalid
+	case ok:
+		return raw, nil
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return body, nil
+}
+
+// late is the error of a part whose time is up.
+func (p *part) late() error {
+	if p.Func != nil {
+		return context.DeadlineExceeded
+	}
+	return p.called(context.DeadlineExceeded)
+}
