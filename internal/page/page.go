@@ -1,0 +1,133 @@
+// Package page shares a little memory between a process and its children: a page of numbers that each
+// may read and write at any time, without asking and without waiting.
+//
+// One process makes a page and hands its file to others, which open it. The page has a [Slot] for each
+// child. Whoever dies leaves its slot as it was; the memory lives until the last process has closed it.
+//
+// On Linux nobody who got the file can change the page's size, so nobody can crash the others that way.
+// On other Unix systems that depends on the good will of all. Elsewhere there are no pages.
+package page
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+)
+
+// A page begins with magic, which is "watt" and the version of the layout of pages and slots, and the
+// number of slots. The first slot starts where a slot before it would end.
+const magic = 0x77617474_00000001
+
+// maxSlots is more than any machine runs processes for one program.
+const maxSlots = 1 << 16
+
+var errOther = errors.New("not a page of this program, or one of another version")
+
+// Page is memory that several processes share.
+type Page struct {
+	file   *os.File
+	memory []byte
+	slots  []Slot
+	close  sync.Once
+}
+
+// Create makes a page whose slots are all zero. Its error wraps [errors.ErrUnsupported] where the system
+// has no such thing.
+func Create(slots int) (*Page, error) {
+	if slots < 1 || slots > maxSlots {
+		return nil, fmt.Errorf("page: %d slots, where 1 to %d can be had", slots, maxSlots)
+	}
+	head := binary.NativeEndian.AppendUint64(nil, magic)
+	head = binary.NativeEndian.AppendUint64(head, uint64(slots))
+	file, err := create(head, size(slots))
+	if err != nil {
+		return nil, fmt.Errorf("page: creating: %w", err)
+	}
+	p, err := load(file, slots)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("page: creating: %w", err), file.Close())
+	}
+	return p, nil
+}
+
+// Open maps the page that another process made and handed over as f. If Open returns no error, f belongs
+// to the page, and else to the caller. It refuses what is not a page, was made by another version of this
+// package, is too small, or, on Linux, could shrink.
+func Open(f *os.File) (*Page, error) {
+	slots, err := inspect(f)
+	if err != nil {
+		return nil, fmt.Errorf("page: opening: %w", err)
+	}
+	p, err := load(f, slots)
+	if err != nil {
+		return nil, fmt.Errorf("page: opening: %w", err)
+	}
+	return p, nil
+}
+
+// inspect returns the number of slots of the page in f. It reads the file, since memory that is not there
+// would end the process.
+func inspect(f *os.File) (int, error) {
+	head := make([]byte, 16)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return 0, fmt.Errorf("%w: %w", errOther, err)
+	}
+	if binary.NativeEndian.Uint64(head) != magic {
+		return 0, errOther
+	}
+	if err := checkSeals(f); err != nil {
+		return 0, err
+	}
+	slots := binary.NativeEndian.Uint64(head[8:])
+	if slots < 1 || slots > maxSlots {
+		return 0, fmt.Errorf("%w: %d slots", errOther, slots)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if want := size(int(slots)); info.Size() < want {
+		return 0, fmt.Errorf("%w: %d bytes, where %d slots take %d", errOther, info.Size(), slots, want)
+	}
+	return int(slots), nil
+}
+
+// size returns how many bytes a page takes.
+func size(slots int) int64 { return int64(1+slots) * SlotSize }
+
+func load(file *os.File, slots int) (*Page, error) {
+	memory, err := mapFile(file, int(size(slots)))
+	if err != nil {
+		return nil, err
+	}
+	first := (*Slot)(unsafe.Pointer(&memory[SlotSize]))
+	return &Page{file: file, memory: memory, slots: unsafe.Slice(first, slots)}, nil
+}
+
+// File returns the page's file, to be handed to another process. It belongs to the page.
+func (p *Page) File() *os.File { return p.file }
+
+// Len returns the number of slots, which is what it was when this process made or opened the page:
+// others cannot change it.
+func (p *Page) Len() int { return len(p.slots) }
+
+// Slot returns one of the Len slots, counted from 0; other numbers panic. The slot ends with the page.
+func (p *Page) Slot(i int) *Slot { return &p.slots[i] }
+
+// Close gives the memory back and closes the file; the second time it does nothing and returns nil.
+//
+// It belongs to whoever owns all users of the page in this process, and must come after the last use:
+// touching a slot of a closed page is no panic but ends the process, or changes what has come to be at
+// its place.
+func (p *Page) Close() error {
+	var err error
+	p.close.Do(func() {
+		memory := p.memory
+		p.memory, p.slots = nil, nil
+		err = errors.Join(unmap(memory), p.file.Close())
+	})
+	return err
+}

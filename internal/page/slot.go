@@ -1,0 +1,60 @@
+package page
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// SlotSize is how many bytes a slot takes: whole cache lines, also on machines that fetch them in pairs,
+// so that no child slows down another's counting.
+const SlotSize = 256
+
+// Slot is what one child tells of itself. Durations are in nanoseconds, counters start at 0 with the
+// child and only grow.
+//
+// What a child wrote is what a child wrote: after a fault it may be any number, and two fields never
+// belong to the same moment. Whoever reads must come to no harm by that: take numbers through [Within]
+// before they become lengths, indexes or divisors, and see that a counter that went back does not
+// become a huge difference.
+type Slot struct {
+	State      atomic.Int64 // what it is doing; the meaning is the users'
+	PID        atomic.Int64
+	Generation atomic.Int64
+
+	Workers    atomic.Int64 // requests it may have in progress
+	Busy       atomic.Int64 // requests in progress
+	Queued     atomic.Int64 // requests waiting
+	Conns      atomic.Int64 // long-lived connections
+	Overloaded atomic.Int64 // 1 while the newest are served first, else 0
+
+	Admitted    atomic.Int64 // requests that got a worker
+	QueueFull   atomic.Int64 // shed: too many were waiting
+	WaitTooLong atomic.Int64 // shed: it waited too long
+	PushedOut   atomic.Int64 // shed: made room for a newer one
+	Deadline    atomic.Int64 // shed: its deadline could not be met
+	Gone        atomic.Int64 // its caller left before there was a worker
+	Refused     atomic.Int64 // the app was not serving
+
+	QueueWait      atomic.Int64 // sum of what admitted requests waited
+	BusyTime       atomic.Int64 // sum of what workers were busy
+	DownstreamTime atomic.Int64 // of that, waiting for other apps
+	ServiceTime    atomic.Int64 // moving average of what a request takes
+
+	Panics    atomic.Int64
+	Abandoned atomic.Int64 // requests that were left behind
+	Beat      atomic.Int64 // grows while the child lives and is not stuck
+
+	_ [SlotSize - 22*8]byte
+}
+
+// Reset makes all fields 0, one after the other. It is for a slot whose child has ended, or has not
+// started yet.
+func (s *Slot) Reset() {
+	words := (*[SlotSize / 8]atomic.Int64)(unsafe.Pointer(s))
+	for i := range words {
+		words[i].Store(0)
+	}
+}
+
+// Within returns the field's value, or 0 or most if it is outside these two.
+func Within(field *atomic.Int64, most int64) int64 { return max(0, min(field.Load(), most)) }
