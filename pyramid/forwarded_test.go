@@ -98,6 +98,7 @@ func TestTheMalformedPartOfAChainIsDropped(t *testing.T) {
 		{[]string{"::ffff:203.0.113.7,2001:DB8::1"}, "203.0.113.7, 2001:db8::1, " + self},
 		{[]string{"203.0.113.7:4711,[2001:db8::1]:80,[::1]"}, "203.0.113.7, 2001:db8::1, ::1, " + self},
 		{[]string{"fe80::1%eth0<script>"}, "fe80::1, " + self},
+		{[]string{"[fe80::1%<script>]:80,[::ffff:203.0.113.7]:80"}, "fe80::1, 203.0.113.7, " + self},
 		{[]string{"6.6.6.6, unknown, 203.0.113.7"}, "203.0.113.7, " + self},
 		{[]string{"6.6.6.6, , 203.0.113.7"}, "203.0.113.7, " + self},
 		{[]string{"6.6.6.6;x, 203.0.113.7"}, "203.0.113.7, " + self},

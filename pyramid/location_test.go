@@ -12,8 +12,7 @@ import (
 	"github.com/org/watt/pyramid"
 )
 
-// saying is the app users; it answers with what the request's Say-… headers say, and with its own address in Location
-// as far as that is not among them.
+// saying is the app users; it answers with the headers that the request's Say- headers name.
 func saying() watt.App {
 	return handling("users", func(w http.ResponseWriter, r *http.Request) {
 		for _, h := range []string{"Location", "Content-Location", "Set-Cookie", "Link", "Refresh"} {
@@ -37,8 +36,17 @@ func TestReferencesToTheAppStandBelowThePrefixAgain(t *testing.T) {
 	t.Run("ready gateway", func(t *testing.T) { wantReferences(t, newFront(t, saying()), "/users") })
 	t.Run("in any spelling", func(t *testing.T) {
 		f := newFront(t, saying())
-		resp, _ := f.raw(t, "GET http://a/%75sers/7 HTTP/1.1\r\nHost: a\r\nSay-Location: /8\r\n\r\n")
-		if got := resp.Header.Get("Location"); got != "/%75sers/8" {
+		for target, want := range map[string]string{"http://a/%75sers/7": "/%75sers/8", "/users": "/users/8", "/users?/x": "/users/8"} {
+			resp, _ := f.raw(t, "GET "+target+" HTTP/1.1\r\nHost: a\r\nSay-Location: /8\r\n\r\n")
+			if got := resp.Header.Get("Location"); got != want {
+				t.Errorf("%s: got %q, want %q", target, got, want)
+			}
+		}
+	})
+	t.Run("not clean", func(t *testing.T) {
+		f := startFront(t, serving(func(env *watt.Env) http.Handler { return inRouters()["cleaned"](pyramid.Proxy(env, "users")) }), saying())
+		resp, _ := f.raw(t, "GET //users//7 HTTP/1.1\r\nHost: a\r\nSay-Location: /8\r\n\r\n")
+		if got := resp.Header.Get("Location"); got != "/users/8" {
 			t.Errorf("got %q", got)
 		}
 	})

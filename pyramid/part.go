@@ -2,10 +2,8 @@ package pyramid
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -106,7 +104,7 @@ func (p *part) source() (wrong []string) {
 	case p.Func != nil:
 		return nil
 	}
-	if err := p.reachable(); err != nil {
+	if err := callable(p.env, p.App); err != nil {
 		wrong = append(wrong, "App: "+err.Error())
 	}
 	path, err := compile(p.Path)
@@ -115,17 +113,6 @@ func (p *part) source() (wrong []string) {
 	}
 	p.path = path
 	return wrong
-}
-
-// reachable returns an error if the app can never be called. Whether it could be now does not matter.
-func (p *part) reachable() error {
-	if p.App == "" || strings.Trim(p.App, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return fmt.Errorf("%q is not the name of an app", p.App)
-	}
-	if err := p.env.Check(p.App); errors.Is(err, watt.ErrNoSuchApp) || errors.Is(err, watt.ErrNotAllowed) {
-		return err
-	}
-	return nil
 }
 
 // limits checks the numbers, and encodes the default.

@@ -21,8 +21,8 @@ import (
 // Proxy returns a handler that passes requests on to app, given by its name, and its answers back: both as
 // streams, trailers and informational answers included, events and whatever has no length without delay.
 // WebSockets and gRPC pass too; for gRPC from outside, the entrypoint's Protocols must have unencrypted HTTP/2,
-// or it must have TLS. Over HTTP/1 an app that answers while it reads needs
-// [http.ResponseController.EnableFullDuplex], called by a middleware.
+// or it must have TLS. Where apps answer while they read, a middleware in front has to call
+// [http.ResponseController.EnableFullDuplex] for clients of HTTP/1.
 //
 // Below a Mount of chi's, app gets the path below the mount; under Handle, [http.ServeMux] and
 // [http.StripPrefix] the one in r.URL. Of two different ones it is the shorter, so that chi's CleanPath and
@@ -32,14 +32,14 @@ import (
 // The Host that app sees is its own, <app>.watt.local. The client's is in X-Forwarded-Host, the scheme in
 // X-Forwarded-Proto, and its address in X-Forwarded-For, all three taken from the connection: what the client
 // itself sends of X-Forwarded- headers, Forwarded and X-Real-Ip is dropped, spelled with underscores too.
-// Only a request from an app, or from a proxy that [TrustProxies] knows, keeps the first three, and gets
-// the peer's address appended. Of a chain of addresses, what stands to the left of something else is dropped; read it from
-// the right, since its beginning may still be the client's own words.
+// Only a request from an app, or from a proxy that [TrustProxies] knows, keeps the first three, and gets the
+// peer's address appended. In such a chain nothing is kept to the left of what is no address. Read it from the
+// right: its beginning may still be the client's own words.
 //
 // Where a prefix was taken from the path, an answer's Location, Content-Location and cookie paths get it back,
-// if they are absolute paths or name app's host in the mesh; so does a Domain in the mesh lose its
-// meaning, and is removed from cookies. Cookies whose names begin with __Host- keep the path "/", without
-// which browsers refuse them. Nothing else in an answer changes.
+// if they are absolute paths or name app's host in the mesh. A cookie's Domain in the mesh is removed. Cookies
+// whose names begin with __Host- keep the path "/", without which browsers refuse them. Nothing else in an
+// answer changes.
 //
 // Failed calls are answered by [watt.WriteError]. An app that breaks off its answer has the client's cut, never
 // ended. A client that breaks off its request is answered with 400.

@@ -1,7 +1,6 @@
 package pyramid_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +60,7 @@ func TestAPrefixIsStrippedUnderMountAndKeptUnderHandle(t *testing.T) {
 			if slices.Contains(stripped, name) {
 				prefix = ""
 			}
-			for _, below := range []string{"/7", "/", "/a%2Fb/c%20d", "/a b?x=1;y=2&z=%zz", "/%C3%BC/", "/a;b=1,c/@:", "/a+b/%2B"} {
+			for _, below := range []string{"/7", "/", "/a%2Fb/c%20d", "/a b?x=1;y=2&z=%zz", "/%C3%BC/", "/a;b=1,c/@:", "/a+b/%2B", "/100%25", "/100%25/%2F"} {
 				f.raw(t, "GET /users"+strings.ReplaceAll(below, " ", "%20")+" HTTP/1.1\r\nHost: a\r\n\r\n")
 				want := prefix + strings.ReplaceAll(below, " ", "%20")
 				if name == "cleaned" && want != "/" { // as CleanPath has it
@@ -88,9 +87,24 @@ func TestWhatChiHasCleanedIsWhatIsPassedOn(t *testing.T) {
 	}
 }
 
+func TestWhatIsStrippedBelowAMountIsStrippedToo(t *testing.T) {
+	var users recorder
+	f := startFront(t, serving(func(env *watt.Env) http.Handler {
+		r := chi.NewRouter()
+		r.Mount("/api", http.StripPrefix("/api/users", pyramid.Proxy(env, "users")))
+		return r
+	}), users.app("users"))
+	f.do(t, "GET", "/api/users/7", nil)
+	if got := users.one(t).target; got != "/7" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestMethodsBodiesAndHeadersPass(t *testing.T) {
 	f := newFront(t, handling("echo", func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).EnableFullDuplex() // PROPFIND comes over a connection
+		if r.Method == "PROPFIND" { // which is rare enough to come over a connection
+			_ = http.NewResponseController(w).EnableFullDuplex()
+		}
 		w.Header()["X-Many"] = r.Header["X-Many"]
 		w.Header().Set("X-Method", r.Method)
 		w.Header().Set("Etag", `"1"`)
@@ -119,39 +133,6 @@ func TestRedirectsAreForTheClientToFollow(t *testing.T) {
 	resp := f.do(t, "GET", "/a", nil)
 	if got := resp.Header.Get("Location"); resp.StatusCode != http.StatusFound || got != "https://elsewhere.example/x?y" {
 		t.Errorf("got %s to %q", resp.Status, got)
-	}
-}
-
-func TestIdentityPassesInwardAndCannotBeSpoofed(t *testing.T) {
-	var users recorder
-	f := startFront(t, serving(func(env *watt.Env) http.Handler {
-		proxy := pyramid.Proxy(env, "users")
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if len(r.Header["Authorization"]) > 0 {
-				r.Header.Set("X-Watt-User", "7")
-			}
-			proxy.ServeHTTP(w, r)
-		})
-	}), users.app("users"))
-	spoofed := []string{"X-Watt-User", "1", "X_Watt_User", "1", "x-watt-user", "1", "X-Watt_user", "1", "Connection", "X-Watt-User", "Traceparent", "00-x", "Tracestate", "a=b"}
-	f.do(t, "GET", "/", nil, spoofed...)
-	f.do(t, "GET", "/", nil, append(spoofed, "Authorization", "yes")...)
-	got := users.take()
-	if len(got) != 2 {
-		t.Fatalf("got %v", got)
-	}
-	for i, want := range []string{"", "7"} {
-		for name, values := range got[i].header {
-			switch plain := strings.ReplaceAll(name, "_", "-"); {
-			case strings.EqualFold(plain, "X-Watt-User") && (strings.Join(values, ",") != want || name != "X-Watt-User"):
-				t.Errorf("got %s: %v, want %q", name, values, want)
-			case plain == "Traceparent", plain == "Tracestate":
-				t.Errorf("got %s: %v", name, values)
-			}
-		}
-		if got := got[i].header.Get("X-Watt-User"); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
 	}
 }
 
@@ -229,12 +210,39 @@ func TestAClientThatBreaksOffItsRequestIsNoNews(t *testing.T) {
 	f.wantSilence(t, zap.WarnLevel)
 }
 
+func TestAClientThatStallsUntilTheTimeoutIsToldSo(t *testing.T) {
+	f := startFront(t, watt.App{Timeout: 50 * time.Millisecond}, handling("users", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	resp, body := f.raw(t, "POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegin")
+	wantNotice(t, resp, body, http.StatusGatewayTimeout, "users")
+}
+
 func TestAMalformedBodyIsTheClientsMistake(t *testing.T) {
 	f := newFront(t, handling("users", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	resp, body := f.raw(t, "POST /users HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n")
 	wantNotice(t, resp, body, http.StatusBadRequest, "users")
 	f.wantSilence(t, zap.WarnLevel)
 }
+
+func TestAnAppThatBreaksOffARequestIsNotTheClientsMistake(t *testing.T) {
+	f := newFront(t,
+		handling("http", func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadFull(r.Body, make([]byte, 1000))
+			panic(http.ErrAbortHandler)
+		}),
+		nonsense("tcp", ""))
+	for _, app := range []string{"http", "tcp"} {
+		resp := f.do(t, "POST", "/"+app, &endless{t.Context()})
+		wantNotice(t, resp, all(t, resp), http.StatusBadGateway, app)
+	}
+}
+
+// endless is a body that goes on for as long as the test does.
+type endless struct{ ctx context.Context }
+
+func (b *endless) Read(p []byte) (int, error) { return len(p), b.ctx.Err() }
 
 func TestAClientThatGoesEndsTheAppsContext(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan error, 1)
@@ -277,68 +285,6 @@ func both() *http.Protocols {
 	p := h2c()
 	p.SetHTTP1(true)
 	return p
-}
-
-func TestAnAbsoluteTargetIsAHostLikeAnyOther(t *testing.T) {
-	var users recorder
-	f := newFront(t, users.app("users"), telling("orders", ""))
-	f.raw(t, "GET http://shop.example/users/7?q HTTP/1.1\r\nHost: other.example\r\n\r\n")
-	got := users.one(t)
-	if got.target != "/7?q" || got.host != "users.watt.local" || got.header.Get("X-Forwarded-Host") != "shop.example" {
-		t.Errorf("got %v", got)
-	}
-	for _, head := range []string{
-		"GET http://users.watt.local/users/7 HTTP/1.1\r\nHost: a", "GET http://USERS.watt.local.:99/users/7 HTTP/1.1\r\nHost: a",
-		"GET /users/7 HTTP/1.1\r\nHost: orders.watt.local", "GET /users/7 HTTP/1.1\r\nHost: Users.Watt.Local:80",
-	} {
-		if resp, body := f.raw(t, head+"\r\n\r\n"); resp.StatusCode != http.StatusMisdirectedRequest {
-			t.Errorf("%s: got %s %s", head, resp.Status, body)
-		}
-	}
-	for head, want := range map[string]int{
-		"CONNECT users.watt.local:80 HTTP/1.1\r\nHost: users.watt.local:80": http.StatusMethodNotAllowed,
-		"CONNECT /users/7 HTTP/1.1\r\nHost: a":                              http.StatusMethodNotAllowed,
-		"OPTIONS * HTTP/1.1\r\nHost: a":                                     -1,
-		"GET mailto:users HTTP/1.1\r\nHost: a":                              -1,
-	} {
-		resp, _ := f.raw(t, head+"\r\n\r\n")
-		if want > 0 && resp.StatusCode != want {
-			t.Errorf("%s: got %s, want %d", head, resp.Status, want)
-		}
-	}
-	if got := users.take(); got != nil {
-		t.Errorf("passed on: %v", got)
-	}
-}
-
-func TestARequestWithTwoLengthsCannotSmuggleAnother(t *testing.T) {
-	var users recorder
-	f := newFront(t, users.app("users"))
-	conn := f.dial(t)
-	io.WriteString(conn, "POST /users/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"+
-		"0\r\n\r\nGET /users/smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	for _, got := range users.take() {
-		if got.target != "/1" || len(got.header["Content-Length"]) > 0 && got.header.Get("Content-Length") != "0" {
-			t.Errorf("got %v", got)
-		}
-	}
-}
-
-func TestOnlyWebsocketsAreUpgradedFromOutside(t *testing.T) {
-	var users recorder
-	f := newFront(t, users.app("users"))
-	for _, upgrade := range []string{"h2c", "tls/1.0", "websocket, h2c"} {
-		resp, _ := f.raw(t, "GET /users HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "+upgrade+"\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n")
-		got := users.one(t).header
-		if resp.StatusCode != http.StatusOK || got["Upgrade"] != nil || got["Connection"] != nil || got["Http2-Settings"] != nil {
-			t.Errorf("%s: got %s, %v", upgrade, resp.Status, got)
-		}
-	}
 }
 
 func TestAnAppMayHaveAProxyWithoutBeingAnEntrypoint(t *testing.T) {

@@ -62,16 +62,12 @@ import (
 // [http.ServeMux] does, so that what was matched is what is passed on. Over HTTP/1 too, apps may
 // answer while they read.
 func New(entry watt.App, apps ...watt.App) []watt.App {
-	var names []string
-	for _, a := range apps {
-		if a.Name != "" && a.Name != entry.Name && !slices.Contains(names, a.Name) {
-			names = append(names, a.Name)
-		}
-	}
+	names := make([]string, len(apps))
 	entry.Calls = slices.Clone(entry.Calls)
-	for _, name := range names {
-		if !slices.Contains(entry.Calls, name) {
-			entry.Calls = append(entry.Calls, name)
+	for i, a := range apps {
+		names[i] = a.Name
+		if !slices.Contains(entry.Calls, a.Name) {
+			entry.Calls = append(entry.Calls, a.Name)
 		}
 	}
 	if entry.Profile == 0 {

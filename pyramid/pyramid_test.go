@@ -93,6 +93,7 @@ func TestTheReadyGatewayPassesEachAppOnBelowItsName(t *testing.T) {
 		"/users/7":            "/7",
 		"/users/7/":           "/7/",
 		"/users?q=1":          "/?q=1",
+		"/users/7?":           "/7?",
 		"/users/a/b?x=1&x=2":  "/a/b?x=1&x=2",
 		"/users/a%2Fb%20c":    "/a%2Fb%20c",
 		"/users/users":        "/users",

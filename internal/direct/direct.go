@@ -44,7 +44,8 @@ type Exchange struct {
 	ErrorLog *log.Logger
 
 	callee Callee
-	caller *http.Request // as the caller made it
+	caller *http.Request // as the caller made it, who may change it after an error
+	toHead bool          // the caller asks for no body
 	in     inbound       // its body
 	out    outbound      // the answer, as the handler writes it
 	taken  taken         // its body, as the caller reads it
@@ -82,8 +83,29 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 		x.abandon()
 		return nil, err
 	}
-	x.taken.watch()
+	if x.answer.Body == http.NoBody {
+		x.complete()
+	} else {
+		x.taken.watch()
+	}
 	return x.answer, nil
+}
+
+// lateBody is how long a request's body may still be sent once the answer is complete.
+const lateBody = 50 * time.Millisecond
+
+// complete is called when the caller has all of the answer. What it still sends by then is not waited for much
+// longer, as on a wire; the handler may go on with anything else.
+func (x *Exchange) complete() {
+	if !x.in.open() {
+		return
+	}
+	time.AfterFunc(lateBody, func() {
+		if x.in.open() {
+			x.in.end(io.ErrUnexpectedEOF)
+			x.link.closeNear()
+		}
+	})
 }
 
 // settle gives the caller its answer, or the reason why there is none. Only the first word counts.
@@ -130,10 +152,10 @@ func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
 	}
 }
 
-// informational tells the caller's trace of an answer before the answer.
-func (x *Exchange) informational(status int, h http.Header) {
+// informational tells the caller's trace of an answer before the answer, which may be the one that its body waits for.
+func (x *Exchange) informational(status int, h http.Header, proceed bool) {
 	x.tell(func(trace *httptrace.ClientTrace) error {
-		if status == http.StatusContinue && trace.Got100Continue != nil {
+		if proceed && trace.Got100Continue != nil {
 			trace.Got100Continue()
 		}
 		if trace.Got1xxResponse == nil {
@@ -147,7 +169,8 @@ func (x *Exchange) informational(status int, h http.Header) {
 func (x *Exchange) serve(r *http.Request) {
 	whole := false
 	defer func() {
-		_ = recover() // http.ErrAbortHandler, whose meaning is what follows
+		_ = recover()                         // http.ErrAbortHandler, whose meaning is what follows
+		x.in.stop(http.ErrBodyReadAfterClose) // before the caller can have the answer
 		x.finish(whole)
 		x.in.end(http.ErrBodyReadAfterClose)
 		if r.MultipartForm != nil {
@@ -165,8 +188,11 @@ func (x *Exchange) abandon() {
 	x.link.closeNear()
 }
 
-// Cut cuts the answer off where it is, although the handler has not returned.
+// Cut cuts the answer off where it is, although the handler has not returned. What is complete is not taken back.
 func (x *Exchange) Cut() {
+	if x.over.Load() {
+		return
+	}
 	x.taken.cut.Store(true)
 	x.settle(nil, io.ErrUnexpectedEOF)
 	x.link.closeFar()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"sync"
 
 	"github.com/org/watt/internal/pipe"
@@ -35,13 +34,10 @@ func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {
 
 // Read reads the caller's body, and asks for it first if the caller wants to be asked.
 func (b *inbound) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	if b.expect {
-		b.expect = false
-		b.mu.Unlock()
-		b.x.tell(proceed)
-		b.mu.Lock()
+	if b.asked() {
+		b.x.informational(http.StatusContinue, http.Header{}, true)
 	}
+	b.mu.Lock()
 	if b.err != nil || b.memory {
 		defer b.mu.Unlock()
 		return b.readMemory(p)
@@ -59,14 +55,13 @@ func (b *inbound) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func proceed(trace *httptrace.ClientTrace) error {
-	if trace.Got100Continue != nil {
-		trace.Got100Continue()
-	}
-	if trace.Got1xxResponse == nil {
-		return nil
-	}
-	return trace.Got1xxResponse(http.StatusContinue, nil)
+// asked reports whether the caller has yet to be told that its body is asked for, and that it has been from now on.
+func (b *inbound) asked() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	expect := b.expect
+	b.expect = false
+	return expect
 }
 
 // readMemory reads a body in memory; the lock is held.
@@ -106,8 +101,9 @@ func (b *inbound) pump(near *pipe.Conn) {
 		limited = io.LimitReader(src, b.length)
 	}
 	n, err := b.x.Buffers.Copy(near, limited)
-	if err != nil && src.err == nil { // the handler reads no more
-		b.close()
+	if err != nil && src.err == nil || b.stopped() { // then it is no matter how the rest ends
+		_ = b.close()
+		_ = near.CloseWrite()
 		return
 	}
 	if b.length >= 0 && src.err == nil {
@@ -154,18 +150,33 @@ func (b *inbound) end(err error) {
 	if b.source == nil {
 		return
 	}
-	b.mu.Lock()
-	if b.err == nil || b.err == io.EOF { //nolint:errorlint // set bare
-		b.err = err
-	}
-	pumping := b.pipe != nil
-	b.mu.Unlock()
-	if pumping {
-		go b.close() //nolint:errcheck // it may wait for the pump's Read, or end that
+	if b.stop(err) {
+		go b.close() // it may wait for the pump's Read, or end that
 	} else {
 		_ = b.close()
 	}
 }
+
+// stop makes Read return err from now on, unless it has met a fault. A body in memory is then the caller's again.
+// It reports whether the pump runs.
+func (b *inbound) stop(err error) (pumping bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil || b.err == io.EOF { //nolint:errorlint // set bare
+		b.err = err
+	}
+	return b.pipe != nil
+}
+
+// stopped reports whether the handler reads no more.
+func (b *inbound) stopped() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil
+}
+
+// open reports whether the handler may yet wait for more of the body.
+func (b *inbound) open() bool { return b.source != nil && !b.memory && !b.stopped() }
 
 // Close is the handler's. It does without the rest.
 func (b *inbound) Close() error {

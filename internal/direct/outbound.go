@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/textproto"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,7 +29,7 @@ type outbound struct {
 	head      http.Header // the caller's, as of WriteHeader
 	err       error       // why there is none
 	announced []string    // trailers
-	marked    bool        // there may be others
+	trailing  bool        // there may be some
 	length    int64       // what was announced, or -1
 	written   int64
 	unseen    int    // lines of informational answers that nobody looked at
@@ -73,17 +75,21 @@ func (x *Exchange) inform(status int) {
 		x.settle(nil, err)
 		return
 	}
-	x.informational(status, h)
+	delete(h, "Content-Length") // they are the final answer's
+	delete(h, "Transfer-Encoding")
+	fixPragma(h)
+	x.informational(status, h, status == http.StatusContinue && x.in.asked())
 }
 
 // decide takes the headers as they are now.
 func (o *outbound) decide(status int, x *Exchange) {
+	x.in.asked() // that it is wanted has to be said before
 	o.status, o.length = status, -1
 	o.head, o.err = arrived(o.header)
 	if o.err != nil {
 		return
 	}
-	o.announced, o.marked = trailerNames(o.head), hasMarked(o.header)
+	o.announced, o.trailing = trailerNames(o.head), o.head["Trailer"] != nil || hasMarked(o.header)
 	if v := o.head["Content-Length"]; v != nil {
 		n, err := strconv.ParseInt(v[0], 10, 64)
 		if err == nil && n >= 0 {
@@ -171,7 +177,7 @@ func (x *Exchange) send(p []byte) (int, error) {
 	if !x.out.committed {
 		x.commit(p, false)
 	}
-	if x.toHead() || len(p) == 0 {
+	if x.toHead || len(p) == 0 {
 		return len(p), nil
 	}
 	_, far := x.ends()
@@ -222,21 +228,14 @@ func (x *Exchange) commit(p []byte, final bool) {
 		x.settle(nil, o.err)
 		return
 	}
-	coding, allowed := first(o.head, "Transfer-Encoding"), bodyAllowed(o.status)
-	if o.length >= 0 && coding != "" && coding != "identity" {
-		x.ErrorLog.Printf("http: WriteHeader called with both Transfer-Encoding of %q and a Content-Length of %d", coding, o.length)
-		o.length = -1
-	}
-	if final && allowed && o.length < 0 && o.announced == nil && !o.marked && coding == "" && (!x.toHead() || len(p) > 0) {
-		o.length = int64(len(p))
-		o.head["Content-Length"] = []string{strconv.Itoa(len(p))}
-	}
-	if allowed && len(p) > 0 && coding == "" && o.head["Content-Type"] == nil && first(o.head, "Content-Encoding") == "" {
+	coding := first(o.head, "Transfer-Encoding")
+	length := x.measure(p, final, coding)
+	if bodyAllowed(o.status) && len(p) > 0 && coding == "" && o.head["Content-Type"] == nil && first(o.head, "Content-Encoding") == "" {
 		o.head["Content-Type"] = []string{http.DetectContentType(p)}
 	}
 	answer := &http.Response{
 		Status: statusText(o.status), StatusCode: o.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: o.head, ContentLength: o.length, Body: http.NoBody, Request: x.caller,
+		Header: o.head, ContentLength: length, Body: http.NoBody, Request: x.caller,
 	}
 	if err := x.frame(answer, coding); err != nil {
 		x.settle(nil, err)
@@ -248,6 +247,23 @@ func (x *Exchange) commit(p []byte, final bool) {
 	x.settle(answer, nil)
 }
 
+// measure returns the length of the answer as far as it is known, or -1.
+func (x *Exchange) measure(p []byte, final bool, coding string) int64 {
+	o := &x.out
+	switch {
+	case o.length >= 0 && coding != "" && coding != "identity":
+		x.ErrorLog.Printf("http: WriteHeader called with both Transfer-Encoding of %q and a Content-Length of %d", coding, o.length)
+		delete(o.head, "Content-Length")
+		return -1
+	case o.length >= 0:
+		return o.length
+	case !final || o.trailing || coding != "" || !bodyAllowed(o.status) || x.toHead && len(p) == 0:
+		return -1
+	}
+	o.head["Content-Length"] = []string{strconv.Itoa(len(p))}
+	return int64(len(p))
+}
+
 // frame says in the head how long the body is, if there is one.
 func (x *Exchange) frame(answer *http.Response, coding string) error {
 	h, allowed := answer.Header, bodyAllowed(answer.StatusCode)
@@ -256,40 +272,51 @@ func (x *Exchange) frame(answer *http.Response, coding string) error {
 	if h["Date"] == nil {
 		h["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
 	}
-	if first(h, "Pragma") == "no-cache" && h["Cache-Control"] == nil {
-		h["Cache-Control"] = []string{"no-cache"}
-	}
+	fixPragma(h)
 	switch {
 	case !allowed:
 		delete(h, "Content-Length")
 		if answer.StatusCode == http.StatusNotModified {
 			delete(h, "Content-Type")
 		}
-		if answer.ContentLength = 0; x.toHead() {
+		if answer.ContentLength = 0; x.toHead {
 			answer.ContentLength = -1
 		}
-	case x.toHead():
+	case x.toHead:
 	case answer.ContentLength >= 0:
 		if answer.ContentLength > 0 {
 			answer.Body = &x.taken
 		}
+	case coding == "identity":
+		answer.Body = &x.taken
+		delete(h, "Content-Length")
+	case coding != "" && coding != "chunked":
+		return fmt.Errorf("unsupported transfer encoding %q", coding)
 	default:
 		answer.Body = &x.taken
 		delete(h, "Content-Length")
-		if coding != "identity" {
-			answer.TransferEncoding = []string{"chunked"}
-			return announce(answer)
-		}
+		answer.TransferEncoding = []string{"chunked"}
+		return announce(answer)
 	}
 	return nil
 }
 
+// fixPragma says in the language of HTTP/1.1 what was said in that of 1.0, as clients do.
+func fixPragma(h http.Header) {
+	if first(h, "Pragma") == "no-cache" && h["Cache-Control"] == nil {
+		h["Cache-Control"] = []string{"no-cache"}
+	}
+}
+
 // announce moves the names of the trailers to where callers look for them.
 func announce(answer *http.Response) error {
-	if answer.Header["Trailer"] == nil {
-		return nil
-	}
-	for _, name := range trailerNames(answer.Header) {
+	for name := range strings.SplitSeq(strings.Join(answer.Header["Trailer"], ","), ",") {
+		switch name = http.CanonicalHeaderKey(textproto.TrimString(name)); name {
+		case "":
+			continue
+		case "Content-Length", "Transfer-Encoding", "Trailer":
+			return fmt.Errorf("bad trailer key %q", name)
+		}
 		if answer.Trailer == nil {
 			answer.Trailer = make(http.Header)
 		}
@@ -298,9 +325,6 @@ func announce(answer *http.Response) error {
 	delete(answer.Header, "Trailer")
 	return nil
 }
-
-// toHead reports whether the answer has no body because nobody has asked for one.
-func (x *Exchange) toHead() bool { return x.caller.Method == http.MethodHead }
 
 func bodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified

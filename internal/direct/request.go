@@ -53,19 +53,7 @@ func plainHost(host string) bool {
 func plainHeaders(h http.Header) bool {
 	size := 0
 	for name, values := range h {
-		switch name {
-		case "Content-Type":
-			if strings.HasPrefix(first(h, name), "application/grpc") {
-				return false
-			}
-		case "Connection", "Upgrade", "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Pragma":
-			return false
-		case "Expect":
-			if len(values) != 1 || !strings.EqualFold(values[0], "100-continue") {
-				return false
-			}
-		}
-		if http.CanonicalHeaderKey(name) != name || !httpguts.ValidHeaderFieldName(name) {
+		if !plainField(name, values) {
 			return false
 		}
 		for _, v := range values {
@@ -77,10 +65,23 @@ func plainHeaders(h http.Header) bool {
 	return h != nil
 }
 
+// plainField reports whether a header is about neither the connection nor the body's length.
+func plainField(name string, values []string) bool {
+	switch name {
+	case "Content-Type":
+		return len(values) == 0 || !strings.HasPrefix(values[0], "application/grpc")
+	case "Expect":
+		return len(values) == 1 && strings.EqualFold(values[0], "100-continue")
+	case "Connection", "Upgrade", "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Pragma":
+		return false
+	}
+	return http.CanonicalHeaderKey(name) == name && httpguts.ValidHeaderFieldName(name)
+}
+
 // Request returns req, of which Takes must have approved, as the handler sees it, with a context of its own. The
 // headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
-	x.caller = req
+	x.caller, x.toHead = req, req.Method == http.MethodHead
 	uri := req.URL.RequestURI()
 	r := &http.Request{
 		Method: req.Method, URL: target(req.URL, uri), RequestURI: uri, Host: host(req), RemoteAddr: x.RemoteAddr,
@@ -89,12 +90,12 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
-	if agent, ok := r.Header["User-Agent"]; !ok {
+	if _, ok := req.Header["User-Agent"]; !ok {
 		r.Header["User-Agent"] = []string{"Go-http-client/1.1"}
-	} else if agent[0] == "" {
+	} else if first(r.Header, "User-Agent") == "" {
 		delete(r.Header, "User-Agent")
 	} else {
-		r.Header["User-Agent"] = agent[:1]
+		r.Header["User-Agent"] = r.Header["User-Agent"][:1]
 	}
 	x.body(r, req)
 	return r.WithContext(ctx)

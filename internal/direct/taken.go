@@ -69,12 +69,13 @@ func (b *taken) Read(p []byte) (int, error) {
 	case err != io.EOF: //nolint:errorlint // Read returns it bare
 	case b.left > 0, b.left < 0 && b.cut.Load():
 		err = io.ErrUnexpectedEOF
-	case b.left < 0 && b.trailer != nil:
+	case b.answer.TransferEncoding != nil && b.trailer != nil:
 		b.answer.Trailer = merge(b.answer.Trailer, b.trailer)
 	}
 	if earlier := b.end(err); earlier != nil {
-		err = earlier
+		return n, earlier
 	}
+	b.x.complete()
 	return n, err
 }
 
