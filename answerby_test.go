@@ -11,7 +11,8 @@ import (
 )
 
 // due calls an app that has the given Timeout, under ctx, and returns what AnswerBy says there of the time left.
-func due(t *testing.T, ctx context.Context, timeout time.Duration, upgrade bool) (left time.Duration, limited bool) {
+func due(ctx context.Context, t *testing.T, timeout time.Duration, upgrade bool) (left time.Duration, limited bool) {
+	t.Helper()
 	a := app("a", func(_ http.ResponseWriter, r *http.Request) {
 		var by time.Time
 		if by, limited = watt.AnswerBy(r.Context()); limited {
@@ -48,7 +49,7 @@ func TestAnswerByIsTheEarlierOfTimeoutAndDeadline(t *testing.T) {
 						ctx, cancel = context.WithTimeout(ctx, c.deadline)
 					}
 					defer cancel()
-					left, limited := due(t, ctx, c.timeout, upgrade)
+					left, limited := due(ctx, t, c.timeout, upgrade)
 					if left != c.want || limited != (c.want > 0) {
 						t.Errorf("got %v, %v, want %v", left, limited, c.want)
 					}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
@@ -60,7 +62,7 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 	d.inner = &http.Server{
 		Handler:   d,
 		Protocols: &protocols,
-		ErrorLog:  a.errorLog,
+		ErrorLog:  zap.NewStdLog(a.log),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			caller, _ := conn.(*pipe.Conn).Caller().(string)
 			return context.WithValue(ctx, peerKey{}, &peer{caller: caller})

@@ -68,7 +68,7 @@ const maxErrorText = 200
 // JSON decodes the answer of a call into a T and closes its body. It takes the results of
 // [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
 // than 2xx is a [*CallError] with its Status. 204 No Content gives the zero T.
-func JSON[T any](resp *http.Response, err error) (T, error) { //nolint:ireturn // T is the caller's choice
+func JSON[T any](resp *http.Response, err error) (T, error) {
 	var v T
 	if err != nil {
 		return v, err
@@ -139,16 +139,8 @@ func retryAfter(h http.Header) time.Duration {
 // logged, if w is the writer that an app's handler was given, or wraps it with an Unwrap method.
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
-	var app string
-	if call, ok := errors.AsType[*CallError](err); ok && nameProblem(call.App) == "" { // no host elsewhere
-		app = call.App
-	}
-	q := requestBehind(w)
-	if q != nil && errors.Is(err, context.Canceled) && errors.Is(q.reason(), context.DeadlineExceeded) {
-		status = http.StatusGatewayTimeout // canceled because of Timeout
-	}
-	if q != nil && (status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout) {
-		q.answer.log(status, err)
+	if q := requestBehind(w); q != nil {
+		status = q.failing(status, err)
 	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
@@ -160,7 +152,15 @@ func WriteError(w http.ResponseWriter, err error) {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(after, time.Second).Seconds()))))
 	}
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, app})
+	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, calledIn(err)})
+}
+
+// calledIn returns the name of the app whose call has failed with err, or "" if it was no call, or of no app.
+func calledIn(err error) string {
+	if call, ok := errors.AsType[*CallError](err); ok && nameProblem(call.App) == "" {
+		return call.App
+	}
+	return ""
 }
 
 // problem is a problem document.

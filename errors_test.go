@@ -240,7 +240,7 @@ func TestAPanicIsAnswered500OrCutsTheConnectionAndTheAppGoesOn(t *testing.T) {
 		wantAnswer(t, err, http.StatusBadGateway)
 
 		for _, path := range []string{"abort", "upgrade"} {
-			_, err = env.Client.Do(upgrading(t.Context(), "http://cut.watt.local/"+path)) //nolint:bodyclose // there is none
+			_, err = env.Client.Do(upgrading(t.Context(), "http://cut.watt.local/"+path))
 			wantCall(t, err, "cut", watt.ErrInstanceDied, true)
 		}
 		resp, err = env.Get(t.Context(), "http://cut.watt.local/")

@@ -10,8 +10,9 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/org/watt/internal/admission"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt/internal/admission"
 )
 
 // The pause before a restart is random between 0 and a limit that doubles with every failure in a
@@ -39,7 +40,7 @@ var (
 )
 
 // life is one generation of an instance, from its start to its cleanup.
-type life interface {
+type life interface { //nolint:interfacebloat // one for each step from the start to the cleanup
 	// start returns when it can be given work. If it returns an error, abort follows, and nothing else.
 	start(ctx context.Context) error
 	abort() error

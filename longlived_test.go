@@ -251,7 +251,7 @@ func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
 				r := get(t.Context(), rt, "a.watt.local"+path)
 				wantErr(t, r.err, watt.ErrInstanceDied)
 			}
-			_, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/hijack")) //nolint:bodyclose // there is none
+			_, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/hijack"))
 			wantErr(t, err, watt.ErrInstanceDied)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			wantErr(t, get(ctx, rt, "a.watt.local/1h").err, context.DeadlineExceeded)

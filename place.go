@@ -11,7 +11,7 @@ import (
 
 // place is where an app's instances are, and the way in for requests and connections: a [door] to handlers of
 // this process, a [relay] to listeners of this process, or a [remote] elsewhere.
-type place interface {
+type place interface { //nolint:interfacebloat // one for each step of an app's life
 	// open lets the mesh in. The app's goroutines may already call others.
 	open()
 	// begin returns a new life for the instance with that number.

@@ -10,8 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/org/watt/internal/direct"
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/direct"
 )
 
 // request is one request in progress at an app's door: what its context carries, and what has to be
@@ -206,6 +207,19 @@ func (q *request) abandon() {
 	if q.call != nil {
 		q.exchange.Cut()
 	}
+}
+
+// failing returns the status with which the request is answered because of err, and logs it if it is the program's
+// failure.
+func (q *request) failing(status int, err error) int {
+	if errors.Is(err, context.Canceled) && errors.Is(q.reason(), context.DeadlineExceeded) {
+		status = http.StatusGatewayTimeout // canceled because of Timeout
+	}
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+		q.answer.log(status, err)
+	}
+	return status
 }
 
 // what describes the request to whoever has to find out why it does not end.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -21,8 +20,10 @@ type app struct {
 	rt       *Runtime
 	name     string
 	log      *zap.Logger
-	errorLog *log.Logger         // log, for net/http
-	config   atomic.Pointer[App] // with defaults; Update replaces it
+	errorLog interface {
+		Printf(format string, args ...any)
+	} // log, for net/http's messages
+	config atomic.Pointer[App] // with defaults; Update replaces it
 
 	mesh    *mesh // the way out
 	client  *http.Client

@@ -82,7 +82,7 @@ type Ticket[T any] struct {
 }
 
 // Value returns what the member was opened with when the request was admitted.
-func (t Ticket[T]) Value() T { //nolint:ireturn // T is the caller's own type, most often a pointer
+func (t Ticket[T]) Value() T {
 	return t.term.value
 }
 

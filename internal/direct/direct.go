@@ -12,7 +12,6 @@ package direct
 import (
 	"context"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -41,7 +40,9 @@ type Exchange struct {
 	// Buffers is where pipes get their memory. It must be set.
 	Buffers *pipe.Buffers
 	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
-	ErrorLog *log.Logger
+	ErrorLog interface {
+		Printf(format string, args ...any)
+	}
 
 	callee Callee
 	caller *http.Request // as the caller made it, who may change it after an error
@@ -205,7 +206,7 @@ func (x *Exchange) fail(err error) {
 		return
 	}
 	x.settle(nil, err)
-	x.taken.end(err)
+	_ = x.taken.end(err)
 	x.abandon()
 }
 

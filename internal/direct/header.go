@@ -63,11 +63,9 @@ func arrived(h http.Header) (http.Header, error) {
 	return out, nil
 }
 
-var lineEnds = strings.NewReplacer("\n", " ", "\r", " ")
-
 func oneLine(v string) string {
 	if strings.ContainsAny(v, "\r\n") {
-		v = lineEnds.Replace(v)
+		v = strings.NewReplacer("\n", " ", "\r", " ").Replace(v)
 	}
 	return textproto.TrimString(v)
 }

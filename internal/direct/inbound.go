@@ -133,7 +133,7 @@ type source struct {
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
+	if err != nil && err != io.EOF {
 		s.err = err
 	}
 	return n, err
@@ -151,7 +151,7 @@ func (b *inbound) end(err error) {
 		return
 	}
 	if b.stop(err) {
-		go b.close() // it may wait for the pump's Read, or end that
+		go func() { _ = b.close() }() // it may wait for the pump's Read, or end that
 	} else {
 		_ = b.close()
 	}

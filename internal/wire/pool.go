@@ -163,8 +163,7 @@ func (p *Pool) kept() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closing = false
-	for last := len(p.idle) - 1; last >= 0; last-- {
-		c := p.idle[last]
+	for last, c := range slices.Backward(p.idle) {
 		p.idle = slices.Delete(p.idle, last, last+1)
 		if !c.ended() {
 			c.reused = true

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -311,11 +310,16 @@ func (u *unwired) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return u.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{RemoteAddr: "caller:1", Buffers: new(pipe.Buffers), ErrorLog: log.New(io.Discard, "", 0)}
+	x := &direct.Exchange{RemoteAddr: "caller:1", Buffers: new(pipe.Buffers), ErrorLog: mute{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	u.serving.Add(1)
 	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &callee{u, x, cancel})
 }
+
+// mute is a log that nobody reads.
+type mute struct{}
+
+func (mute) Printf(string, ...any) {}
 
 // callee is a handler that is called without a wire.
 type callee struct {
