@@ -3,11 +3,15 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/org/watt/internal/cgroup"
+	"github.com/org/watt/internal/process"
 )
 
 // App describes one application: its name, what it runs, whom it calls and how much it takes on.
@@ -79,7 +83,8 @@ type App struct {
 	Instances int
 
 	// Workers bounds the requests in progress of one instance (never its connections). If zero: 64;
-	// Entrypoint 256; IOBound 16 (make it the backend's pool); CPUBound GOMAXPROCS-1, at least 1.
+	// Entrypoint 256; IOBound 16 (make it the backend's pool); CPUBound 1 in a process of its own, and else
+	// GOMAXPROCS-1, at least 1.
 	Workers int
 
 	// Queue is how many requests may wait for a worker, over all instances. If zero: 256; Entrypoint
@@ -120,7 +125,9 @@ type App struct {
 	// Critical ends Run, with the instance's error, when an instance of this app has failed.
 	Critical bool
 
-	// MemoryLimit, in bytes, and Nice apply to instances in processes of their own only.
+	// MemoryLimit and Nice are for instances in processes of their own. MemoryLimit, in bytes, is what each may have: Go's
+	// garbage collector keeps below it, and what is asked for beyond ends the process. If zero, there is none.
+	// Nice lowers the priority of their work, from 0 to 19. If zero, 10 for CPUBound, and else 0.
 	MemoryLimit int64
 	Nice        int
 }
@@ -153,7 +160,9 @@ type Isolation int
 const (
 	// InProcess instances are goroutines of this process, reached over in-memory pipes.
 	InProcess Isolation = iota + 1
-	// OwnProcess instances live in processes of their own. Not available yet: asking for it is an error.
+	// OwnProcess instances live in processes of their own: this program, started again for each. Main runs again in
+	// each of them, up to [Runtime.Run]; see [IsChild]. Their crashes, their memory and their hunger for processor
+	// time are their own.
 	OwnProcess
 	// Remote is reported for apps with a URL; it cannot be asked for.
 	Remote
@@ -198,7 +207,15 @@ func fillDefaults(a App) App {
 	case Entrypoint:
 		d.Workers, d.Queue, d.QueueTimeout, d.MaxConns, d.Timeout = 256, 64, 100*time.Millisecond, 8192, time.Minute
 	case CPUBound:
-		d.Workers, d.Queue, d.QueueTimeout, d.Timeout = max(1, runtime.GOMAXPROCS(0)-1), 16, 5*time.Second, time.Minute
+		d.Queue, d.QueueTimeout, d.Timeout = 16, 5*time.Second, time.Minute
+		if process.Supported && !inTest() {
+			d.Isolation = OwnProcess
+		}
+		if setDefault(&a.Isolation, d.Isolation); a.Isolation == OwnProcess {
+			d.Workers, d.Instances, d.Nice = 1, max(1, int(math.Round(cgroup.CPUs()))), 10
+		} else {
+			d.Workers = max(1, runtime.GOMAXPROCS(0)-1)
+		}
 	case IOBound:
 		d.Workers, d.Queue = 16, 128
 	}
@@ -215,6 +232,7 @@ func fillDefaults(a App) App {
 	setDefault(&a.StartTimeout, d.StartTimeout)
 	setDefault(&a.DrainTimeout, d.DrainTimeout)
 	setDefault(&a.MaxRestarts, d.MaxRestarts)
+	setDefault(&a.Nice, d.Nice)
 	return a
 }
 

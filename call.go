@@ -93,7 +93,10 @@ func (c *call) admit(req *http.Request) (err error) {
 // left of the deadline goes into a header, and a timer ends the wait for the answer. There must be a door on the
 // other side, or what else may say why a request was refused.
 func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	c.ctx, c.cancel = context.WithCancelCause(c.ctx)
+	if c.cancel != nil { // an earlier attempt's
+		c.cancel(context.Canceled)
+	}
+	c.ctx, c.cancel = context.WithCancelCause(req.Context())
 	if !c.by.IsZero() {
 		timer := time.AfterFunc(time.Until(c.by), func() { c.cancel(context.DeadlineExceeded) })
 		defer timer.Stop()

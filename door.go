@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type door struct {
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
+	handed  bool          // by a sibling: the request names the caller
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }
@@ -64,8 +66,14 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 		Protocols: &protocols,
 		ErrorLog:  zap.NewStdLog(a.log),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			caller, _ := conn.(*pipe.Conn).Caller().(string)
-			return context.WithValue(ctx, peerKey{}, &peer{caller: caller})
+			p := new(peer)
+			switch conn := conn.(type) {
+			case *pipe.Conn:
+				p.caller, _ = conn.Caller().(string)
+			case *foreign:
+				p.caller, p.handed = conn.what.Caller, conn.what.Handed
+			}
+			return context.WithValue(ctx, peerKey{}, p)
 		},
 	}
 	d.base = context.WithValue(context.Background(), http.ServerContextKey, d.inner)
@@ -120,6 +128,17 @@ func (d *door) connect(ctx context.Context, caller string) (net.Conn, error) {
 	return conn, err
 }
 
+func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) error {
+	conn, err := newForeign(f, what, d.app.name)
+	if err != nil {
+		return err
+	}
+	if err = d.listener.Deliver(ctx, conn); err != nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
 // call serves a call of this process, without a wire, with the worker that it has taken.
 func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, error) {
 	c.holds = false // the request does
@@ -150,6 +169,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}
+	}
+	if p.handed {
+		p = p.accepted(r)
+	}
+	if c := d.app.rt.child; c != nil && c.handover.take(w, r, p) {
+		return
 	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
 	q.base, q.hasBody = r.Context(), r.Body != http.NoBody

@@ -53,7 +53,7 @@ func (a *app) grow(ctx context.Context, n int) error {
 	a.mu.Lock()
 	var added []*instance
 	for len(a.instances) < n {
-		in := newInstance(a, len(a.instances))
+		in := newInstance(a, a.first+len(a.instances))
 		a.instances = append(a.instances, in)
 		added = append(added, in)
 	}
@@ -78,7 +78,11 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
-	return a.end(a.rt.patience, removed)
+	errs := []error{a.end(a.rt.patience, removed)}
+	for _, in := range removed {
+		errs = append(errs, a.place.remove(a.rt.patience, in.index))
+	}
+	return errors.Join(errs...)
 }
 
 // end stops instances and returns what their drains had to report.

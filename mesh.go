@@ -118,9 +118,9 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 	return p.(*wire.Pool)
 }
 
-// forget closes the connections to a generation that has ended.
-func (m *mesh) forget(g *generation) {
-	if p, ok := m.pools.LoadAndDelete(g); ok {
+// forget closes the connections that are kept to something that has ended.
+func (m *mesh) forget(to any) {
+	if p, ok := m.pools.LoadAndDelete(to); ok {
 		p.(*wire.Pool).CloseIdle()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/org/watt/internal/admission"
@@ -27,6 +28,12 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// connect opens a raw connection for the app called caller.
 	connect(ctx context.Context, caller string) (net.Conn, error)
 
+	// accept takes a connection from another process, for one instance, or any if that is -1.
+	accept(ctx context.Context, conn *os.File, what connection, instance int) error
+
+	// remove gives up what an instance had that does not come back.
+	remove(ctx context.Context, index int) error
+
 	// check returns the error with which a call would be refused now, or nil.
 	check() error
 	// count fills in what is counted.
@@ -43,9 +50,13 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 }
 
 func newPlace(a *app, config *App) place {
-	switch {
+	switch child := a.rt.child; {
 	case config.URL != "":
 		return newRemote(a, config)
+	case child != nil && child.birth.App != a.name:
+		return &across{inside{a}, child}
+	case child == nil && config.Isolation == OwnProcess:
+		return newProcesses(a)
 	case config.Serve != nil:
 		return newRelay(a)
 	}
@@ -71,6 +82,9 @@ func (p inside) count(s *Status) {
 	s.QueueWait, s.BusyTime, s.DownstreamTime = pool.QueueWait, pool.BusyTime, time.Duration(p.app.downstream.Load())
 	s.Panics, s.Abandoned = p.app.panics.Load(), p.app.abandoned.Load()
 }
+
+// remove has nothing to do: connections do not belong to instances here.
+func (p inside) remove(context.Context, int) error { return nil }
 
 func (p inside) adopt(config *App) {
 	p.app.pool.Resize(poolLimits(config))

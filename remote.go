@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/org/watt/internal/admission"
@@ -47,11 +48,13 @@ func (rem *remote) open() {
 	rem.calls.Open(&generation{app: rem.app})
 }
 
-func (rem *remote) begin(int) life      { panic("watt: an app elsewhere has no instance here") }
-func (rem *remote) listen(net.Listener) {} // nothing listens here
-func (rem *remote) publish()            {}
-func (rem *remote) addr() string        { return "" }
-func (rem *remote) lameDuck()           {}
+func (rem *remote) begin(int) life { panic("watt: an app elsewhere has no instance here") }
+
+func (rem *remote) accept(context.Context, *os.File, connection, int) error { return ErrUnavailable }
+func (rem *remote) listen(net.Listener)                                     {} // nothing listens here
+func (rem *remote) publish()                                                {}
+func (rem *remote) addr() string                                            { return "" }
+func (rem *remote) lameDuck()                                               {}
 
 func (rem *remote) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
 	if err := c.admit(req); err != nil {

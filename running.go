@@ -46,6 +46,7 @@ type app struct {
 
 	mu        sync.Mutex
 	instances []*instance
+	first     int // the number of the first instance: 0, but in a child
 	since     time.Time
 	was       string        // the state that since belongs to
 	change    chan struct{} // closed and replaced when an instance's state changes
@@ -87,7 +88,10 @@ func poolLimits(config *App) admission.Limits {
 func (a *app) conf() *App { return a.config.Load() }
 
 // elsewhere reports whether nothing of the app runs here.
-func (a *app) elsewhere() bool { return a.conf().URL != "" }
+func (a *app) elsewhere() bool {
+	_, across := a.place.(*across)
+	return across || a.conf().URL != ""
+}
 
 // admit takes a worker, waiting for it as long as the limits allow. Its errors are CallErrors without
 // a caller, or the cause of ctx's end.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -66,6 +67,18 @@ func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
 		return g.connect(ctx, caller)
 	}
 	return nil, fmt.Errorf("%w: no instance is ready", ErrUnavailable)
+}
+
+func (s *relay) accept(ctx context.Context, f *os.File, what connection, _ int) error {
+	conn, err := newForeign(f, what, s.app.name)
+	if err != nil {
+		return err
+	}
+	if g := s.emptiest(); g != nil {
+		return g.deliver(ctx, conn)
+	}
+	_ = conn.Close()
+	return fmt.Errorf("%w: no instance is ready", ErrUnavailable)
 }
 
 func (s *relay) begin(index int) life { return newGeneration(s.app, index) }

@@ -87,6 +87,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	defer cancelLast()
 	errs = append(errs, rt.Env().cleanup(last))
 	rt.owned.Wait()
+	rt.nursery.close()
 	return errors.Join(errs...)
 }
 

@@ -100,6 +100,9 @@ func (in *instance) status() InstanceStatus {
 	s := InstanceStatus{
 		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
 	}
+	if o, ok := in.life.(*own); ok {
+		s.PID, s.Busy = o.process.PID(), int(o.slot.Busy.Load())
+	}
 	if in.lastErr != nil {
 		s.LastError = in.lastErr.Error()
 	}

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/org/watt/internal/process"
 )
 
 // validate returns everything that is wrong with apps and admin, joined; each line names the app and the
@@ -61,8 +64,8 @@ func (p *problems) check(a *App, names map[string]bool) {
 	p.add(a, "TLS", tlsProblem(a))
 	p.add(a, "Profile", enumProblem(int(a.Profile), int(IOBound)))
 	p.add(a, "Isolation", isolationProblem(a))
-	if a.MemoryLimit != 0 || a.Nice != 0 {
-		p.add(a, "MemoryLimit, Nice", "these need processes of their own, which are not supported yet")
+	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
+		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
 	}
 	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
 	checkNumbers(a, func(field, problem string) { p.add(a, field, problem) })
@@ -149,8 +152,12 @@ func tlsProblem(a *App) string {
 
 func isolationProblem(a *App) string {
 	switch {
-	case a.Isolation == OwnProcess:
-		return "processes of their own are not supported yet; use InProcess"
+	case a.Isolation == OwnProcess && !process.Supported:
+		return "this system does not support processes of their own; use InProcess"
+	case a.Isolation == OwnProcess && inTest() && os.Getenv(testVariable) == "":
+		return "in a test, processes of their own need watttest.Main in TestMain; or use InProcess"
+	case a.Isolation == OwnProcess && a.Instances > maxProcesses:
+		return fmt.Sprintf("at most %d instances can have processes of their own", maxProcesses)
 	case a.Isolation == Remote && a.URL == "":
 		return "Remote is reported only; set URL"
 	}

@@ -85,6 +85,8 @@ type Runtime struct {
 	endLife  context.CancelCauseFunc
 	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
 	lose     context.CancelCauseFunc
+	nursery  *nursery        // of own processes; nil if there are none
+	child    *child          // what this runtime is, in a process of its own; nil in the first
 	labels   context.Context //nolint:containedctx // Start's, for the goroutines of the apps
 	late     atomic.Bool     // even the grace after Shutdown's time is over
 	updating chan struct{}   // holds an element during an Update, and while the runtime stops
@@ -176,6 +178,9 @@ func (rt *Runtime) Run(ctx context.Context) error {
 // All mistakes in the configuration come back together, before anything is started. Once Start has
 // returned, the end of ctx means nothing.
 func (rt *Runtime) Start(ctx context.Context) error {
+	if b, child := born(); child {
+		return rt.live(b)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := rt.begin(ctx, cancel); err != nil {
@@ -208,6 +213,9 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 		return err
 	}
 	rt.labels = context.WithoutCancel(ctx)
+	if rt.nursery, err = newNursery(configs); err != nil {
+		return err
+	}
 	var apps []*app
 	byName := make(map[string]*app, len(configs))
 	for i := range configs {
@@ -275,6 +283,12 @@ func (rt *Runtime) bind(ctx context.Context) error {
 	for _, a := range rt.apps {
 		config := a.conf()
 		if config.Listen == "" || config.URL != "" {
+			continue
+		}
+		if p, ok := a.place.(*processes); ok {
+			if err := p.expose(ctx, config); err != nil {
+				return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
+			}
 			continue
 		}
 		ln, err := listen(ctx, "tcp", config.Listen)

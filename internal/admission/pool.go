@@ -54,7 +54,8 @@ type Pool[T any] struct {
 	busy    int           // tickets in use, those of closed and removed members included
 	ended   time.Duration // the ends of all tickets less their starts; see Stats
 	stats   Stats         // the cumulative part
-	timer   *time.Timer   // armed while somebody waits, for the oldest or earlier
+	observe func(busy, queued int)
+	timer   *time.Timer // armed while somebody waits, for the oldest or earlier
 }
 
 // New returns a pool without members. It starts nothing.
@@ -103,6 +104,7 @@ func (p *Pool[T]) arriveLocked(ctx context.Context) (Ticket[T], *waiter[T], erro
 	}
 	w := &waiter[T]{since: now, gone: ctx.Done(), settled: make(chan struct{})}
 	p.queue.push(w)
+	p.changedLocked()
 	p.trimLocked(now)
 	if p.queue.length == 1 {
 		p.armLocked(now)
@@ -163,6 +165,21 @@ func (p *Pool[T]) Refuse(err error) {
 	}
 }
 
+// Observe has f told how many requests are in progress and how many wait, now and
+// whenever that changes. It is called with the pool locked, and must be quick.
+func (p *Pool[T]) Observe(f func(busy, queued int)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.observe = f
+	p.changedLocked()
+}
+
+func (p *Pool[T]) changedLocked() {
+	if p.observe != nil {
+		p.observe(p.busy, p.queue.length)
+	}
+}
+
 // Check returns the error that [Pool.Acquire] would return now without
 // waiting, or nil if a request would be run or allowed to wait. It counts
 // nothing, and knows no deadline.
@@ -179,6 +196,13 @@ func (p *Pool[T]) Check() error {
 		return p.shedErrorLocked(reason, 0)
 	}
 	return nil
+}
+
+// Full reports whether a request would have to wait, or be shed.
+func (p *Pool[T]) Full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.idlestLocked() == nil
 }
 
 // Add returns a new member, closed.

@@ -140,6 +140,7 @@ func (p *Pool[T]) settleLocked(w *waiter[T], ticket Ticket[T], err error) {
 
 func (p *Pool[T]) removeLocked(w *waiter[T]) {
 	p.queue.remove(w)
+	p.changedLocked()
 	if p.queue.length == 0 {
 		p.timer.Stop()
 	}

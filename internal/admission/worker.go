@@ -126,6 +126,7 @@ func (p *Pool[T]) startLocked(m *Member[T], now time.Duration) Ticket[T] {
 	p.busy++
 	p.ended -= now
 	p.stats.Admitted++
+	p.changedLocked()
 	return Ticket[T]{member: m, term: m.term, start: now}
 }
 
@@ -137,6 +138,7 @@ func (p *Pool[T]) endLocked(t Ticket[T], now time.Duration) {
 	t.term.busy--
 	p.busy--
 	p.ended += now
+	p.changedLocked()
 	if t.term.busy == 0 && t.term.idle != nil {
 		close(t.term.idle)
 		t.term.idle = nil

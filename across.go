@@ -1,0 +1,71 @@
+package watt
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+)
+
+// across is the place, seen from a child, of an app that does not live in it. The parent makes the connections.
+type across struct {
+	inside
+	child *child
+}
+
+// sibling is one instance there, or the app as a whole.
+type sibling struct {
+	child    *child
+	app      string
+	instance int // -1: the app
+}
+
+func (s sibling) key() any { return s }
+
+func (s sibling) connect(ctx context.Context, _ string) (net.Conn, error) {
+	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance})
+}
+
+// send sends the request to the instance that has least to do, if there are several.
+func (x *across) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	return c.cross(handed.addTo(req), func(_ context.Context, not side) (side, error) {
+		s := x.idlest(not)
+		if not != nil && s.instance < 0 {
+			return nil, errNoOther
+		}
+		return s, nil
+	})
+}
+
+func (x *across) idlest(not side) sibling {
+	best, least := sibling{x.child, x.app.name, -1}, int64(0)
+	where := x.child.slots[x.app.name]
+	for i := range where.Len {
+		slot := x.child.page.Slot(where.First + i)
+		s := sibling{x.child, x.app.name, i}
+		if slot.State.Load() != slotReady || side(s) == not {
+			continue
+		}
+		if load := slot.Busy.Load() + slot.Queued.Load(); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
+			best, least = s, load
+		}
+	}
+	return best
+}
+
+func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {
+	return x.child.dial(ctx, dialling{App: x.app.name, Instance: -1})
+}
+
+func (x *across) accept(context.Context, *os.File, connection, int) error { return ErrUnavailable }
+
+func (x *across) open()                       {}
+func (x *across) begin(int) life              { panic("watt: another app has no instance in this process") }
+func (x *across) listen(net.Listener)         {}
+func (x *across) publish()                    {}
+func (x *across) addr() string                { return "" }
+func (x *across) check() error                { return nil }
+func (x *across) lameDuck()                   {}
+func (x *across) quiet(context.Context) error { return nil }
+func (x *across) close(context.Context)       {}

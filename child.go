@@ -1,0 +1,319 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/watt/internal/control"
+	"github.com/org/watt/internal/page"
+)
+
+// controlFD is the one descriptor that a child inherits.
+const controlFD = 3
+
+// child is a runtime in a process of its own, for one instance of one app. The other apps it reaches by way of its
+// parent.
+type child struct {
+	rt    *Runtime
+	birth birth
+	conn  *control.Conn
+	app   *app // its own
+	page  *page.Page
+	slots map[string]span
+	inlet *inlet // of the public side; nil if there is none
+
+	handover *handover
+
+	drain chan draining
+
+	mu    sync.Mutex
+	asked map[uint64]chan gift // connections that the parent was asked for
+	last  uint64
+}
+
+// gift is what the parent answers.
+type gift struct {
+	conn net.Conn
+	err  error
+}
+
+// live is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
+// unless this is another runtime than the parent's.
+func (rt *Runtime) live(b birth) error {
+	if tableOf(rt.configs) != b.Table {
+		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps; was the program replaced, "+
+			"or does what stands before Run depend on something?", b.App)
+	}
+	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
+	rt.child = c
+	if err := c.run(); err != nil {
+		fmt.Fprintf(os.Stderr, "watt: the process of app %q, instance %d: %v\n", b.App, b.Instance, err)
+		os.Exit(1) //nolint:forbidigo // the process is watt's own
+	}
+	os.Exit(0) //nolint:forbidigo // likewise
+	return nil
+}
+
+func (c *child) run() error {
+	conn, err := control.Open(os.NewFile(controlFD, "control"))
+	if err != nil {
+		return fmt.Errorf("no way to its parent: %w", err)
+	}
+	c.conn = conn
+	if err := c.say(sayHello, nil); err != nil {
+		return err
+	}
+	m, files, err := conn.Receive()
+	if err != nil {
+		return fmt.Errorf("nothing from its parent: %w", err)
+	}
+	if m.Kind != sayBegin || len(files) == 0 {
+		return fmt.Errorf("a %q from its parent where it was to begin", m.Kind)
+	}
+	if err := decode(m, func(b task) { err = c.begin(b, files) }); err != nil {
+		return err
+	}
+	if err == nil {
+		err = c.start()
+	}
+	if err != nil {
+		_ = c.say(sayFailed, failing{err.Error()})
+		return err
+	}
+	return c.end(<-c.drain)
+}
+
+// begin builds the app, and stands for the others.
+func (c *child) begin(b task, files []*os.File) (err error) {
+	if c.page, err = page.Open(files[0]); err != nil {
+		return err
+	}
+	c.slots = b.Slots
+	rt := c.rt
+	rt.labels = context.Background()
+	byName := make(map[string]*app, len(rt.configs))
+	for i := range rt.configs {
+		config := rt.configs[i].withDefaults()
+		if config.Name == c.birth.App {
+			config = b.Limits.apply(config)
+			config.Isolation, config.Instances = InProcess, 1
+		}
+		a := newApp(rt, config)
+		rt.apps = append(rt.apps, a)
+		byName[a.name] = a
+	}
+	if c.app = byName[c.birth.App]; c.app == nil {
+		return fmt.Errorf("this program has no app %q", c.birth.App)
+	}
+	c.app.first, c.app.reachable = c.birth.Instance, true
+	rt.mesh.transport = rt.mesh.wrapped()
+	rt.running.Store(&byName)
+	if len(files) > 1 {
+		ln, err := control.ListenerOf(files[1])
+		if err != nil {
+			return err
+		}
+		c.inlet = newInlet(ln)
+		c.app.place.listen(c.inlet)
+		rt.owned.Go(c.inlet.run)
+	}
+	c.handover = newHandover(c)
+	c.report(c.page.Slot(b.Slot))
+	rt.owned.Go(c.listen)
+	return nil
+}
+
+func (c *child) start() error {
+	if err := c.app.start(context.Background()); err != nil {
+		return err
+	}
+	return c.say(sayReady, nil)
+}
+
+// end drains the app, and tells the parent what had to be cut.
+func (c *child) end(d draining) error {
+	ctx := context.Background()
+	if d.Within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d.Within, errors.New("DrainTimeout has passed"))
+		defer cancel()
+	}
+	var report drained
+	if err := c.app.drain(ctx); err != nil {
+		report.Error = err.Error()
+	}
+	return c.say(sayDrained, report)
+}
+
+func (c *child) say(kind string, what any) error {
+	m, err := control.New(kind, what)
+	if err != nil {
+		return err
+	}
+	return c.conn.Send(m)
+}
+
+// listen hears what the parent says. When that has gone, so does the child.
+func (c *child) listen() {
+	for {
+		m, files, err := c.conn.Receive()
+		if err == nil {
+			err = c.heard(m, files)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "watt: the parent of app %q, instance %d, has gone: %v\n", c.birth.App, c.birth.Instance, err)
+			os.Exit(1) //nolint:forbidigo // the process is watt's own
+		}
+	}
+}
+
+func (c *child) heard(m control.Message, files []*os.File) error {
+	switch m.Kind {
+	case sayConn, sayPublic:
+		if len(files) != 1 || m.Kind == sayPublic && c.inlet == nil {
+			return fmt.Errorf("a %q with %d descriptors", m.Kind, len(files))
+		}
+		if m.Kind == sayPublic {
+			c.inlet.accept(files[0])
+			return nil
+		}
+		return decode(m, func(what connection) { c.accept(files[0], what) })
+	case sayDialled:
+		return decode(m, func(d dialled) { c.given(d, files) })
+	}
+	return c.told(m)
+}
+
+// told does what the parent wants.
+func (c *child) told(m control.Message) error {
+	switch m.Kind {
+	case sayAdopt:
+		return decode(m, c.adopt)
+	case saySettle:
+		for _, in := range c.app.instances {
+			if l := in.current(); l != nil {
+				l.settle()
+			}
+		}
+	case sayLame:
+		c.app.place.lameDuck()
+	case sayDrain:
+		return decode(m, func(d draining) { offer(c.drain, d) })
+	default:
+		return fmt.Errorf("unknown message %q", m.Kind)
+	}
+	return nil
+}
+
+func (c *child) accept(f *os.File, what connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.app.place.accept(ctx, f, what, -1) // who has dialled sees it closed
+}
+
+func (c *child) adopt(l limits) {
+	config := l.apply(*c.app.conf())
+	config.Instances = 1
+	c.app.config.Store(&config)
+	c.app.place.adopt(&config)
+}
+
+// dial asks the parent for a connection.
+func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
+	reply := make(chan gift, 1)
+	c.mu.Lock()
+	c.last++
+	id := c.last
+	c.asked[id] = reply
+	c.mu.Unlock()
+	ask.ID = id
+	if by, limited := ctx.Deadline(); limited {
+		ask.Within = max(time.Millisecond, time.Until(by))
+	}
+	if err := c.say(sayDial, ask); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	select {
+	case g := <-reply:
+		if g.err != nil {
+			return nil, g.err
+		}
+		return g.conn, nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		delete(c.asked, id)
+		c.mu.Unlock()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// given hands a connection to who has asked for it.
+func (c *child) given(d dialled, files []*os.File) {
+	var g gift
+	switch {
+	case d.Kind > 0 && d.Kind < len(kinds()):
+		g.err = &CallError{Err: fmt.Errorf("%w: by way of the parent: %s", kinds()[d.Kind], d.Text)}
+	case len(files) == 1:
+		g.conn, g.err = control.ConnOf(files[0])
+	default:
+		g.err = ErrUnavailable
+	}
+	c.mu.Lock()
+	reply := c.asked[d.ID]
+	delete(c.asked, d.ID)
+	c.mu.Unlock()
+	if reply != nil {
+		reply <- g
+	} else if g.conn != nil {
+		_ = g.conn.Close()
+	}
+}
+
+// report shows in the page how busy the app is: at once what others decide by, the counters soon after.
+func (c *child) report(slot *page.Slot) {
+	c.app.pool.Observe(func(busy, queued int) {
+		slot.Busy.Store(int64(busy))
+		slot.Queued.Store(int64(queued))
+	})
+	const often = 50 * time.Millisecond
+	go func() { // until the process ends
+		for range time.Tick(often) {
+			c.count(slot)
+		}
+	}()
+}
+
+func (c *child) count(slot *page.Slot) {
+	var s Status
+	c.app.place.count(&s)
+	slot.Conns.Store(int64(s.Conns))
+	slot.Overloaded.Store(0)
+	if s.Overloaded {
+		slot.Overloaded.Store(1)
+	}
+	for _, n := range []struct {
+		to *atomic.Int64
+		is uint64
+	}{
+		{&slot.Admitted, s.Admitted},
+		{&slot.QueueFull, s.QueueFull},
+		{&slot.WaitTooLong, s.WaitTooLong},
+		{&slot.PushedOut, s.PushedOut},
+		{&slot.Deadline, s.Deadline},
+		{&slot.Gone, s.Gone},
+		{&slot.Refused, s.Refused},
+		{&slot.QueueWait, uint64(s.QueueWait)},
+		{&slot.BusyTime, uint64(s.BusyTime)},
+		{&slot.DownstreamTime, uint64(s.DownstreamTime)},
+		{&slot.Panics, s.Panics},
+		{&slot.Abandoned, s.Abandoned},
+	} {
+		n.to.Store(int64(n.is))
+	}
+}

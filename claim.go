@@ -1,0 +1,57 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+const (
+	claimTime  = time.Second // for the children of a parent that was killed to end
+	claimPause = 20 * time.Millisecond
+)
+
+// listenFunc is the type of Runtime.Listen.
+type listenFunc = func(ctx context.Context, network, address string) (net.Listener, error)
+
+// claim makes a listener as soon as it can be had, for a second. Without listen that is one without
+// SO_REUSEPORT: the kernel refuses it while anybody else listens there, other copies of this program
+// included, and once it is there nobody else can. There is no moment between asking and having.
+func claim(ctx context.Context, network, address string, listen listenFunc) (*net.TCPListener, error) {
+	if listen == nil {
+		var config net.ListenConfig
+		config.SetMultipathTCP(false) // or the kernel refuses to be told whom to choose
+		listen = config.Listen
+	}
+	late := time.NewTimer(claimTime)
+	defer late.Stop()
+	tick := time.NewTicker(claimPause)
+	defer tick.Stop()
+	for {
+		ln, err := listen(ctx, network, address)
+		if err == nil {
+			return asTCP(ln)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-late.C:
+			return nil, fmt.Errorf("address %s is in use by another program: %w", address, err)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("address %s is in use by another program, and waiting ended: %w", address, context.Cause(ctx))
+		}
+	}
+}
+
+// asTCP refuses listeners that processes cannot hand to each other.
+func asTCP(ln net.Listener) (*net.TCPListener, error) {
+	if tcp, ok := ln.(*net.TCPListener); ok {
+		return tcp, nil
+	}
+	return nil, errors.Join(fmt.Errorf("%T cannot be shared by instances: Listen must return a *net.TCPListener", ln), ln.Close())
+}

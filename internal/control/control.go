@@ -1,0 +1,234 @@
+//go:build unix
+
+package control
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of a message: its length in bytes, and how many descriptors may travel with it.
+const (
+	MaxLength = 64 << 10
+	MaxFiles  = 8
+)
+
+// Conn is one side of the connection. Send is safe for concurrent use, Receive is for one goroutine.
+type Conn struct {
+	conn    *net.UnixConn
+	sending sync.Mutex
+
+	buf   []byte     // received, and not yet a message
+	files []*os.File // received, and not yet of a message
+}
+
+// Pair returns both sides: one to use, and one for a child to inherit.
+func Pair() (mine *Conn, theirs *os.File, err error) {
+	near, far, err := Files()
+	if err != nil {
+		return nil, nil, err
+	}
+	if mine, err = Open(near); err != nil {
+		_ = far.Close()
+		return nil, nil, err
+	}
+	return mine, far, nil
+}
+
+// Files returns both ends of a new stream connection. Neither is inherited by itself, nor does it block.
+func Files() (near, far *os.File, err error) {
+	syscall.ForkLock.RLock() // so that no child is started in between
+	defer syscall.ForkLock.RUnlock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+		_ = unix.SetNonblock(fd, true)
+	}
+	return os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far"), nil
+}
+
+// Open returns the side that f is. It owns f from then on.
+func Open(f *os.File) (*Conn, error) {
+	conn, err := ConnOf(f)
+	if err != nil {
+		return nil, err
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, fmt.Errorf("%T is no Unix socket", conn)
+	}
+	return &Conn{conn: unixConn}, nil
+}
+
+// ConnOf returns the connection that f is. It owns f from then on.
+func ConnOf(f *os.File) (net.Conn, error) {
+	defer func() { _ = f.Close() }()
+	return net.FileConn(f)
+}
+
+// ListenerOf returns the listener that f is. It owns f from then on.
+func ListenerOf(f *os.File) (net.Listener, error) {
+	defer func() { _ = f.Close() }()
+	return net.FileListener(f)
+}
+
+// Close ends the connection, and what waits in it.
+func (c *Conn) Close() error {
+	for _, f := range c.files {
+		_ = f.Close()
+	}
+	return c.conn.Close()
+}
+
+// sendTime is how long the other side may take to read.
+const sendTime = 10 * time.Second
+
+// Send sends m, and duplicates of files' descriptors with it. It blocks while the other side does not read, for 10 s.
+func (c *Conn) Send(m Message, files ...syscall.Conn) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(text) > MaxLength || len(files) > MaxFiles {
+		return fmt.Errorf("a message of %d bytes with %d descriptors is too long", len(text), len(files))
+	}
+	text = append(binary.BigEndian.AppendUint32(append(make([]byte, 0, len(text)+5), byte(len(files))), uint32(len(text))), text...)
+	return withFDs(files, nil, func(fds []int) error {
+		c.sending.Lock()
+		defer c.sending.Unlock()
+		_ = c.conn.SetWriteDeadline(time.Now().Add(sendTime))
+		var rights []byte
+		if len(fds) > 0 {
+			rights = unix.UnixRights(fds...)
+		}
+		n, _, err := c.conn.WriteMsgUnix(text, rights, nil)
+		if err == nil && n < len(text) {
+			_, err = c.conn.Write(text[n:])
+		}
+		return err
+	})
+}
+
+// withFDs calls f with the descriptors of files, which stay open and as they are meanwhile.
+func withFDs(files []syscall.Conn, fds []int, f func(fds []int) error) error {
+	if len(files) == 0 {
+		return f(fds)
+	}
+	raw, err := files[0].SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = withFDs(files[1:], append(fds, int(fd)), f) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// head is how many bytes stand before a message: how many descriptors it has, and how long it is.
+const head = 5
+
+// Receive returns the next message and its descriptors, which are the caller's. It blocks until there is one; io.EOF
+// means that the other side has gone.
+func (c *Conn) Receive() (Message, []*os.File, error) {
+	var m Message
+	for {
+		text, files, ok, err := c.next()
+		if err != nil {
+			return m, nil, err
+		}
+		if ok {
+			if err := json.Unmarshal(text, &m); err != nil {
+				closeAll(files)
+				return m, nil, fmt.Errorf("malformed message: %w", err)
+			}
+			return m, files, nil
+		}
+		if err := c.read(); err != nil {
+			return m, nil, err
+		}
+	}
+}
+
+// next takes a message from what was received, if it is all there.
+func (c *Conn) next() (text []byte, files []*os.File, ok bool, err error) {
+	if len(c.buf) < head {
+		return nil, nil, false, nil
+	}
+	n, length := int(c.buf[0]), int(binary.BigEndian.Uint32(c.buf[1:head]))
+	if n > MaxFiles || length > MaxLength {
+		return nil, nil, false, fmt.Errorf("a message of %d bytes with %d descriptors is malformed", length, n)
+	}
+	if len(c.buf) < head+length {
+		return nil, nil, false, nil
+	}
+	if len(c.files) < n {
+		return nil, nil, false, fmt.Errorf("a message has %d descriptors of %d", len(c.files), n)
+	}
+	text, files = c.buf[head:head+length], c.files[:n:n]
+	c.buf, c.files = c.buf[head+length:], c.files[n:]
+	return text, files, true, nil
+}
+
+var errTruncated = errors.New("descriptors were lost: too many are open")
+
+// read reads what there is.
+func (c *Conn) read() error {
+	buf, rights := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(4*MaxFiles))
+	n, rn, flags, _, err := c.conn.ReadMsgUnix(buf, rights)
+	if err != nil {
+		return err
+	}
+	if err := c.keep(rights[:rn]); err != nil {
+		return err
+	}
+	switch {
+	case flags&unix.MSG_CTRUNC != 0:
+		return errTruncated
+	case len(c.files) > 4*MaxFiles:
+		return fmt.Errorf("%d descriptors without messages", len(c.files))
+	case n == 0:
+		return io.EOF
+	}
+	c.buf = append(c.buf, buf[:n]...)
+	return nil
+}
+
+// keep keeps the descriptors that came. Go's ReadMsgUnix has seen to it that no child inherits them.
+func (c *Conn) keep(rights []byte) error {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil {
+		return err
+	}
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return err
+		}
+		for _, fd := range fds {
+			_ = syscall.SetNonblock(fd, true)
+			c.files = append(c.files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}

@@ -1,0 +1,21 @@
+//go:build unix && !linux
+
+package process
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// attributes has no signal of the parent's death here: children end with their control socket.
+func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+// SetPriority sets the priority of the process, and of all that it starts.
+func (p *Process) SetPriority(nice int) error {
+	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+}
+
+// SetMemoryLimit fails on this system.
+func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }

@@ -1,0 +1,41 @@
+//go:build !unix
+
+package process
+
+import "errors"
+
+// Supported reports whether this system can do what the package does.
+const Supported = false
+
+// Starter cannot start anything on this system.
+type Starter struct{}
+
+// NewStarter fails on this system.
+func NewStarter() (*Starter, error) { return nil, errors.ErrUnsupported }
+
+// Close does nothing.
+func (s *Starter) Close() {}
+
+// Start fails on this system.
+func (s *Starter) Start(Spec) (*Process, error) { return nil, errors.ErrUnsupported }
+
+// Process cannot be had on this system.
+type Process struct{}
+
+// Done returns nil.
+func (p *Process) Done() <-chan struct{} { return nil }
+
+// PID returns 0.
+func (p *Process) PID() int { return 0 }
+
+// Exit fails on this system.
+func (p *Process) Exit() error { return errors.ErrUnsupported }
+
+// Kill does nothing.
+func (p *Process) Kill() {}
+
+// SetPriority fails on this system.
+func (p *Process) SetPriority(int) error { return errors.ErrUnsupported }
+
+// SetMemoryLimit fails on this system.
+func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }

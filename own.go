@@ -1,0 +1,359 @@
+package watt
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/cgroup"
+	"github.com/org/watt/internal/control"
+	"github.com/org/watt/internal/page"
+	"github.com/org/watt/internal/process"
+)
+
+// own is a life in a process of its own, as the parent sees it.
+type own struct {
+	place   *processes
+	index   int
+	log     *zap.Logger
+	slot    *page.Slot
+	process *process.Process
+	conn    *control.Conn
+
+	hello   chan struct{}
+	ready   chan error
+	drained chan drained
+	deaf    chan struct{} // closed when nothing more is heard
+}
+
+func newOwn(p *processes, index int) *own {
+	return &own{
+		place: p, index: index, log: p.app.log.With(zap.Int("instance", index)), slot: p.nursery.slot(p.app.name, index),
+		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1), deaf: make(chan struct{}),
+	}
+}
+
+// start implements life: the child has to reach Run, to be of the same program, and to become ready.
+func (o *own) start(ctx context.Context) error {
+	if err := o.launch(); err != nil {
+		return err
+	}
+	select {
+	case <-o.hello:
+	case <-o.process.Done():
+		return fmt.Errorf("main did not reach Run: main runs again in the process of each instance; "+
+			"what it does before Run must be repeatable: %w", o.process.Exit())
+	case <-ctx.Done():
+		return fmt.Errorf("main did not reach Run in time: main runs again in the process of each instance: %w", context.Cause(ctx))
+	}
+	if err := o.beginning(); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.ready:
+		if err == nil {
+			o.slot.State.Store(slotReady)
+		}
+		return err
+	case <-o.process.Done():
+		return o.process.Exit()
+	case <-ctx.Done():
+		return fmt.Errorf("not ready in time: %w", context.Cause(ctx))
+	}
+}
+
+// launch starts the process, and listens to it from then on.
+func (o *own) launch() error {
+	config := o.place.app.conf()
+	mine, theirs, err := control.Pair()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = theirs.Close() }()
+	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table}
+	o.slot.Beat.Store(0)
+	o.process, err = o.place.nursery.starter.Start(process.Spec{
+		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
+		Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	if err != nil {
+		_ = mine.Close()
+		return err
+	}
+	o.conn = mine
+	o.place.app.rt.owned.Go(o.listen)
+	if config.Nice > 0 {
+		if err := o.process.SetPriority(config.Nice); err != nil {
+			o.log.Warn("its priority stays as it is", zap.Error(err))
+		}
+	}
+	if config.MemoryLimit > 0 {
+		return o.process.SetMemoryLimit(uint64(config.MemoryLimit))
+	}
+	return nil
+}
+
+// environment is what the child finds beside the parent's: who it is, and its share of the machine. One processor
+// more than its share, and two at least, lets it answer while all of its workers compute.
+func (o *own) environment(config *App, b birth) []string {
+	share := int(math.Ceil(cgroup.CPUs() / float64(config.Instances)))
+	env := []string{b.variable(), fmt.Sprintf("GOMAXPROCS=%d", max(2, share+1))}
+	if config.MemoryLimit > 0 {
+		env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", config.MemoryLimit))
+	}
+	return env
+}
+
+func (o *own) beginning() error {
+	config := o.place.app.conf()
+	n := o.place.nursery
+	files := []syscall.Conn{n.page.File()}
+	if o.place.public != nil {
+		ln, err := o.place.public.listener(o.index)
+		if err != nil {
+			return err
+		}
+		files = append(files, ln)
+	}
+	return o.say(sayBegin, task{Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots}, files...)
+}
+
+// say sends the child a message.
+func (o *own) say(kind string, what any, files ...syscall.Conn) error {
+	m, err := control.New(kind, what)
+	if err != nil {
+		return err
+	}
+	return o.conn.Send(m, files...)
+}
+
+// listen hears what the child says, until it ends.
+func (o *own) listen() {
+	defer close(o.deaf)
+	for {
+		m, files, err := o.conn.Receive()
+		if err != nil {
+			return
+		}
+		for _, f := range files { // a child has none to give
+			_ = f.Close()
+		}
+		if err := o.heard(m); err != nil {
+			o.log.Error("the child speaks nonsense", zap.Error(err))
+			o.process.Kill()
+			return
+		}
+	}
+}
+
+func (o *own) heard(m control.Message) error {
+	switch m.Kind {
+	case sayHello:
+		offer(o.hello, struct{}{})
+	case sayReady:
+		offer(o.ready, nil)
+	case sayFailed:
+		return decode(m, func(f failing) { offer(o.ready, errors.New(f.Error)) })
+	case sayDrained:
+		return decode(m, func(d drained) { offer(o.drained, d) })
+	case sayDial:
+		return decode(m, func(d dialling) { o.place.app.rt.owned.Go(func() { o.dial(d) }) })
+	default:
+		return fmt.Errorf("unknown message %q", m.Kind)
+	}
+	return nil
+}
+
+// decode decodes a message.
+func decode[T any](m control.Message, f func(T)) error {
+	var v T
+	if err := json.Unmarshal(m.Data, &v); err != nil {
+		return fmt.Errorf("message %q: %w", m.Kind, err)
+	}
+	f(v)
+	return nil
+}
+
+// offer sends what is heard only once.
+func offer[T any](c chan T, v T) {
+	select {
+	case c <- v:
+	default:
+	}
+}
+
+// dial gets the child a connection to another app, if it may call that.
+func (o *own) dial(ask dialling) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if ask.Within > 0 {
+		ctx, cancel = context.WithTimeout(ctx, ask.Within)
+	}
+	defer cancel()
+	defer context.AfterFunc(o.place.app.rt.patience, cancel)()
+	near, err := o.dialled(ctx, ask)
+	answer := dialled{ID: ask.ID}
+	if err != nil {
+		answer.Text = err.Error()
+		answer.Kind = 1
+		for kind, known := range kinds() {
+			if known != nil && errors.Is(err, known) {
+				answer.Kind = kind
+			}
+		}
+		_ = o.say(sayDialled, answer) // it will hear why if it can
+		return
+	}
+	defer func() { _ = near.Close() }()
+	_ = o.say(sayDialled, answer, near)
+}
+
+func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
+	a, err := o.place.app.mesh.resolve(ask.App)
+	if ask.Handed && ask.App == o.place.app.name { // to a sibling
+		a, err = o.place.app, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.await(ctx); err != nil {
+		return nil, err
+	}
+	near, far, err := control.Files()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.place.accept(ctx, far, connection{Caller: o.place.app.name, Handed: ask.Handed}, ask.Instance); err != nil {
+		_ = near.Close()
+		return nil, err
+	}
+	return near, nil
+}
+
+// key implements side.
+func (o *own) key() any { return o }
+
+// connect opens a connection to the child.
+func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
+	near, far, err := control.Files()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.give(far, connection{Caller: caller}); err != nil {
+		_ = near.Close()
+		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
+	}
+	return control.ConnOf(near)
+}
+
+// give hands the child a connection, which is the child's from then on.
+func (o *own) give(conn *os.File, what connection) error {
+	defer func() { _ = conn.Close() }()
+	if err := o.say(sayConn, what, conn); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// load is how much the instance has to do.
+func (o *own) load() int { return int(o.slot.Busy.Load() + o.slot.Queued.Load()) }
+
+// full reports whether a request would be refused.
+func (o *own) full(config *App) bool {
+	return int(o.slot.Busy.Load()) >= config.Workers && int(o.slot.Queued.Load()) >= max(0, config.Queue)
+}
+
+// open implements life: from now on the instance is given connections.
+func (o *own) open(*admission.Member[*generation]) {
+	if o.place.public != nil {
+		o.place.public.up(o.index)
+	}
+}
+
+func (o *own) ended() <-chan struct{}       { return o.process.Done() }
+func (o *own) metrics() prometheus.Gatherer { return nil }
+func (o *own) settle()                      { _ = o.say(saySettle, nil) }
+
+// whyEnded implements life. An exit with 0 is none that the parent has asked for.
+func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", o.process.Exit()) }
+
+// drain lets the child finish, and kills it if it does not.
+func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
+	if o.place.public != nil {
+		o.place.public.down(o.index)
+	}
+	select {
+	case <-o.process.Done():
+		return nil
+	default:
+	}
+	var within time.Duration
+	if by, limited := ctx.Deadline(); limited {
+		within = max(time.Millisecond, time.Until(by))
+	}
+	if err := o.say(sayDrain, draining{within}); err == nil {
+		if err, over := o.follow(ctx); over {
+			return err
+		}
+	}
+	o.process.Kill()
+	<-o.process.Done()
+	o.place.app.abandoned.Add(1)
+	return fmt.Errorf("its process did not end and was killed: %w", context.Cause(ctx))
+}
+
+// follow waits until the child has ended, or its time is up.
+func (o *own) follow(ctx context.Context) (err error, over bool) {
+	grace, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		last, _ := o.place.app.rt.grace()
+		context.AfterFunc(last, cancel)
+	})()
+	select {
+	case <-o.process.Done():
+	case <-grace.Done():
+		return nil, false
+	}
+	select {
+	case <-o.deaf: // its last words
+	case <-grace.Done():
+	}
+	select {
+	case d := <-o.drained:
+		if d.Error != "" {
+			err = errors.New(d.Error)
+		}
+	default:
+		err = o.process.Exit()
+	}
+	return err, true
+}
+
+// abort ends a child that did not start.
+func (o *own) abort() error { return o.cleanup() }
+
+// cleanup releases what the child has left.
+func (o *own) cleanup() error {
+	if o.process != nil {
+		o.process.Kill()
+		<-o.process.Done()
+	}
+	if o.conn != nil {
+		_ = o.conn.Close()
+	}
+	for _, now := range []interface{ Store(int64) }{&o.slot.State, &o.slot.Busy, &o.slot.Queued, &o.slot.Conns, &o.slot.Overloaded} {
+		now.Store(0)
+	}
+	o.place.forget(o)
+	return nil
+}

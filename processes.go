@@ -1,0 +1,247 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/org/watt/internal/page"
+	"github.com/org/watt/internal/process"
+)
+
+// nursery is what a runtime with own processes has to raise them.
+type nursery struct {
+	starter *process.Starter
+	page    *page.Page
+	table   string
+	slots   map[string]span
+}
+
+// maxProcesses is how many instances of an app may have processes of their own.
+const maxProcesses = 64
+
+// newNursery returns the nursery for configs, or nil if none of them needs one.
+func newNursery(configs []App) (*nursery, error) {
+	n := &nursery{table: tableOf(configs), slots: make(map[string]span)}
+	total := 0
+	for i := range configs {
+		if c := configs[i].withDefaults(); c.Isolation == OwnProcess {
+			n.slots[c.Name] = span{total, maxProcesses}
+			total += maxProcesses
+		}
+	}
+	if total == 0 {
+		return nil, nil
+	}
+	var err error
+	if n.page, err = page.Create(total); err != nil {
+		return nil, fmt.Errorf("watt: the memory that processes share: %w", err)
+	}
+	if n.starter, err = process.NewStarter(); err != nil {
+		return nil, errors.Join(err, n.page.Close())
+	}
+	return n, nil
+}
+
+// close ends what has raised the children. They have ended.
+func (n *nursery) close() {
+	if n != nil {
+		n.starter.Close()
+		_ = n.page.Close()
+	}
+}
+
+// slot returns the page's place of one instance.
+func (n *nursery) slot(app string, instance int) *page.Slot {
+	return n.page.Slot(n.slots[app].First + instance)
+}
+
+// processes are the instances of an app that live in processes of their own. Each has a door with its own
+// admission; the page shows how busy they are.
+type processes struct {
+	app     *app
+	nursery *nursery
+	public  *frontage // nil if the app does not listen
+}
+
+func newProcesses(a *app) *processes { return &processes{app: a, nursery: a.rt.nursery} }
+
+// open implements place. The mesh comes in by way of the instances.
+func (p *processes) open() {}
+
+func (p *processes) begin(index int) life { return newOwn(p, index) }
+
+func (p *processes) listen(net.Listener) {}
+
+// publish has nothing to do: each instance opens its part of the public side when it is ready.
+func (p *processes) publish() {}
+
+func (p *processes) addr() string {
+	if p.public == nil {
+		return ""
+	}
+	return p.public.port.address
+}
+
+// send sends the request to the instance that has least to do.
+func (p *processes) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+	return c.cross(handed.addTo(req), func(ctx context.Context, not side) (side, error) { return p.pick(ctx, not) })
+}
+
+func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error) {
+	o, err := p.pick(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	return o.connect(ctx, caller)
+}
+
+// accept gives a connection from another process to the instance that was asked for, or if there is none to the
+// idlest.
+func (p *processes) accept(ctx context.Context, conn *os.File, what connection, instance int) error {
+	for o := range p.ready {
+		if o.index == instance {
+			return o.give(conn, what)
+		}
+	}
+	o, err := p.pick(ctx, nil)
+	if err != nil {
+		_ = conn.Close()
+		return err
+	}
+	return o.give(conn, what)
+}
+
+// pick returns the ready instance with least to do, other than not, waiting for one as long as a request may.
+func (p *processes) pick(ctx context.Context, not side) (*own, error) {
+	if o := p.idlest(not); o != nil {
+		return o, nil
+	}
+	if not != nil {
+		return nil, errNoOther
+	}
+	for {
+		if err := p.app.await(ctx); err != nil {
+			return nil, err
+		}
+		if o := p.idlest(nil); o != nil {
+			return o, nil
+		}
+	}
+}
+
+var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
+
+// idlest returns the ready instance with least to do, any of equals, other than not; or nil.
+func (p *processes) idlest(not side) *own {
+	var best *own
+	least := 0
+	for o := range p.ready {
+		if side(o) == not {
+			continue
+		}
+		if load := o.load(); best == nil || load < least || load == least && rand.N(2) == 0 {
+			best, least = o, load
+		}
+	}
+	return best
+}
+
+// ready calls yield for each instance that may be given work.
+func (p *processes) ready(yield func(*own) bool) {
+	p.app.mu.Lock()
+	instances := p.app.instances
+	p.app.mu.Unlock()
+	for _, in := range instances {
+		if o, ok := in.current().(*own); ok && !yield(o) {
+			return
+		}
+	}
+}
+
+// check looks at the page: a call would be refused if every instance is full, or none is ready and the app will
+// not be waited for.
+func (p *processes) check() error {
+	if !p.app.up() {
+		return nil // a call waits for it
+	}
+	config := p.app.conf()
+	for o := range p.ready {
+		if !o.full(config) {
+			return nil
+		}
+	}
+	return &CallError{App: p.app.name, RetryAfter: time.Second, Err: fmt.Errorf("%w: every instance is full", ErrOverloaded)}
+}
+
+// count adds up what the instances have counted, those of earlier generations included.
+func (p *processes) count(s *Status) {
+	p.app.mu.Lock()
+	n := len(p.app.instances)
+	p.app.mu.Unlock()
+	for i := range n {
+		slot := p.nursery.slot(p.app.name, i)
+		s.Busy += int(slot.Busy.Load())
+		s.Queued += int(slot.Queued.Load())
+		s.Conns += int(slot.Conns.Load())
+		s.Overloaded = s.Overloaded || slot.Overloaded.Load() != 0
+	}
+	for i := range maxProcesses {
+		slot := p.nursery.slot(p.app.name, i)
+		s.Admitted += uint64(slot.Admitted.Load())
+		s.QueueFull += uint64(slot.QueueFull.Load())
+		s.WaitTooLong += uint64(slot.WaitTooLong.Load())
+		s.PushedOut += uint64(slot.PushedOut.Load())
+		s.Deadline += uint64(slot.Deadline.Load())
+		s.Gone += uint64(slot.Gone.Load())
+		s.Refused += uint64(slot.Refused.Load())
+		s.QueueWait += time.Duration(slot.QueueWait.Load())
+		s.BusyTime += time.Duration(slot.BusyTime.Load())
+		s.DownstreamTime += time.Duration(slot.DownstreamTime.Load())
+		s.Panics += uint64(slot.Panics.Load())
+		s.Abandoned += uint64(slot.Abandoned.Load())
+	}
+}
+
+// adopt tells the instances of new limits.
+func (p *processes) adopt(config *App) {
+	for o := range p.ready {
+		_ = o.say(sayAdopt, limitsOf(config)) // one that ends begins with them
+	}
+}
+
+// remove takes the instance's listener from the port.
+func (p *processes) remove(ctx context.Context, index int) error {
+	if p.public == nil {
+		return nil
+	}
+	return p.public.removed(ctx, index)
+}
+
+func (p *processes) lameDuck() {
+	for o := range p.ready {
+		_ = o.say(sayLame, nil)
+	}
+}
+
+// quiet leaves the public side to the instances, which drain.
+func (p *processes) quiet(context.Context) error { return nil }
+
+func (p *processes) close(context.Context) {
+	if p.public != nil {
+		p.public.close()
+	}
+}
+
+// forget closes the connections to an instance that has ended.
+func (p *processes) forget(o *own) {
+	p.app.rt.mesh.forget(o)
+	for _, caller := range p.app.callers {
+		caller.mesh.forget(o)
+	}
+}
