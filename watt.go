@@ -22,7 +22,7 @@
 //
 // # What it cannot
 //
-// Apps in one process share its memory and its fate. A panic in a handler, in New or in Serve is
+// Apps in one process share its memory and its fate; with [OwnProcess] they need not. A panic in a handler, in New or in Serve is
 // contained. A panic in a goroutine that an app has started itself, a fatal error such as concurrent
 // map writes, or os.Exit ends the program with all apps in it. A handler that ignores its context
 // cannot be killed: it keeps its worker, and is reported as abandoned when its instance stops.
