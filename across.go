@@ -41,6 +41,9 @@ func (x *across) send(c *call, req *http.Request, handed trace) (*http.Response,
 func (x *across) idlest(not side) sibling {
 	best, least := sibling{x.child, x.app.name, -1}, int64(0)
 	where := x.child.slots[x.app.name]
+	if x.app.conf().Isolation != OwnProcess {
+		return best
+	}
 	for i := range where.Len {
 		slot := x.child.page.Slot(where.First + i)
 		s := sibling{x.child, x.app.name, i}
@@ -54,6 +57,25 @@ func (x *across) idlest(not side) sibling {
 	return best
 }
 
+// check looks at the page: at the instances that are ready, or at the app in the parent.
+func (x *across) check() error {
+	where, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
+	ready := false
+	for i := range where.Len {
+		slot := x.child.page.Slot(where.First + i)
+		if own && slot.State.Load() != slotReady {
+			continue
+		}
+		if ready = true; slot.Room.Load() > 0 {
+			return nil
+		}
+	}
+	if !ready {
+		return nil // a call waits for one
+	}
+	return full(x.app.name)
+}
+
 func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {
 	return x.child.dial(ctx, dialling{App: x.app.name, Instance: -1})
 }
@@ -65,7 +87,6 @@ func (x *across) begin(int) life              { panic("watt: another app has no 
 func (x *across) listen(net.Listener)         {}
 func (x *across) publish()                    {}
 func (x *across) addr() string                { return "" }
-func (x *across) check() error                { return nil }
 func (x *across) lameDuck()                   {}
 func (x *across) quiet(context.Context) error { return nil }
 func (x *across) close(context.Context)       {}

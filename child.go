@@ -275,12 +275,18 @@ func (c *child) given(d dialled, files []*os.File) {
 	}
 }
 
-// report shows in the page how busy the app is: at once what others decide by, the counters soon after.
-func (c *child) report(slot *page.Slot) {
-	c.app.pool.Observe(func(busy, queued int) {
+// showing shows in the page how busy a pool is.
+func showing(slot *page.Slot) func(busy, queued, room int) {
+	return func(busy, queued, room int) {
 		slot.Busy.Store(int64(busy))
 		slot.Queued.Store(int64(queued))
-	})
+		slot.Room.Store(int64(room))
+	}
+}
+
+// report shows in the page how busy the app is: at once what others decide by, the counters soon after.
+func (c *child) report(slot *page.Slot) {
+	c.app.pool.Observe(showing(slot))
 	const often = 50 * time.Millisecond
 	go func() { // until the process ends
 		for range time.Tick(often) {

@@ -81,7 +81,7 @@ func (o *own) launch() error {
 	}
 	defer func() { _ = theirs.Close() }()
 	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table}
-	o.slot.Beat.Store(0)
+	o.slot.Reset()
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
 		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
 		Stdout: os.Stdout, Stderr: os.Stderr,
@@ -267,11 +267,6 @@ func (o *own) give(conn *os.File, what connection) error {
 // load is how much the instance has to do.
 func (o *own) load() int { return int(o.slot.Busy.Load() + o.slot.Queued.Load()) }
 
-// full reports whether a request would be refused.
-func (o *own) full(config *App) bool {
-	return int(o.slot.Busy.Load()) >= config.Workers && int(o.slot.Queued.Load()) >= max(0, config.Queue)
-}
-
 // open implements life: from now on the instance is given connections.
 func (o *own) open(*admission.Member[*generation]) {
 	if o.place.public != nil {
@@ -351,9 +346,7 @@ func (o *own) cleanup() error {
 	if o.conn != nil {
 		_ = o.conn.Close()
 	}
-	for _, now := range []interface{ Store(int64) }{&o.slot.State, &o.slot.Busy, &o.slot.Queued, &o.slot.Conns, &o.slot.Overloaded} {
-		now.Store(0)
-	}
+	o.place.collect(o.slot)
 	o.place.forget(o)
 	return nil
 }

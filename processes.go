@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/page"
@@ -25,18 +28,21 @@ type nursery struct {
 // maxProcesses is how many instances of an app may have processes of their own.
 const maxProcesses = 64
 
-// newNursery returns the nursery for configs, or nil if none of them needs one.
+// newNursery returns the nursery for configs, or nil if none of them needs one. The page has a slot for each instance
+// that may come to be, and one for each app of this process, so that children see how busy it is.
 func newNursery(configs []App) (*nursery, error) {
 	n := &nursery{table: tableOf(configs), slots: make(map[string]span)}
-	total := 0
+	total, needed := 0, false
 	for i := range configs {
-		if c := configs[i].withDefaults(); c.Isolation == OwnProcess {
-			n.slots[c.Name] = span{total, maxProcesses}
-			total += maxProcesses
+		c, slots := configs[i].withDefaults(), 1
+		if c.Isolation == OwnProcess {
+			needed, slots = true, maxProcesses
 		}
+		n.slots[c.Name] = span{total, slots}
+		total += slots
 	}
-	if total == 0 {
-		return nil, nil
+	if !needed {
+		return nil, nil //nolint:nilnil // there need not be one
 	}
 	var err error
 	if n.page, err = page.Create(total); err != nil {
@@ -67,6 +73,9 @@ type processes struct {
 	app     *app
 	nursery *nursery
 	public  *frontage // nil if the app does not listen
+
+	mu   sync.Mutex
+	past Status // what generations that have ended had counted
 }
 
 func newProcesses(a *app) *processes { return &processes{app: a, nursery: a.rt.nursery} }
@@ -164,48 +173,78 @@ func (p *processes) ready(yield func(*own) bool) {
 	}
 }
 
-// check looks at the page: a call would be refused if every instance is full, or none is ready and the app will
-// not be waited for.
+// check looks at the page: a call would be refused if no instance that is ready has room.
 func (p *processes) check() error {
-	if !p.app.up() {
-		return nil // a call waits for it
-	}
-	config := p.app.conf()
+	ready := false
 	for o := range p.ready {
-		if !o.full(config) {
+		if ready = true; o.slot.Room.Load() > 0 {
 			return nil
 		}
 	}
-	return &CallError{App: p.app.name, RetryAfter: time.Second, Err: fmt.Errorf("%w: every instance is full", ErrOverloaded)}
+	if !ready {
+		return nil // a call waits for one
+	}
+	return full(p.app.name)
+}
+
+// full is the error of an app whose instances have no room.
+func full(app string) error {
+	return &CallError{App: app, RetryAfter: time.Second, Err: fmt.Errorf("%w: its queue is full", ErrOverloaded)}
 }
 
 // count adds up what the instances have counted, those of earlier generations included.
 func (p *processes) count(s *Status) {
-	p.app.mu.Lock()
-	n := len(p.app.instances)
-	p.app.mu.Unlock()
-	for i := range n {
-		slot := p.nursery.slot(p.app.name, i)
-		s.Busy += int(slot.Busy.Load())
-		s.Queued += int(slot.Queued.Load())
-		s.Conns += int(slot.Conns.Load())
-		s.Overloaded = s.Overloaded || slot.Overloaded.Load() != 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	addCounters(s, &p.past)
+	s.Abandoned += p.app.abandoned.Load() // those that were killed
+	for o := range p.ready {
+		now := shown(o.slot)
+		addCounters(s, &now)
+		s.Busy += now.Busy
+		s.Queued += now.Queued
+		s.Conns += now.Conns
+		s.Overloaded = s.Overloaded || now.Overloaded
 	}
-	for i := range maxProcesses {
-		slot := p.nursery.slot(p.app.name, i)
-		s.Admitted += uint64(slot.Admitted.Load())
-		s.QueueFull += uint64(slot.QueueFull.Load())
-		s.WaitTooLong += uint64(slot.WaitTooLong.Load())
-		s.PushedOut += uint64(slot.PushedOut.Load())
-		s.Deadline += uint64(slot.Deadline.Load())
-		s.Gone += uint64(slot.Gone.Load())
-		s.Refused += uint64(slot.Refused.Load())
-		s.QueueWait += time.Duration(slot.QueueWait.Load())
-		s.BusyTime += time.Duration(slot.BusyTime.Load())
-		s.DownstreamTime += time.Duration(slot.DownstreamTime.Load())
-		s.Panics += uint64(slot.Panics.Load())
-		s.Abandoned += uint64(slot.Abandoned.Load())
+}
+
+// collect keeps what a child has counted that has ended.
+func (p *processes) collect(slot *page.Slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := shown(slot)
+	addCounters(&p.past, &last)
+	slot.Reset()
+}
+
+// shown returns what a child shows of itself. It may be anything, after a fault of the child's.
+func shown(slot *page.Slot) Status {
+	counter := func(n *atomic.Int64) uint64 { return uint64(page.Within(n, math.MaxInt64)) }
+	return Status{
+		Busy: int(page.Within(&slot.Busy, math.MaxInt32)), Queued: int(page.Within(&slot.Queued, math.MaxInt32)),
+		Conns: int(page.Within(&slot.Conns, math.MaxInt32)), Overloaded: slot.Overloaded.Load() == 1,
+		Admitted: counter(&slot.Admitted), QueueFull: counter(&slot.QueueFull), WaitTooLong: counter(&slot.WaitTooLong),
+		PushedOut: counter(&slot.PushedOut), Deadline: counter(&slot.Deadline), Gone: counter(&slot.Gone), Refused: counter(&slot.Refused),
+		QueueWait: time.Duration(counter(&slot.QueueWait)), BusyTime: time.Duration(counter(&slot.BusyTime)),
+		DownstreamTime: time.Duration(counter(&slot.DownstreamTime)),
+		Panics:         counter(&slot.Panics), Abandoned: counter(&slot.Abandoned),
 	}
+}
+
+// addCounters adds what only grows.
+func addCounters(to, n *Status) {
+	to.Admitted += n.Admitted
+	to.QueueFull += n.QueueFull
+	to.WaitTooLong += n.WaitTooLong
+	to.PushedOut += n.PushedOut
+	to.Deadline += n.Deadline
+	to.Gone += n.Gone
+	to.Refused += n.Refused
+	to.QueueWait += n.QueueWait
+	to.BusyTime += n.BusyTime
+	to.DownstreamTime += n.DownstreamTime
+	to.Panics += n.Panics
+	to.Abandoned += n.Abandoned
 }
 
 // adopt tells the instances of new limits.

@@ -19,7 +19,7 @@ import (
 	"github.com/org/watt/watttest"
 )
 
-func TestMain(m *testing.M) { watttest.Main(m, farm, mall, pair) }
+func TestMain(m *testing.M) { watttest.Main(m, farm, mall, pair, press) }
 
 // farm has an app with two instances in processes of their own, which call and are called.
 func farm() *watt.Runtime {
@@ -252,4 +252,54 @@ func newGate(context.Context, *watt.Env) (http.Handler, error) {
 		case <-r.Context().Done():
 		}
 	}), nil
+}
+
+func TestCountersSurviveTheProcessThatHasCounted(t *testing.T) {
+	rt := farm()
+	top := watttest.Start(t, rt)
+	for range 10 {
+		top.Get("http://mill.watt.local/who")
+	}
+	soon(t, "the count", func() bool { return statusOf(t, rt, "mill").Admitted == 10 })
+	for i := range 2 {
+		if err := rt.Restart("mill", i); err != nil {
+			t.Error(err)
+		}
+	}
+	top.Get("http://mill.watt.local/who")
+	soon(t, "the count after the restart", func() bool { return statusOf(t, rt, "mill").Admitted == 11 })
+}
+
+func TestAChildSeesThatAnAppOfItsParentsIsFull(t *testing.T) {
+	rt := press()
+	top := watttest.Start(t, rt)
+	if status, body := top.Get("http://press.watt.local/check"); status != http.StatusOK {
+		t.Errorf("got %d %s, want 200 while there is room", status, body)
+	}
+	held := going(t.Context(), rt, "narrow.watt.local/wait")
+	soon(t, "the app to be full", func() bool { return statusOf(t, rt, "narrow").Busy == 1 })
+	if status, body := top.Get("http://press.watt.local/check"); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %s, want 503", status, body)
+	}
+	top.Get("http://press.watt.local/open") // refused too
+	top.Get("http://gate.watt.local/open")
+	if r := within(t, held, "the held request"); r.status != http.StatusOK {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// press is an instance in a process of its own in front of an app with one worker and no queue.
+func press() *watt.Runtime {
+	gate, _ := newGate(context.Background(), nil)
+	return watt.New(
+		watt.App{Name: "press", Isolation: watt.OwnProcess, Calls: []string{"narrow"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if err := env.Check("narrow"); err != nil {
+					watt.WriteError(w, err)
+				}
+			}), nil
+		}},
+		watt.App{Name: "narrow", Workers: 1, Queue: -1, Handler: gate},
+		watt.App{Name: "gate", Handler: gate},
+	)
 }

@@ -412,7 +412,7 @@ func TestAListenerThatAnotherProcessHasTooIsRemovedForBoth(t *testing.T) {
 	reached(t, p, 2)
 }
 
-func TestATakenAddressIsAClearError(t *testing.T) {
+func TestATakenAddressIsAClearError(t *testing.T) { //nolint:tparallel // beside each other, but not beside other tests
 	reusing := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return withFD(c, shareAddress) }}
 	tests := []struct {
 		name string
@@ -463,6 +463,7 @@ func TestATakenAddressIsAClearError(t *testing.T) {
 	for _, test := range tests {
 		for _, n := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s, wanted for %d", test.name, n), func(t *testing.T) {
+				t.Parallel() // each waits for a second
 				address, end := test.take(t)
 				p, err := openPort(t.Context(), "tcp", address, n, nil)
 				if err == nil {

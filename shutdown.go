@@ -87,6 +87,9 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	defer cancelLast()
 	errs = append(errs, rt.Env().cleanup(last))
 	rt.owned.Wait()
+	for _, a := range rt.apps {
+		a.pool.Observe(nil) // who was abandoned may come back after the page has gone
+	}
 	rt.nursery.close()
 	return errors.Join(errs...)
 }

@@ -214,6 +214,9 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	}
 	rt.labels = context.WithoutCancel(ctx)
 	if rt.nursery, err = newNursery(configs); err != nil {
+		rt.mu.Lock()
+		defer rt.mu.Unlock()
+		rt.phase = phaseNew
 		return err
 	}
 	var apps []*app
@@ -222,6 +225,9 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 		a := newApp(rt, configs[i].withDefaults())
 		apps = append(apps, a)
 		byName[a.name] = a
+		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
+			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
+		}
 	}
 	for _, a := range apps {
 		for _, name := range a.conf().Calls {

@@ -54,7 +54,7 @@ type Pool[T any] struct {
 	busy    int           // tickets in use, those of closed and removed members included
 	ended   time.Duration // the ends of all tickets less their starts; see Stats
 	stats   Stats         // the cumulative part
-	observe func(busy, queued int)
+	observe func(busy, queued, room int)
 	timer   *time.Timer // armed while somebody waits, for the oldest or earlier
 }
 
@@ -141,6 +141,7 @@ func (p *Pool[T]) Resize(limits Limits) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limits = limits
+	p.changedLocked()
 	now := p.now()
 	p.grantLocked(now)
 	p.expireLocked(now)
@@ -156,6 +157,7 @@ func (p *Pool[T]) Refuse(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refused = err
+	p.changedLocked()
 	if err == nil {
 		return
 	}
@@ -165,9 +167,10 @@ func (p *Pool[T]) Refuse(err error) {
 	}
 }
 
-// Observe has f told how many requests are in progress and how many wait, now and
-// whenever that changes. It is called with the pool locked, and must be quick.
-func (p *Pool[T]) Observe(f func(busy, queued int)) {
+// Observe has f told how many requests are in progress, how many wait, and how many
+// more would be run or allowed to wait: now and whenever that changes. It is called
+// with the pool locked, and must be quick.
+func (p *Pool[T]) Observe(f func(busy, queued, room int)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observe = f
@@ -175,9 +178,14 @@ func (p *Pool[T]) Observe(f func(busy, queued int)) {
 }
 
 func (p *Pool[T]) changedLocked() {
-	if p.observe != nil {
-		p.observe(p.busy, p.queue.length)
+	if p.observe == nil {
+		return
 	}
+	room := max(p.workersLocked()-p.busy, 0) + max(p.limits.Queue-p.queue.length, 0)
+	if p.refused != nil {
+		room = 0
+	}
+	p.observe(p.busy, p.queue.length, room)
 }
 
 // Check returns the error that [Pool.Acquire] would return now without

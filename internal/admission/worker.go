@@ -29,6 +29,7 @@ func (m *Member[T]) Open(value T) {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
 	m.open, m.term = true, &term[T]{value: value}
+	m.pool.changedLocked()
 	m.pool.grantLocked(m.pool.now())
 }
 
@@ -38,6 +39,7 @@ func (m *Member[T]) Close() {
 	m.pool.mu.Lock()
 	defer m.pool.mu.Unlock()
 	m.open = false
+	m.pool.changedLocked()
 }
 
 // Idle waits until nothing is in progress with the value that m was last opened

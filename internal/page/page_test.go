@@ -147,7 +147,7 @@ func TestAPageHasAReasonableNumberOfSlots(t *testing.T) {
 		}
 	}
 	p := create(t, 1<<16)
-	p.Slot(p.Len() - 1).Beat.Store(1)
+	p.Slot(p.Len() - 1).Room.Store(1)
 }
 
 func TestOpenRefusesWhatIsNoPage(t *testing.T) {
@@ -198,13 +198,13 @@ func TestOpenRefusesWhatIsNoPage(t *testing.T) {
 func TestAPageGoesOnAfterAnotherClosedIt(t *testing.T) {
 	here := create(t, 1)
 	there := twin(t, here)
-	there.Slot(0).Beat.Store(42)
+	there.Slot(0).Room.Store(42)
 	for range 2 {
 		if err := there.Close(); err != nil {
 			t.Errorf("closing: %v", err)
 		}
 	}
-	if got := here.Slot(0).Beat.Load(); got != 42 {
+	if got := here.Slot(0).Room.Load(); got != 42 {
 		t.Errorf("got beat %d, want 42", got)
 	}
 	if _, err := there.File().Stat(); err == nil {

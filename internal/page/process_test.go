@@ -49,7 +49,7 @@ func count(f *os.File) {
 	s.PID.Store(int64(os.Getpid()))
 	fmt.Println("ready")
 	for {
-		s.Beat.Add(1)
+		s.Room.Add(1)
 	}
 }
 
@@ -149,17 +149,17 @@ func TestASlotOutlivesTheChildThatIsKilled(t *testing.T) {
 		if got, want := s.PID.Load(), int64(cmd.Process.Pid); got != want {
 			t.Errorf("got process %d, want %d", got, want)
 		}
-		soon(t, "the child's beat", func() bool { return s.Beat.Load() > 1000 })
+		soon(t, "the child's beat", func() bool { return s.Room.Load() > 1000 })
 		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		cmd.Wait()
-		last = s.Beat.Load()
+		last = s.Room.Load()
 		if last <= 1000 {
 			t.Errorf("got %d beats after the end, want those counted before", last)
 		}
 	}
-	if got := p.Slot(0).Beat.Load(); got != 0 {
+	if got := p.Slot(0).Room.Load(); got != 0 {
 		t.Errorf("got %d beats in a slot that nobody used, want 0", got)
 	}
 }

@@ -20,7 +20,7 @@ func TestNobodyCanChangeTheSizeOfAPage(t *testing.T) {
 	if output.Text() != "done" {
 		t.Errorf("got %q from the child, want that it is done", output.Text())
 	}
-	p.Slot(1).Beat.Store(1) // is there still
+	p.Slot(1).Room.Store(1) // is there still
 }
 
 func TestAPageCanBeOpenedThroughTheProcessThatHasIt(t *testing.T) {
@@ -84,7 +84,7 @@ func TestOpenRefusesASealedFileThatClaimsToBeLarger(t *testing.T) {
 			t.Errorf("got error %v for a page of one slot that claims to have %d", err, test.slots)
 		}
 		if err == nil {
-			p.Slot(p.Len() - 1).Beat.Store(1)
+			p.Slot(p.Len() - 1).Room.Store(1)
 			p.Close()
 		}
 		f.Close()

@@ -9,7 +9,7 @@ import (
 // so that no child slows down another's counting.
 const SlotSize = 256
 
-// Slot is what one child tells of itself. Durations are in nanoseconds, counters start at 0 with the
+// Slot is what one instance, or an app of the parent's, tells of itself. Durations are in nanoseconds, counters start at 0 with the
 // child and only grow.
 //
 // What a child wrote is what a child wrote: after a fault it may be any number, and two fields never
@@ -24,6 +24,7 @@ type Slot struct {
 	Workers    atomic.Int64 // requests it may have in progress
 	Busy       atomic.Int64 // requests in progress
 	Queued     atomic.Int64 // requests waiting
+	Room       atomic.Int64 // how many more would be run or allowed to wait
 	Conns      atomic.Int64 // long-lived connections
 	Overloaded atomic.Int64 // 1 while the newest are served first, else 0
 
@@ -42,7 +43,6 @@ type Slot struct {
 
 	Panics    atomic.Int64
 	Abandoned atomic.Int64 // requests that were left behind
-	Beat      atomic.Int64 // grows while the child lives and is not stuck
 
 	_ [SlotSize - 22*8]byte
 }
