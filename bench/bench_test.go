@@ -7,10 +7,18 @@ import (
 	"flag"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain lets the test binary be the servers too.
+func TestMain(m *testing.M) {
+	if !play() {
+		os.Exit(m.Run())
+	}
+}
 
 // tiny is a configuration with which every case takes a moment.
 func tiny() config {

@@ -25,6 +25,9 @@ import (
 )
 
 func main() {
+	if play() {
+		return
+	}
 	err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -48,6 +51,7 @@ func benchmarks(cfg config) []benchmark {
 		admissionBenchmarks(),
 		overloadBenchmarks(),
 		scaleBenchmarks(cfg),
+		pyramidBenchmarks(),
 	)
 }
 
