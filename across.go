@@ -2,10 +2,13 @@ package watt
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+
+	"github.com/org/watt/internal/page"
 )
 
 // across is the place, seen from a child, of an app that does not live in it. The parent makes the connections.
@@ -50,7 +53,7 @@ func (x *across) idlest(not side) sibling {
 		if slot.State.Load() != slotReady || side(s) == not {
 			continue
 		}
-		if load := slot.Busy.Load() + slot.Queued.Load(); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
+		if load := page.Within(&slot.Busy, math.MaxInt32) + page.Within(&slot.Queued, math.MaxInt32); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
 			best, least = s, load
 		}
 	}

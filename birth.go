@@ -100,6 +100,7 @@ type failing struct{ Error string }
 type connection struct {
 	Caller string
 	Handed bool // by a sibling that was busy: whoever the request names is the caller
+	Errand bool // of the runtime's own: it is not for the app
 }
 
 type dialling struct {
@@ -134,4 +135,8 @@ func tableOf(configs []App) string {
 	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:16])
 }
 
-const slotReady = 1 // in the page: the instance may be given work
+// States of an instance in the page.
+const (
+	slotReady  = 1 // it may be given work
+	slotSilent = 2 // it shows no sign of life
+)

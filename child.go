@@ -25,10 +25,12 @@ type child struct {
 	conn  *control.Conn
 	app   *app // its own
 	page  *page.Page
+	slot  *page.Slot // its own
 	slots map[string]span
 	inlet *inlet // of the public side; nil if there is none
 
 	handover *handover
+	errands  *errands
 
 	drain chan draining
 
@@ -41,6 +43,13 @@ type child struct {
 type gift struct {
 	conn net.Conn
 	err  error
+}
+
+// drop closes what nobody waits for any more.
+func (g gift) drop() {
+	if g.conn != nil {
+		_ = g.conn.Close()
+	}
 }
 
 // live is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
@@ -123,8 +132,10 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		c.app.place.listen(c.inlet)
 		rt.owned.Go(c.inlet.run)
 	}
-	c.handover = newHandover(c)
-	c.report(c.page.Slot(b.Slot))
+	c.handover, c.errands = newHandover(c), newErrands(c.app)
+	rt.owned.Go(c.errands.run)
+	c.slot = c.page.Slot(b.Slot)
+	c.report()
 	rt.owned.Go(c.listen)
 	return nil
 }
@@ -148,6 +159,7 @@ func (c *child) end(d draining) error {
 	if err := c.app.drain(ctx); err != nil {
 		report.Error = err.Error()
 	}
+	c.count()
 	return c.say(sayDrained, report)
 }
 
@@ -180,10 +192,16 @@ func (c *child) heard(m control.Message, files []*os.File) error {
 			return fmt.Errorf("a %q with %d descriptors", m.Kind, len(files))
 		}
 		if m.Kind == sayPublic {
-			c.inlet.accept(files[0])
+			c.inlet.take(files[0])
 			return nil
 		}
-		return decode(m, func(what connection) { c.accept(files[0], what) })
+		return decode(m, func(what connection) {
+			if c.app.conf().Serve != nil { // it may not accept, and let everybody wait
+				go c.accept(files[0], what)
+				return
+			}
+			c.accept(files[0], what) // before a drain that is announced after it
+		})
 	case sayDialled:
 		return decode(m, func(d dialled) { c.given(d, files) })
 	}
@@ -214,7 +232,13 @@ func (c *child) told(m control.Message) error {
 func (c *child) accept(f *os.File, what connection) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = c.app.place.accept(ctx, f, what, -1) // who has dialled sees it closed
+	if !what.Errand {
+		_ = c.app.place.accept(ctx, f, what, -1) // who has dialled sees it closed
+		return
+	}
+	if conn, err := control.ConnOf(f); err == nil {
+		_ = c.errands.accept(ctx, conn)
+	}
 }
 
 func (c *child) adopt(l limits) {
@@ -246,10 +270,20 @@ func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
 		}
 		return g.conn, nil
 	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.asked, id)
-		c.mu.Unlock()
+		c.forget(id, reply)
 		return nil, context.Cause(ctx)
+	}
+}
+
+// forget does without a connection that was asked for, if it was not given in the same moment.
+func (c *child) forget(id uint64, reply <-chan gift) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.asked, id)
+	select {
+	case g := <-reply:
+		g.drop()
+	default:
 	}
 }
 
@@ -258,6 +292,7 @@ func (c *child) given(d dialled, files []*os.File) {
 	var g gift
 	switch {
 	case d.Kind > 0 && d.Kind < len(kinds()):
+		control.Drop(files)
 		g.err = &CallError{Err: fmt.Errorf("%w: by way of the parent: %s", kinds()[d.Kind], d.Text)}
 	case len(files) == 1:
 		g.conn, g.err = control.ConnOf(files[0])
@@ -265,14 +300,14 @@ func (c *child) given(d dialled, files []*os.File) {
 		g.err = ErrUnavailable
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	reply := c.asked[d.ID]
 	delete(c.asked, d.ID)
-	c.mu.Unlock()
-	if reply != nil {
-		reply <- g
-	} else if g.conn != nil {
-		_ = g.conn.Close()
+	if reply == nil {
+		g.drop()
+		return
 	}
+	reply <- g // it has room for the one answer
 }
 
 // showing shows in the page how busy a pool is.
@@ -285,17 +320,18 @@ func showing(slot *page.Slot) func(busy, queued, room int) {
 }
 
 // report shows in the page how busy the app is: at once what others decide by, the counters soon after.
-func (c *child) report(slot *page.Slot) {
-	c.app.pool.Observe(showing(slot))
-	const often = 50 * time.Millisecond
+func (c *child) report() {
+	c.app.pool.Observe(showing(c.slot))
 	go func() { // until the process ends
-		for range time.Tick(often) {
-			c.count(slot)
+		for range time.Tick(beatEvery) {
+			c.count()
+			c.slot.Beat.Add(1)
 		}
 	}()
 }
 
-func (c *child) count(slot *page.Slot) {
+func (c *child) count() {
+	slot := c.slot
 	var s Status
 	c.app.place.count(&s)
 	slot.Conns.Store(int64(s.Conns))

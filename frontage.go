@@ -117,23 +117,30 @@ func (f *frontage) accept(ctx context.Context, index int) {
 
 func (f *frontage) give(ctx context.Context, conn net.Conn) error {
 	defer func() { _ = conn.Close() }()
-	o, err := f.place.pick(ctx, nil)
-	if err != nil {
-		return err
-	}
 	tcp, ok := conn.(syscall.Conn)
 	if !ok {
 		return fmt.Errorf("%T has no descriptor", conn)
 	}
-	return o.say(sayPublic, nil, tcp)
+	for {
+		o, err := f.place.pick(ctx, nil)
+		if err != nil {
+			return err
+		}
+		if err = o.say(sayPublic, nil, tcp); err == nil {
+			return nil
+		}
+		select { // who cannot be told anything is about to end
+		case <-o.process.Done():
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // anyReady waits until an instance is ready. It reports false when ctx ends first.
 func (p *processes) anyReady(ctx context.Context) bool {
 	for {
-		p.app.mu.Lock()
-		change := p.app.change
-		p.app.mu.Unlock()
+		change := p.app.changing()
 		if p.idlest(nil) != nil {
 			return true
 		}

@@ -1,56 +1,86 @@
 package watt
 
 import (
-	"context"
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/org/watt/internal/control"
-	"github.com/org/watt/internal/pipe"
 )
 
 // inlet is the public listener of an instance in a process of its own: its share of the port, and the connections
-// that its parent has for it.
+// that its parent has for it. What has got in when it is closed is accepted all the same.
 type inlet struct {
-	*pipe.Listener
-	port net.Listener
+	port    net.Listener
+	queue   chan net.Conn
+	closing chan struct{} // closed when nothing more is wanted
+	closed  chan struct{} // closed when nothing more comes from the port
+	once    sync.Once
 }
 
+// inletQueue is how many connections may wait for Accept outside of the system's own queue.
+const inletQueue = 128
+
 func newInlet(port net.Listener) *inlet {
-	return &inlet{pipe.Listen(new(pipe.Buffers), pipe.Addr(port.Addr().String())), port}
+	return &inlet{port: port, queue: make(chan net.Conn, inletQueue), closing: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // run accepts from the port until that is closed.
 func (i *inlet) run() {
+	defer close(i.closed)
 	for pause := time.Duration(0); ; {
 		conn, err := i.port.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			if i.Deliver(context.Background(), conn) != nil {
-				_ = conn.Close()
-			}
+			i.put(conn)
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second) // as net/http does
-		<-time.After(pause)
+		select {
+		case <-time.After(pause):
+		case <-i.closing:
+		}
 	}
 }
 
-// accept takes a connection from the parent.
-func (i *inlet) accept(f *os.File) {
-	conn, err := control.ConnOf(f)
-	if err != nil {
-		return // whoever is there sees it closed
+// put queues a connection. It blocks while too many wait, until Close.
+func (i *inlet) put(conn net.Conn) {
+	select {
+	case i.queue <- conn:
+		return
+	default:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if i.Deliver(ctx, conn) != nil {
+	select {
+	case i.queue <- conn:
+	case <-i.closing:
 		_ = conn.Close()
+	}
+}
+
+// take takes a connection from the parent.
+func (i *inlet) take(f *os.File) {
+	if conn, err := control.ConnOf(f); err == nil { // else whoever is there sees it closed
+		i.put(conn)
+	}
+}
+
+// Accept implements [net.Listener].
+func (i *inlet) Accept() (net.Conn, error) {
+	select {
+	case conn := <-i.queue:
+		return conn, nil
+	case <-i.closed:
+	}
+	select {
+	case conn := <-i.queue:
+		return conn, nil
+	default:
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: i.Addr(), Err: net.ErrClosed}
 	}
 }
 
@@ -58,4 +88,7 @@ func (i *inlet) accept(f *os.File) {
 func (i *inlet) Addr() net.Addr { return i.port.Addr() }
 
 // Close closes this process's share of the port. What the port gets from then on, the parent takes.
-func (i *inlet) Close() error { return errors.Join(i.port.Close(), i.Listener.Close()) }
+func (i *inlet) Close() error {
+	i.once.Do(func() { close(i.closing) })
+	return i.port.Close()
+}

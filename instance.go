@@ -28,6 +28,7 @@ const (
 	stateNew        = "new"
 	stateStarting   = "starting"
 	stateReady      = "ready"
+	stateSilent     = "silent" // seen from outside; to its supervisor it is ready
 	stateRestarting = "restarting"
 	stateDraining   = "draining"
 	stateFailed     = "failed"

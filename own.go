@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/admission"
@@ -30,18 +30,33 @@ type own struct {
 	process *process.Process
 	conn    *control.Conn
 
+	pulse   *pulse
+	life    context.Context //nolint:containedctx // of what is done for the child; it ends with its cleanup
+	endLife context.CancelFunc
+
 	hello   chan struct{}
 	ready   chan error
 	drained chan drained
+	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
 }
 
+// maxDials is how many connections a child may wait for at a time; to ask for more it has to wait too.
+const maxDials = 1024
+
 func newOwn(p *processes, index int) *own {
-	return &own{
+	o := &own{
 		place: p, index: index, log: p.app.log.With(zap.Int("instance", index)), slot: p.nursery.slot(p.app.name, index),
-		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1), deaf: make(chan struct{}),
+		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1),
+		dials: make(chan struct{}, maxDials), deaf: make(chan struct{}),
 	}
+	o.pulse = newPulse(o)
+	o.life, o.endLife = context.WithCancel(context.Background())
+	return o
 }
+
+// rerun explains to who has not read the documentation what a child is.
+const rerun = "main runs again in the process of each instance, and what it does before Run must be quick and repeatable"
 
 // start implements life: the child has to reach Run, to be of the same program, and to become ready.
 func (o *own) start(ctx context.Context) error {
@@ -51,10 +66,9 @@ func (o *own) start(ctx context.Context) error {
 	select {
 	case <-o.hello:
 	case <-o.process.Done():
-		return fmt.Errorf("main did not reach Run: main runs again in the process of each instance; "+
-			"what it does before Run must be repeatable: %w", o.process.Exit())
+		return fmt.Errorf("main did not reach Run: %s: %w", rerun, o.process.Exit())
 	case <-ctx.Done():
-		return fmt.Errorf("main did not reach Run in time: main runs again in the process of each instance: %w", context.Cause(ctx))
+		return fmt.Errorf("main did not reach Run in time: %s: %w", rerun, context.Cause(ctx))
 	}
 	if err := o.beginning(); err != nil {
 		return err
@@ -63,6 +77,7 @@ func (o *own) start(ctx context.Context) error {
 	case err := <-o.ready:
 		if err == nil {
 			o.slot.State.Store(slotReady)
+			o.place.app.rt.owned.Go(o.pulse.watch)
 		}
 		return err
 	case <-o.process.Done():
@@ -128,32 +143,48 @@ func (o *own) beginning() error {
 	return o.say(sayBegin, task{Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots}, files...)
 }
 
-// say sends the child a message.
+// say sends the child a message. A child that does not listen is out of hand.
 func (o *own) say(kind string, what any, files ...syscall.Conn) error {
 	m, err := control.New(kind, what)
 	if err != nil {
 		return err
 	}
-	return o.conn.Send(m, files...)
+	if err = o.conn.Send(m, files...); errors.Is(err, os.ErrDeadlineExceeded) {
+		o.process.Kill(errors.New("the child does not listen"))
+	}
+	return err
 }
 
-// listen hears what the child says, until it ends.
+// listen hears what the child says, until it ends. A child that says nothing more, or nonsense, is out of hand.
 func (o *own) listen() {
 	defer close(o.deaf)
 	for {
 		m, files, err := o.conn.Receive()
+		if err == nil {
+			control.Drop(files) // a child has none to give
+			err = o.heard(m)
+		}
 		if err != nil {
-			return
-		}
-		for _, f := range files { // a child has none to give
-			_ = f.Close()
-		}
-		if err := o.heard(m); err != nil {
-			o.log.Error("the child speaks nonsense", zap.Error(err))
-			o.process.Kill()
+			o.part(err)
 			return
 		}
 	}
+}
+
+// partTime is how long a child may take to end after its last words.
+const partTime = time.Second
+
+// part sees to it that a child ends from which nothing more will be heard.
+func (o *own) part(err error) {
+	if errors.Is(err, io.EOF) {
+		select {
+		case <-o.process.Done():
+			return
+		case <-time.After(partTime):
+		}
+		err = errors.New("it has closed its control socket")
+	}
+	o.process.Kill(fmt.Errorf("the child is out of hand: %w", err))
 }
 
 func (o *own) heard(m control.Message) error {
@@ -167,7 +198,17 @@ func (o *own) heard(m control.Message) error {
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:
-		return decode(m, func(d dialling) { o.place.app.rt.owned.Go(func() { o.dial(d) }) })
+		return decode(m, func(d dialling) {
+			select {
+			case o.dials <- struct{}{}:
+			case <-o.life.Done():
+				return
+			}
+			o.place.app.rt.owned.Go(func() {
+				defer func() { <-o.dials }()
+				o.dial(d)
+			})
+		})
 	default:
 		return fmt.Errorf("unknown message %q", m.Kind)
 	}
@@ -194,9 +235,9 @@ func offer[T any](c chan T, v T) {
 
 // dial gets the child a connection to another app, if it may call that.
 func (o *own) dial(ask dialling) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(o.life)
 	if ask.Within > 0 {
-		ctx, cancel = context.WithTimeout(ctx, ask.Within)
+		ctx, cancel = context.WithTimeout(o.life, ask.Within)
 	}
 	defer cancel()
 	defer context.AfterFunc(o.place.app.rt.patience, cancel)()
@@ -242,17 +283,9 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 // key implements side.
 func (o *own) key() any { return o }
 
-// connect opens a connection to the child.
+// connect opens a connection to the child for the app called caller.
 func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
-	near, far, err := control.Files()
-	if err != nil {
-		return nil, err
-	}
-	if err := o.give(far, connection{Caller: caller}); err != nil {
-		_ = near.Close()
-		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
-	}
-	return control.ConnOf(near)
+	return o.reach(connection{Caller: caller})
 }
 
 // give hands the child a connection, which is the child's from then on.
@@ -265,7 +298,25 @@ func (o *own) give(conn *os.File, what connection) error {
 }
 
 // load is how much the instance has to do.
-func (o *own) load() int { return int(o.slot.Busy.Load() + o.slot.Queued.Load()) }
+func (o *own) load() int64 {
+	return page.Within(&o.slot.Busy, math.MaxInt32) + page.Within(&o.slot.Queued, math.MaxInt32)
+}
+
+// hush keeps new work away from the instance while it is silent.
+func (o *own) hush(silent bool) {
+	state := int64(slotReady)
+	if silent {
+		state = slotSilent
+	}
+	o.slot.State.Store(state)
+	switch {
+	case o.place.public == nil:
+	case silent:
+		o.place.public.down(o.index)
+	default:
+		o.place.public.up(o.index)
+	}
+}
 
 // open implements life: from now on the instance is given connections.
 func (o *own) open(*admission.Member[*generation]) {
@@ -274,22 +325,32 @@ func (o *own) open(*admission.Member[*generation]) {
 	}
 }
 
-func (o *own) ended() <-chan struct{}       { return o.process.Done() }
-func (o *own) metrics() prometheus.Gatherer { return nil }
-func (o *own) settle()                      { _ = o.say(saySettle, nil) }
+func (o *own) ended() <-chan struct{} { return o.process.Done() }
+
+// over reports whether the process has ended.
+func (o *own) over() bool {
+	select {
+	case <-o.process.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+func (o *own) settle() { _ = o.say(saySettle, nil) }
 
 // whyEnded implements life. An exit with 0 is none that the parent has asked for.
 func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", o.process.Exit()) }
 
 // drain lets the child finish, and kills it if it does not.
 func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
+	o.pulse.end()
+	o.slot.State.Store(0)
 	if o.place.public != nil {
 		o.place.public.down(o.index)
 	}
-	select {
-	case <-o.process.Done():
+	if o.over() {
 		return nil
-	default:
 	}
 	var within time.Duration
 	if by, limited := ctx.Deadline(); limited {
@@ -300,7 +361,7 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 			return err
 		}
 	}
-	o.process.Kill()
+	o.process.Kill(errors.New("it did not end in time"))
 	<-o.process.Done()
 	o.place.app.abandoned.Add(1)
 	return fmt.Errorf("its process did not end and was killed: %w", context.Cause(ctx))
@@ -340,11 +401,13 @@ func (o *own) abort() error { return o.cleanup() }
 // cleanup releases what the child has left.
 func (o *own) cleanup() error {
 	if o.process != nil {
-		o.process.Kill()
+		o.process.Kill(nil)
 		<-o.process.Done()
 	}
+	o.endLife()
 	if o.conn != nil {
 		_ = o.conn.Close()
+		<-o.deaf
 	}
 	o.place.collect(o.slot)
 	o.place.forget(o)

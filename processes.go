@@ -135,11 +135,17 @@ func (p *processes) pick(ctx context.Context, not side) (*own, error) {
 		return nil, errNoOther
 	}
 	for {
+		change := p.app.changing()
 		if err := p.app.await(ctx); err != nil {
 			return nil, err
 		}
 		if o := p.idlest(nil); o != nil {
 			return o, nil
+		}
+		select { // it has just ended, which its supervisor is about to notice
+		case <-change:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -149,12 +155,16 @@ var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
 // idlest returns the ready instance with least to do, any of equals, other than not; or nil.
 func (p *processes) idlest(not side) *own {
 	var best *own
-	least := 0
+	least := int64(0)
 	for o := range p.ready {
 		if side(o) == not {
 			continue
 		}
-		if load := o.load(); best == nil || load < least || load == least && rand.N(2) == 0 {
+		load := o.load()
+		if o.slot.State.Load() == slotSilent {
+			load += math.MaxInt32 // only if there is no other
+		}
+		if best == nil || load < least || load == least && rand.N(2) == 0 {
 			best, least = o, load
 		}
 	}
@@ -167,7 +177,7 @@ func (p *processes) ready(yield func(*own) bool) {
 	instances := p.app.instances
 	p.app.mu.Unlock()
 	for _, in := range instances {
-		if o, ok := in.current().(*own); ok && !yield(o) {
+		if o, ok := in.current().(*own); ok && !o.over() && !yield(o) {
 			return
 		}
 	}

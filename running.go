@@ -149,3 +149,10 @@ func (a *app) await(ctx context.Context) error {
 		}
 	}
 }
+
+// changing returns a channel that is closed when the state of an instance has changed.
+func (a *app) changing() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.change
+}

@@ -1,10 +1,12 @@
 package watt
 
 import (
+	"errors"
+	"math"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
+	"github.com/org/watt/internal/page"
+	"github.com/org/watt/internal/process"
 )
 
 // Status is what is known of one app. Counters count from the start of the runtime and never go back.
@@ -45,14 +47,16 @@ type Status struct {
 type InstanceStatus struct {
 	// Instance is its number, counted from 0.
 	Instance int
-	// State is as in Status, and Since when it began.
+	// State is as in Status, or "silent" while the instance's process shows no sign of life: it is given nothing then.
+	// Since is when it began.
 	State string
 	Since time.Time
 	// Generation counts the lives of the instance: 1 is the first.
 	Generation uint64
 	// Busy is how many of its workers are.
 	Busy int
-	// LastError is why it last ended or could not start, "" if it never has.
+	// LastError is why it last ended or could not start, "" if it never has. If it lives in a process of its own, the
+	// first line is followed by the end of what that wrote to stderr, 64 KiB at most.
 	LastError string
 	// PID is the process that the instance lives in, if it is one of its own; otherwise 0.
 	PID int
@@ -101,35 +105,16 @@ func (in *instance) status() InstanceStatus {
 		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
 	}
 	if o, ok := in.life.(*own); ok {
-		s.PID, s.Busy = o.process.PID(), int(o.slot.Busy.Load())
+		s.PID, s.Busy = o.process.PID(), int(page.Within(&o.slot.Busy, math.MaxInt32))
+		if s.State == stateReady && o.slot.State.Load() == slotSilent {
+			s.State = stateSilent
+		}
 	}
 	if in.lastErr != nil {
 		s.LastError = in.lastErr.Error()
-	}
-	return s
-}
-
-// Gather implements [prometheus.Gatherer] for what the apps have registered in their Env.Metrics.
-func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
-	rt.mu.Lock()
-	apps := rt.apps
-	rt.mu.Unlock()
-	gatherers := prometheus.Gatherers{rt.Env().registry}
-	for _, a := range apps {
-		gatherers = append(gatherers, a.registries()...)
-	}
-	return gatherers.Gather()
-}
-
-// registries returns those of the generations that live.
-func (a *app) registries() []prometheus.Gatherer {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var all []prometheus.Gatherer
-	for _, in := range a.instances {
-		if l := in.current(); l != nil {
-			all = append(all, l.metrics())
+		if exit, ok := errors.AsType[*process.ExitError](in.lastErr); ok && exit.Output != "" {
+			s.LastError += "\n" + exit.Output
 		}
 	}
-	return all
+	return s
 }

@@ -86,13 +86,8 @@ func ListenerOf(f *os.File) (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-// Close ends the connection, and what waits in it.
-func (c *Conn) Close() error {
-	for _, f := range c.files {
-		_ = f.Close()
-	}
-	return c.conn.Close()
-}
+// Close ends the connection.
+func (c *Conn) Close() error { return c.conn.Close() }
 
 // sendTime is how long the other side may take to read.
 const sendTime = 10 * time.Second
@@ -139,13 +134,25 @@ func withFDs(files []syscall.Conn, fds []int, f func(fds []int) error) error {
 	return inner
 }
 
+// Drop closes descriptors that came with a message and are not wanted.
+func Drop(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
 // head is how many bytes stand before a message: how many descriptors it has, and how long it is.
 const head = 5
 
 // Receive returns the next message and its descriptors, which are the caller's. It blocks until there is one; io.EOF
-// means that the other side has gone.
-func (c *Conn) Receive() (Message, []*os.File, error) {
-	var m Message
+// means that the other side has gone. After an error there is nothing more to come.
+func (c *Conn) Receive() (m Message, files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			Drop(c.files)
+			c.files = nil
+		}
+	}()
 	for {
 		text, files, ok, err := c.next()
 		if err != nil {
@@ -153,7 +160,7 @@ func (c *Conn) Receive() (Message, []*os.File, error) {
 		}
 		if ok {
 			if err := json.Unmarshal(text, &m); err != nil {
-				closeAll(files)
+				Drop(files)
 				return m, nil, fmt.Errorf("malformed message: %w", err)
 			}
 			return m, files, nil
@@ -225,10 +232,4 @@ func (c *Conn) keep(rights []byte) error {
 		}
 	}
 	return nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
-	}
 }

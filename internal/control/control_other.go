@@ -35,3 +35,6 @@ func (c *Conn) Receive() (Message, []*os.File, error) { return Message{}, nil, e
 
 // Close does nothing on this system.
 func (c *Conn) Close() error { return nil }
+
+// Drop does nothing on this system.
+func Drop([]*os.File) {}

@@ -20,6 +20,7 @@ type Slot struct {
 	State      atomic.Int64 // what it is doing; the meaning is the users'
 	PID        atomic.Int64
 	Generation atomic.Int64
+	Beat       atomic.Int64 // changes as long as the child lives
 
 	Workers    atomic.Int64 // requests it may have in progress
 	Busy       atomic.Int64 // requests in progress
@@ -44,7 +45,7 @@ type Slot struct {
 	Panics    atomic.Int64
 	Abandoned atomic.Int64 // requests that were left behind
 
-	_ [SlotSize - 22*8]byte
+	_ [SlotSize - 23*8]byte
 }
 
 // Reset makes all fields 0, one after the other. It is for a slot whose child has ended, or has not

@@ -3,15 +3,14 @@
 package process
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/org/watt/internal/cgroup"
 )
 
 // Supported reports whether this system can do what the package does.
@@ -44,10 +43,17 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	tail *tail
-	exit error
+	exit *ExitError // read after done
+
+	mu   sync.Mutex
+	gone bool  // it has ended, and its number may become another's
+	why  error // the first reason to kill it
 }
 
-// Start starts a process.
+// ioTime is how long what has left the process's group may hold on to its stderr.
+const ioTime = time.Second
+
+// Start starts a process. Its stderr passes through, and its end is remembered for [Process.Exit].
 func (s *Starter) Start(spec Spec) (*Process, error) {
 	path, err := os.Executable()
 	if err != nil {
@@ -56,20 +62,30 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	p := &Process{done: make(chan struct{}), tail: &tail{next: spec.Stderr}}
 	p.cmd = exec.Command(path, spec.Args...) //nolint:noctx // it ends when it is told to
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
-	p.cmd.Stdout, p.cmd.Stderr = spec.Stdout, p.tail
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.WaitDelay = spec.Stdout, p.tail, ioTime
 	p.cmd.SysProcAttr = attributes()
+	kills, _ := cgroup.OOMKills(0)
 	started := make(chan error)
 	s.work <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	go func() {
-		err := p.cmd.Wait()
-		p.exit = p.explain(err)
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		close(p.done)
-	}()
+	go p.wait(kills)
 	return p, nil
+}
+
+// wait waits for the end of the process, and ends what it has started.
+func (p *Process) wait(kills uint64) {
+	defer close(p.done)
+	var why error
+	p.reap(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.gone, why = true, p.why
+		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
+	})
+	after, err := cgroup.OOMKills(0)
+	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, err == nil && after > kills)
 }
 
 // Done is closed when the process has ended.
@@ -79,57 +95,18 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Exit returns how it has ended; Done must be closed.
-func (p *Process) Exit() error { return p.exit }
+func (p *Process) Exit() *ExitError { return p.exit }
 
-// Kill kills the process and all of its group.
-func (p *Process) Kill() {
-	select {
-	case <-p.done:
-	default:
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+// Kill kills the process and all of its group. The first reason given is that of its end, unless it ends by itself
+// before; nil stands for none.
+func (p *Process) Kill(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return
 	}
-}
-
-func (p *Process) explain(err error) error {
-	text := p.tail.last()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		err = errors.New("exit status 0")
-	case errors.As(err, &exit):
+	if p.why == nil {
+		p.why = why
 	}
-	if text != "" {
-		return fmt.Errorf("%w: %s", err, text)
-	}
-	return err
-}
-
-// tail keeps the end of what passes.
-type tail struct {
-	next io.Writer
-	mu   sync.Mutex
-	buf  []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	t.buf = append(t.buf, p...)
-	if len(t.buf) > 64<<10 {
-		t.buf = t.buf[len(t.buf)-64<<10:]
-	}
-	t.mu.Unlock()
-	return t.next.Write(p)
-}
-
-func (t *tail) last() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := strings.TrimSpace(string(t.buf))
-	if i := strings.Index(text, "panic: "); i >= 0 {
-		text = text[i:]
-	}
-	if i := strings.IndexByte(text, '\n'); i >= 0 {
-		text = text[:i]
-	}
-	return text
+	_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 }

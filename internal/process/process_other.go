@@ -28,11 +28,11 @@ func (p *Process) Done() <-chan struct{} { return nil }
 // PID returns 0.
 func (p *Process) PID() int { return 0 }
 
-// Exit fails on this system.
-func (p *Process) Exit() error { return errors.ErrUnsupported }
+// Exit returns nil.
+func (p *Process) Exit() *ExitError { return nil }
 
 // Kill does nothing.
-func (p *Process) Kill() {}
+func (p *Process) Kill(error) {}
 
 // SetPriority fails on this system.
 func (p *Process) SetPriority(int) error { return errors.ErrUnsupported }

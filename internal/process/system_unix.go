@@ -19,3 +19,9 @@ func (p *Process) SetPriority(nice int) error {
 
 // SetMemoryLimit fails on this system.
 func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }
+
+// reap waits for the end of the process and calls end.
+func (p *Process) reap(end func()) {
+	_ = p.cmd.Wait()
+	end()
+}

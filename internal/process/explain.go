@@ -1,0 +1,57 @@
+//go:build unix
+
+package process
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status.
+var lastWords = regexp.MustCompile(`(?m)^(?:panic|fatal error|runtime|SIG[A-Z]+): .*`)
+
+const crashed = 2
+
+// explain tells the ways to end apart: killed by this process, for want of memory, by another signal, by a panic or
+// a fatal error of Go's, or by an exit with a status.
+func explain(state *os.ProcessState, output string, why error, starved bool) *ExitError {
+	e := &ExitError{Output: output, Err: why}
+	if state == nil { // the program reaps what it has not started
+		e.Reason = "ended, and somebody else in this program was told how"
+		return e
+	}
+	signal := ""
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		signal = unix.SignalName(status.Signal())
+	}
+	switch {
+	case signal == "SIGKILL" && why != nil:
+		e.Reason = "killed: " + why.Error()
+	case signal == "SIGKILL" && starved:
+		e.Reason = "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"
+	case signal != "":
+		e.Reason = "killed by " + signal
+	default:
+		e.Reason = said(state, output)
+	}
+	return e
+}
+
+// said returns what a process that was not killed said of its end.
+func said(state *os.ProcessState, output string) string {
+	if state.ExitCode() == crashed {
+		if all := lastWords.FindAllString(output, -1); all != nil {
+			return all[len(all)-1]
+		}
+	}
+	last := output[strings.LastIndexByte(output, '\n')+1:]
+	if last == "" {
+		return state.String()
+	}
+	return fmt.Sprintf("%v: %s", state, last)
+}

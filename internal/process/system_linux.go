@@ -1,0 +1,31 @@
+package process
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// reap waits for the end of the process and calls end before its number may become another's.
+func (p *Process) reap(end func()) {
+	for errors.Is(unix.Waitid(unix.P_PID, p.PID(), nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+		continue
+	}
+	end()
+	_ = p.cmd.Wait() // the state says more than its error
+}
+
+// SetPriority sets the priority of the process, and of all that it starts.
+func (p *Process) SetPriority(nice int) error {
+	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+}
+
+// SetMemoryLimit makes the process's requests for more than so many bytes of memory fail.
+func (p *Process) SetMemoryLimit(bytes uint64) error {
+	return unix.Prlimit(p.PID(), unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
+}
