@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"os"
@@ -176,7 +175,7 @@ const partTime = time.Second
 
 // part sees to it that a child ends from which nothing more will be heard.
 func (o *own) part(err error) {
-	if errors.Is(err, io.EOF) {
+	if lost(err) {
 		select {
 		case <-o.process.Done():
 			return

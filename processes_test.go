@@ -19,7 +19,7 @@ import (
 	"github.com/org/watt/watttest"
 )
 
-func TestMain(m *testing.M) { watttest.Main(m, farm, mall, pair, press) }
+func TestMain(m *testing.M) { watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing) }
 
 // farm has an app with two instances in processes of their own, which call and are called.
 func farm() *watt.Runtime {

@@ -1,0 +1,369 @@
+//go:build unix
+
+package watt_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// ward has three public instances in processes of their own, which can be made ill.
+func ward() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "ward", Listen: "127.0.0.1:0", Instances: 3, Workers: 4, Isolation: watt.OwnProcess, MaxRestarts: -1,
+		Timeout: 3 * time.Second, DrainTimeout: time.Second, MemoryLimit: 400 << 20, New: newPatient,
+	})
+}
+
+func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/well", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, env.Instance) })
+	mux.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
+	mux.HandleFunc("/panic", func(_ http.ResponseWriter, r *http.Request) {
+		go panic("on purpose")
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/fatal", func(http.ResponseWriter, *http.Request) {
+		shared := make(map[int]int)
+		for range 8 {
+			go func() {
+				for i := 0; ; i++ {
+					shared[i%8] = i
+				}
+			}()
+		}
+		select {}
+	})
+	mux.HandleFunc("/memory", func(http.ResponseWriter, *http.Request) {
+		debug.SetGCPercent(-1)
+		var all [][]byte
+		for {
+			all = append(all, make([]byte, 16<<20))
+			for i := range all[len(all)-1] {
+				all[len(all)-1][i] = 1
+			}
+		}
+	})
+	mux.HandleFunc("/loop", func(http.ResponseWriter, *http.Request) {
+		for {
+			continue
+		}
+	})
+	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
+		line := strings.Repeat("x", 1023) + "\n"
+		for range 4 << 10 {
+			io.WriteString(os.Stderr, line)
+		}
+		fmt.Fprint(w, env.Instance)
+	})
+	return mux, nil
+}
+
+// flow is what becomes of requests that come all the time: half over the mesh, half over fresh public connections.
+type flow struct {
+	stop         context.CancelFunc
+	done         sync.WaitGroup
+	ok           atomic.Int64
+	mu           sync.Mutex
+	failed, seen []string
+}
+
+const flows = 4 // requests at a time
+
+func startFlow(t *testing.T, rt *watt.Runtime, top *watttest.Topology) *flow {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	f := &flow{stop: stop}
+	url := top.URL("ward") + "/well"
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range flows {
+		client, url := fresh, url
+		if i%2 == 0 {
+			client, url = rt.Env().Client, "http://ward.watt.local/well"
+		}
+		f.done.Go(func() {
+			for ctx.Err() == nil {
+				f.one(ctx, client, url)
+			}
+		})
+	}
+	t.Cleanup(f.end)
+	return f
+}
+
+func (f *flow) one(flowing context.Context, client *http.Client, url string) {
+	ctx, cancel := context.WithTimeout(flowing, time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	resp, err := client.Do(req)
+	text := ""
+	if err == nil {
+		var body []byte
+		body, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+		text = string(body)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case flowing.Err() != nil:
+	case err == nil && resp.StatusCode == http.StatusOK:
+		f.ok.Add(1)
+		if len(f.seen) < 1000 {
+			f.seen = append(f.seen, text)
+		}
+	case err != nil:
+		f.failed = append(f.failed, err.Error())
+	default:
+		f.failed = append(f.failed, resp.Status+" "+text)
+	}
+}
+
+// more waits until n more requests were answered.
+func (f *flow) more(t *testing.T, n int64) {
+	t.Helper()
+	from := f.ok.Load()
+	soon(t, "the flow to go on", func() bool { return f.ok.Load() >= from+n })
+}
+
+func (f *flow) failures() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.failed...)
+}
+
+// instances returns which instances have answered since the last time.
+func (f *flow) instances() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := make(map[string]bool)
+	for _, s := range f.seen {
+		seen[s] = true
+	}
+	f.seen = nil
+	return seen
+}
+
+func (f *flow) end() {
+	f.stop()
+	f.done.Wait()
+}
+
+// recovered waits until every instance is ready, and returns the last error of the one that has been restarted.
+func recovered(t *testing.T, rt *watt.Runtime, before uint64) string {
+	t.Helper()
+	soon(t, "the restart", func() bool {
+		s := statusOf(t, rt, "ward")
+		ready := 0
+		for _, in := range s.PerInstance {
+			if in.State == "ready" {
+				ready++
+			}
+		}
+		return s.Restarts > before && ready == len(s.PerInstance)
+	})
+	for _, in := range statusOf(t, rt, "ward").PerInstance {
+		if in.LastError != "" && in.Generation > 1 {
+			return in.LastError
+		}
+	}
+	return ""
+}
+
+func TestAnInstanceThatEndsTakesOnlyItsOwnRequestsAlong(t *testing.T) {
+	for name, c := range map[string]struct {
+		ill  func(rt *watt.Runtime, pid int)
+		want string // of the first line of the last error
+	}{
+		"kill -9":         {signal(syscall.SIGKILL), "killed by SIGKILL"},
+		"kill -SEGV":      {signal(syscall.SIGSEGV), "SIGSEGV: segmentation violation"},
+		"os.Exit":         {visit("/exit"), "exit status 3"},
+		"spawned panic":   {visit("/panic"), "panic: on purpose"},
+		"fatal error":     {visit("/fatal"), "fatal error: concurrent map writes"},
+		"too much memory": {visit("/memory"), "memory"},
+		"kill -ABRT":      {signal(syscall.SIGABRT), "SIGABRT: abort"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rt := ward()
+			top := watttest.Start(t, rt)
+			f := startFlow(t, rt, top)
+			f.more(t, 50)
+			c.ill(rt, statusOf(t, rt, "ward").PerInstance[1].PID)
+			why := recovered(t, rt, 0)
+			f.more(t, 50)
+			f.end()
+			if failed := f.failures(); len(failed) > flows {
+				t.Errorf("%d requests have failed, of %d at a time:\n%s", len(failed), flows, strings.Join(failed, "\n"))
+			}
+			if first, _, _ := strings.Cut(why, "\n"); !strings.Contains(first, c.want) {
+				t.Errorf("got the last error %q, want %q in its first line", first, c.want)
+			}
+			if s := statusOf(t, rt, "ward"); s.Restarts != 1 {
+				t.Errorf("got %d restarts, want 1", s.Restarts)
+			}
+		})
+	}
+}
+
+// signal sends a signal to one instance.
+func signal(s syscall.Signal) func(*watt.Runtime, int) {
+	return func(_ *watt.Runtime, pid int) { syscall.Kill(pid, s) }
+}
+
+// visit asks any instance for a path from which it does not come back.
+func visit(path string) func(*watt.Runtime, int) {
+	return func(rt *watt.Runtime, _ int) { get(context.Background(), rt, "ward.watt.local"+path) }
+}
+
+func TestAStoppedInstanceIsPassedOverUntilItGoesOn(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	f := startFlow(t, rt, top)
+	f.more(t, 50)
+	stopped := statusOf(t, rt, "ward").PerInstance[1]
+	syscall.Kill(stopped.PID, syscall.SIGSTOP)
+	state := func(want string) func() bool {
+		return func() bool { return statusOf(t, rt, "ward").PerInstance[1].State == want }
+	}
+	soon(t, "the silence to be noticed", state("silent"))
+	f.more(t, 20) // what had gone to it before may still fail
+	before := len(f.failures())
+	f.instances()
+	f.more(t, 200)
+	if now := f.failures(); len(now) > before+flows {
+		t.Errorf("%d requests have failed after the silence was noticed:\n%s", len(now)-before, strings.Join(now[before:], "\n"))
+	}
+	if seen := f.instances(); seen["1"] || !seen["0"] || !seen["2"] {
+		t.Errorf("got answers from %v, want 0 and 2", seen)
+	}
+	syscall.Kill(stopped.PID, syscall.SIGCONT)
+	soon(t, "it to be ready again", state("ready"))
+	soon(t, "its answers", func() bool { return f.instances()["1"] })
+	if in := statusOf(t, rt, "ward").PerInstance[1]; in.PID != stopped.PID {
+		t.Errorf("it was restarted: got process %d, want %d", in.PID, stopped.PID)
+	}
+}
+
+func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	watttest.Start(t, rt)
+	pid := statusOf(t, rt, "ward").PerInstance[0].PID
+	syscall.Kill(pid, syscall.SIGSTOP)
+	if err := rt.Restart("ward", 0); err != nil {
+		t.Error(err)
+	}
+	s := statusOf(t, rt, "ward")
+	if s.PerInstance[0].PID == pid || s.Abandoned != 1 || s.Restarts != 0 {
+		t.Errorf("got process %d (was %d), Abandoned %d, Restarts %d", s.PerInstance[0].PID, pid, s.Abandoned, s.Restarts)
+	}
+	if syscall.Kill(pid, 0) == nil {
+		t.Errorf("process %d still lives", pid)
+	}
+}
+
+func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	f := startFlow(t, rt, top)
+	f.more(t, 20)
+	ctx, cancel := context.WithCancel(t.Context())
+	var held []<-chan result
+	for range 4 {
+		held = append(held, going(ctx, rt, "ward.watt.local/stuck"))
+	}
+	f.more(t, 100)
+	cancel()
+	for _, c := range held {
+		within(t, c, "the end of a call that was given up")
+	}
+	f.end()
+	if failed := f.failures(); len(failed) > 0 {
+		t.Errorf("%d requests have failed:\n%s", len(failed), strings.Join(failed, "\n"))
+	}
+	soon(t, "its workers to be free", func() bool { return statusOf(t, rt, "ward").Busy == 0 })
+	if s := statusOf(t, rt, "ward"); s.Restarts != 0 {
+		t.Errorf("got %d restarts, want none: being busy is no reason", s.Restarts)
+	}
+}
+
+func TestAnEndlessLoopKeepsItsWorkerUntilTheInstanceIsRestarted(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	f := startFlow(t, rt, top)
+	f.more(t, 20)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	wantErr(t, get(ctx, rt, "ward.watt.local/loop").err, context.DeadlineExceeded)
+	f.more(t, 100)
+	f.end()
+	looping := func() (all []watt.InstanceStatus) {
+		for _, in := range statusOf(t, rt, "ward").PerInstance {
+			if in.Busy > 0 {
+				all = append(all, in)
+			}
+		}
+		return all
+	}
+	soon(t, "the loop to be all there is", func() bool { return len(looping()) == 1 })
+	if err := rt.Restart("ward", looping()[0].Instance); err != nil {
+		t.Error(err)
+	}
+	if left := looping(); len(left) > 0 {
+		t.Errorf("still busy: %+v", left)
+	}
+	if failed := f.failures(); len(failed) > 0 {
+		t.Errorf("%d requests have failed:\n%s", len(failed), strings.Join(failed, "\n"))
+	}
+}
+
+func TestAFloodOfStderrPassesAndOnlyItsEndIsKept(t *testing.T) {
+	rt := ward()
+	top := watttest.Start(t, rt)
+	stderr := os.Stderr
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed := make(chan int64)
+	go func() {
+		n, _ := io.Copy(io.Discard, r)
+		passed <- n
+	}()
+	os.Stderr = w
+	restarted := rt.Restart("ward", 0) // with the stderr of now
+	os.Stderr = stderr
+	if restarted != nil {
+		t.Error(restarted)
+	}
+	soon(t, "instance 0 to be flooded", func() bool {
+		_, body := top.Get("http://ward.watt.local/flood")
+		return body == "0"
+	})
+	syscall.Kill(statusOf(t, rt, "ward").PerInstance[0].PID, syscall.SIGKILL)
+	if why := recovered(t, rt, 0); len(why) < 32<<10 || len(why) > 66<<10 {
+		t.Errorf("got %d bytes of last error, want 64 KiB or a little more", len(why))
+	}
+	w.Close()
+	if n := within(t, passed, "the end of the flood"); n < 4<<20 {
+		t.Errorf("%d bytes have passed, want 4 MiB", n)
+	}
+}

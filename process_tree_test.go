@@ -1,0 +1,54 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// process is one as the system knows it.
+type process struct {
+	pid, parent, group int
+	state              string
+}
+
+// processes returns all that there are.
+func processes(t *testing.T) (all []process) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue // it has just ended
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		fields := strings.Fields(rest)
+		parent, _ := strconv.Atoi(fields[1])
+		group, _ := strconv.Atoi(fields[2])
+		all = append(all, process{pid, parent, group, fields[0]})
+	}
+	return all
+}
+
+// children returns the children of this process that belong to no other test: sloths and their like, by what they say
+// of themselves.
+func children(t *testing.T) (all []int) {
+	t.Helper()
+	for _, p := range processes(t) {
+		env, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
+		if p.parent == os.Getpid() && strings.Contains(string(env), `"app":"sloth"`) {
+			all = append(all, p.pid)
+		}
+	}
+	return all
+}
