@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,6 +27,7 @@ type door struct {
 	inner    *http.Server    // of the mesh, for what needs a connection
 	base     context.Context //nolint:containedctx // what the server's contexts hold, for requests without a connection
 	public   *publicServer   // nil if the app does not listen
+	conns    atomic.Int64    // open connections of inner
 }
 
 // peer is what the door knows of the other side of a connection.
@@ -75,6 +77,7 @@ func newDoor(a *app, buffers *pipe.Buffers) *door {
 			}
 			return context.WithValue(ctx, peerKey{}, p)
 		},
+		ConnState: d.note,
 	}
 	d.base = context.WithValue(context.Background(), http.ServerContextKey, d.inner)
 	d.base = context.WithValue(d.base, http.LocalAddrContextKey, d.listener.Addr())
@@ -241,8 +244,29 @@ func (d *door) quiet(ctx context.Context) error {
 	return nil
 }
 
+// note counts the connections of the mesh.
+func (d *door) note(_ net.Conn, state http.ConnState) {
+	switch state { //nolint:exhaustive // the others are in between
+	case http.StateNew:
+		d.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		d.conns.Add(-1)
+	}
+}
+
+// linger lets callers in other processes go. They are told that an instance drains, but perhaps while they
+// send it a request: that is refused, and so sent elsewhere, as long as its connection is open.
+func (d *door) linger(ctx context.Context) {
+	if d.app.rt.child == nil {
+		return
+	}
+	began := time.Now()
+	wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= lameDuckTime })
+}
+
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.
 func (d *door) close(ctx context.Context) {
+	d.linger(ctx)
 	_ = d.listener.Close()
 	if d.inner.Shutdown(ctx) != nil {
 		_ = d.inner.Close()

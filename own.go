@@ -345,6 +345,7 @@ func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", 
 func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	o.pulse.end()
 	o.slot.State.Store(0)
+	o.place.forget(o)
 	if o.place.public != nil {
 		o.place.public.down(o.index)
 	}

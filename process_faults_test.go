@@ -189,13 +189,13 @@ func TestAnInstanceThatEndsTakesOnlyItsOwnRequestsAlong(t *testing.T) {
 		ill  func(rt *watt.Runtime, pid int)
 		want string // of the first line of the last error
 	}{
-		"kill -9":         {signal(syscall.SIGKILL), "killed by SIGKILL"},
-		"kill -SEGV":      {signal(syscall.SIGSEGV), "SIGSEGV: segmentation violation"},
+		"kill -9":         {sending(syscall.SIGKILL), "killed by SIGKILL"},
+		"kill -SEGV":      {sending(syscall.SIGSEGV), "SIGSEGV: segmentation violation"},
 		"os.Exit":         {visit("/exit"), "exit status 3"},
 		"spawned panic":   {visit("/panic"), "panic: on purpose"},
 		"fatal error":     {visit("/fatal"), "fatal error: concurrent map writes"},
 		"too much memory": {visit("/memory"), "memory"},
-		"kill -ABRT":      {signal(syscall.SIGABRT), "SIGABRT: abort"},
+		"kill -ABRT":      {sending(syscall.SIGABRT), "SIGABRT: abort"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -220,8 +220,8 @@ func TestAnInstanceThatEndsTakesOnlyItsOwnRequestsAlong(t *testing.T) {
 	}
 }
 
-// signal sends a signal to one instance.
-func signal(s syscall.Signal) func(*watt.Runtime, int) {
+// sending sends a signal to one instance.
+func sending(s syscall.Signal) func(*watt.Runtime, int) {
 	return func(_ *watt.Runtime, pid int) { syscall.Kill(pid, s) }
 }
 

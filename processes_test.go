@@ -19,7 +19,11 @@ import (
 	"github.com/org/watt/watttest"
 )
 
-func TestMain(m *testing.M) { watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing) }
+func TestMain(m *testing.M) {
+	if !runProgram() {
+		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing, shift, shy)
+	}
+}
 
 // farm has an app with two instances in processes of their own, which call and are called.
 func farm() *watt.Runtime {

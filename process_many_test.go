@@ -1,0 +1,107 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// shift has four instances with nothing to do, in processes of their own.
+func shift() *watt.Runtime {
+	return watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Instances: 4, Isolation: watt.OwnProcess, Handler: http.NotFoundHandler()})
+}
+
+func TestAThousandRestartsLeaveNothingBehind(t *testing.T) {
+	const restarts = 1000
+	before := descriptors(t)
+	t.Run("restarts", func(t *testing.T) {
+		rt := shift()
+		watttest.Start(t, rt)
+		open := descriptors(t)
+		var mu sync.Mutex
+		var all []int
+		var work sync.WaitGroup
+		for i := range 4 {
+			work.Go(func() {
+				for range restarts / 4 {
+					pid := statusOf(t, rt, "shift").PerInstance[i].PID
+					if err := rt.Restart("shift", i); err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					all = append(all, pid)
+					mu.Unlock()
+				}
+			})
+		}
+		work.Wait()
+		soon(t, "the descriptors of the restarts to be closed", func() bool { return descriptors(t) <= open })
+		live := statusOf(t, rt, "shift").PerInstance
+		for _, p := range processes(t) {
+			ours := slices.ContainsFunc(live, func(in watt.InstanceStatus) bool { return in.PID == p.pid })
+			if p.parent == os.Getpid() && slices.Contains(all, p.pid) && !ours {
+				t.Errorf("process %d is left, in state %s", p.pid, p.state)
+			}
+		}
+	})
+	soon(t, "all descriptors to be closed", func() bool { return descriptors(t) <= before })
+	for _, p := range processes(t) {
+		if p.parent == os.Getpid() {
+			t.Errorf("process %d is left, in state %s", p.pid, p.state)
+		}
+	}
+}
+
+func TestInstancesComeAndGoUnderLoad(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	f := startFlow(t, rt, top)
+	for _, n := range []int{5, 1, 4, 2} {
+		f.more(t, 50)
+		if err := rt.Update("ward", func(a *watt.App) { a.Instances = n }); err != nil {
+			t.Error(err)
+		}
+		if got := len(statusOf(t, rt, "ward").PerInstance); got != n {
+			t.Errorf("got %d instances, want %d", got, n)
+		}
+	}
+	f.instances()
+	f.more(t, 200)
+	f.end()
+	for _, failed := range f.failures() {
+		t.Error(failed)
+	}
+	if seen := f.instances(); len(seen) != 2 {
+		t.Errorf("got answers from %v, want two instances", seen)
+	}
+}
+
+func TestAnInstanceThatWasAddedAndCannotStartIsTakenBack(t *testing.T) {
+	t.Parallel()
+	rt := shy()
+	watttest.Start(t, rt)
+	err := rt.Update("shy", func(a *watt.App) { a.Instances = 2 })
+	if s := statusOf(t, rt, "shy"); err == nil || len(s.PerInstance) != 1 || s.State != "ready" {
+		t.Errorf("got %v, %d instances, %s", err, len(s.PerInstance), s.State)
+	}
+}
+
+// shy starts only as instance 0.
+func shy() *watt.Runtime {
+	return watt.New(watt.App{Name: "shy", Isolation: watt.OwnProcess, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		if env.Instance > 0 {
+			return nil, watt.ErrUnavailable
+		}
+		return http.NotFoundHandler(), nil
+	}})
+}
