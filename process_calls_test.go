@@ -1,0 +1,342 @@
+//go:build unix
+
+package watt_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// far has an app in a process of its own that speaks all that HTTP/1.1 has, and one that brings its own protocol; both
+// are called by main, and by an app in another process.
+func far() *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "near", Isolation: watt.OwnProcess, Calls: []string{"speaker", "echo", "home"}, New: newNear},
+		watt.App{Name: "speaker", Isolation: watt.OwnProcess, Timeout: 5 * time.Second, New: newSpeaker},
+		watt.App{Name: "echo", Isolation: watt.OwnProcess, Serve: serveEcho},
+		watt.App{Name: "home", New: newSpeaker},
+	)
+}
+
+func newSpeaker(_ context.Context, env *watt.Env) (http.Handler, error) {
+	calls := prometheus.NewCounter(prometheus.CounterOpts{Name: "speaker_calls_total", Help: "Calls."})
+	env.Metrics.MustRegister(calls)
+	ended := make(chan error, 1)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/of", func(w http.ResponseWriter, r *http.Request) {
+		calls.Inc()
+		deadline, ok := r.Context().Deadline()
+		fmt.Fprint(w, watt.Caller(r.Context()), " ", ok && time.Until(deadline) < time.Minute, " ",
+			r.Header.Get("Traceparent"), " ", r.Header.Get("X-Watt-Timeout"))
+	})
+	mux.HandleFunc("/copy", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		http.NewResponseController(w).EnableFullDuplex()
+		n, _ := io.Copy(flushing{w}, r.Body)
+		w.Header().Set("X-Sum", fmt.Sprint(n))
+	})
+	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		io.WriteString(w, "after the hints")
+	})
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: 1\n\n")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		ended <- r.Context().Err()
+	})
+	mux.HandleFunc("/ended", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case err := <-ended:
+			fmt.Fprint(w, err)
+		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("/upgrade", func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")
+		text, _ := rw.ReadString('\n')
+		io.WriteString(conn, "you said "+text)
+	})
+	return mux, nil
+}
+
+// flushing flushes after every write.
+type flushing struct{ w http.ResponseWriter }
+
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	http.NewResponseController(f.w).Flush()
+	return n, err
+}
+
+func serveEcho(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		conn, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		open.Go(func() {
+			defer conn.Close()
+			fmt.Fprintf(conn, "hello %s\n", conn.RemoteAddr())
+			io.Copy(conn, conn)
+		})
+	}
+}
+
+// newNear does from its own process what the tests do from main's, and says how that went.
+func newNear(_ context.Context, env *watt.Env) (http.Handler, error) {
+	mux := http.NewServeMux()
+	for _, app := range []string{"speaker", "home"} {
+		mux.HandleFunc("/"+app+"/{what}", func(w http.ResponseWriter, r *http.Request) {
+			for _, s := range speeches() {
+				if s.name == r.PathValue("what") {
+					fmt.Fprint(w, s.speak(r.Context(), env, app))
+				}
+			}
+		})
+	}
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, echoed(r.Context(), env)) })
+	mux.HandleFunc("/nowhere", func(w http.ResponseWriter, r *http.Request) {
+		_, unknown := env.Get(r.Context(), "http://nobody.watt.local/")
+		_, refused := env.Dial(r.Context(), "near")
+		fmt.Fprint(w, errors.Is(unknown, watt.ErrNoSuchApp), errors.Is(refused, watt.ErrNotAllowed))
+	})
+	return mux, nil
+}
+
+// speeches are ways to call an app, and what comes of them.
+func speeches() []speech {
+	return []speech{
+		{"caller", func(ctx context.Context, env *watt.Env, app string) string {
+			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			req := request(ctx, http.MethodGet, "http://"+app+".watt.local/of", http.NoBody)
+			req.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+			resp, err := env.Client.Do(req)
+			return env.App + ":" + text(resp, err)
+		}, "%[1]s:%[1]s true 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 "},
+		{"copy", func(ctx context.Context, env *watt.Env, app string) string {
+			r, w := io.Pipe()
+			go io.WriteString(w, "one\n")
+			resp, err := env.Client.Do(request(ctx, http.MethodPost, "http://"+app+".watt.local/copy", r))
+			if err != nil {
+				return err.Error()
+			}
+			defer resp.Body.Close()
+			said := bufio.NewReader(resp.Body)
+			one, _ := said.ReadString('\n') // it comes back before the next is sent
+			io.WriteString(w, "two\n")
+			two, _ := said.ReadString('\n')
+			w.Close()
+			io.Copy(io.Discard, said)
+			return one + two + resp.Trailer.Get("X-Sum")
+		}, "one\ntwo\n8"},
+		{"hints", func(ctx context.Context, env *watt.Env, app string) string {
+			var hints []string
+			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+				hints = append(hints, fmt.Sprint(code, h.Get("Link")))
+				return nil
+			}})
+			resp, err := env.Get(ctx, "http://"+app+".watt.local/hints")
+			return text(resp, err) + fmt.Sprint(hints)
+		}, "after the hints[103</style.css>]"},
+		{"events", func(ctx context.Context, env *watt.Env, app string) string {
+			leaving, leave := context.WithCancel(ctx)
+			defer leave()
+			resp, err := env.Get(leaving, "http://"+app+".watt.local/events")
+			if err != nil {
+				return err.Error()
+			}
+			first, _ := bufio.NewReader(resp.Body).ReadString('\n')
+			leave()
+			resp.Body.Close()
+			resp, err = env.Get(ctx, "http://"+app+".watt.local/ended")
+			return first + text(resp, err)
+		}, "data: 1\ncontext canceled"},
+		{"upgrade", func(ctx context.Context, env *watt.Env, app string) string {
+			resp, err := env.Client.Do(upgrading(ctx, "http://"+app+".watt.local/upgrade"))
+			if err != nil {
+				return err.Error()
+			}
+			defer resp.Body.Close()
+			conn, ok := resp.Body.(io.ReadWriter)
+			if !ok {
+				return resp.Status
+			}
+			io.WriteString(conn, "hello\n")
+			said, _ := io.ReadAll(conn)
+			return string(said)
+		}, "you said hello\n"},
+	}
+}
+
+type speech struct {
+	name  string
+	speak func(ctx context.Context, env *watt.Env, app string) string
+	want  string
+}
+
+// text returns the body of an answer, or why there is none.
+func text(resp *http.Response, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
+}
+
+// echoed returns what a raw connection to echo says.
+func echoed(ctx context.Context, env *watt.Env) string {
+	conn, err := env.Dial(ctx, "echo")
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	io.WriteString(conn, "ping\n")
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	said, _ := io.ReadAll(conn)
+	return string(said)
+}
+
+func TestWhatHTTPIsReachesOtherProcessesAndComesFromThem(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	top := watttest.Start(t, rt)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, s := range speeches() {
+		want := func(app string) string {
+			if strings.Contains(s.want, "%") {
+				return fmt.Sprintf(s.want, app)
+			}
+			return s.want
+		}
+		if got := s.speak(ctx, rt.Env(), "speaker"); got != want("") {
+			t.Errorf("%s, to a child: got %q, want %q", s.name, got, want(""))
+		}
+		for _, app := range []string{"speaker", "home"} {
+			if _, got := top.Get("http://near.watt.local/" + app + "/" + s.name); got != want("near") {
+				t.Errorf("%s, from a child to %s: got %q, want %q", s.name, app, got, want("near"))
+			}
+		}
+	}
+	if got := echoed(ctx, rt.Env()); got != "hello main.watt.local:80\nping\n" {
+		t.Errorf("to a child: got %q", got)
+	}
+	if _, got := top.Get("http://near.watt.local/echo"); got != "hello near.watt.local:80\nping\n" {
+		t.Errorf("from a child: got %q", got)
+	}
+	if _, got := top.Get("http://near.watt.local/nowhere"); got != "true true" {
+		t.Errorf("what may not be called: got %q", got)
+	}
+}
+
+func TestADeadlineIsKeptInAnotherProcess(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	watttest.Start(t, rt)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	r := get(ctx, rt, "speaker.watt.local/ended")
+	wantErr(t, r.err, context.DeadlineExceeded)
+	soon(t, "the handler to have ended too", func() bool { return statusOf(t, rt, "speaker").Busy == 0 })
+}
+
+func TestWhatChildrenHaveRegisteredIsGathered(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	top := watttest.Start(t, rt)
+	for range 3 {
+		top.Get("http://speaker.watt.local/of")
+	}
+	top.Get("http://home.watt.local/of")
+	counts := func() map[string]float64 {
+		families, err := rt.Gather()
+		if err != nil {
+			t.Error(err)
+		}
+		found := make(map[string]float64)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "speaker_calls_total" {
+					found[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+		return found
+	}
+	if got := counts(); got["speaker"] != 3 || got["home"] != 1 {
+		t.Errorf("got %v, want 3 and 1", got)
+	}
+	syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGSTOP)
+	defer syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGCONT)
+	began := time.Now()
+	if got := counts(); len(got) != 1 || got["home"] != 1 {
+		t.Errorf("got %v, want home's alone", got)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a stopped child has held it up for %v", took)
+	}
+}
+
+func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 2 }); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(statusOf(t, rt, "ward").PerInstance[1].PID, syscall.SIGSTOP)
+	var conns []net.Conn
+	for range 400 { // half of them wait for the one that is stopped
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+		io.WriteString(conn, "GET /well HTTP/1.1\r\nHost: ward\r\nConnection: close\r\n\r\n")
+		conns = append(conns, conn)
+	}
+	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 1 }); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v, want to hear that it was killed", err)
+	}
+	for i, conn := range conns {
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\n0") {
+			t.Fatalf("connection %d: got %q, %v", i, answer, err)
+		}
+	}
+}
