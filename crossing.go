@@ -38,9 +38,7 @@ func (c *call) cross(req *http.Request, pick func(ctx context.Context, not side)
 }
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {
-	return c.withTimer(req, func(req *http.Request) (*http.Response, error) {
-		return c.mesh.kept(to.key(), to.connect).RoundTrip(req, nil)
-	})
+	return c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
 }
 
 // untouched reports whether err is the refusal of a door, or means that there was none.

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -115,12 +114,7 @@ func (d *door) send(c *call, req *http.Request, handed trace) (*http.Response, e
 		}
 		return d.call(c, req, handed)
 	}
-	if strings.HasPrefix(first(req.Header, "Content-Type"), "application/grpc") {
-		return c.withTimer(handed.addTo(req), c.mesh.h2c.RoundTrip)
-	}
-	return c.withTimer(handed.addTo(req), func(req *http.Request) (*http.Response, error) {
-		return c.mesh.kept(d, d.connect).RoundTrip(req, nil)
-	})
+	return c.withTimer(handed.addTo(req), c.mesh.kept(d, d.connect).RoundTrip)
 }
 
 func (d *door) connect(ctx context.Context, caller string) (net.Conn, error) {

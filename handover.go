@@ -55,7 +55,7 @@ func (h *handover) idle() *wire.Pool {
 // take serves a request elsewhere, if it would have to wait here and need not there. A connection that becomes
 // something else stays where it is, and what was handed over once is not again.
 func (h *handover) take(w http.ResponseWriter, r *http.Request, p *peer) bool {
-	if p.handed || r.Header["Upgrade"] != nil || !h.child.app.pool.Full() {
+	if p.handed || r.Header["Upgrade"] != nil || isGRPC(r.Header) || !h.child.app.pool.Full() {
 		return false
 	}
 	to := h.idle()

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
 )
 
 // suffix ends the host names of the mesh. Names under it never reach DNS.
@@ -48,28 +47,11 @@ type mesh struct {
 
 	transport http.RoundTripper // this mesh, wrapped
 
-	pools sync.Map        // *wire.Pool by *door, or *generation of a Serve app
-	h2c   *http.Transport // gRPC needs HTTP/2
+	lines sync.Map // *lines by what they lead to
 }
 
 func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
-	m := &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String()}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	m.h2c = &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			name, _ := meshName(addr)
-			a, err := m.resolve(name)
-			if err != nil {
-				return nil, err
-			}
-			return a.place.connect(ctx, m.caller)
-		},
-		DisableCompression: true,
-		Protocols:          &protocols,
-		IdleConnTimeout:    meshIdleTimeout,
-	}
-	return m
+	return &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String()}
 }
 
 // wrapped returns the mesh as the runtime's Transport wraps it.
@@ -94,35 +76,6 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: %s redirects into the mesh", ErrNotAllowed, via[len(via)-1].URL.Host)
 	}
 	return nil
-}
-
-// closeIdle closes the connections that no call is using.
-func (m *mesh) closeIdle() {
-	m.pools.Range(func(_, pool any) bool {
-		pool.(*wire.Pool).CloseIdle()
-		return true
-	})
-	m.h2c.CloseIdleConnections()
-}
-
-// kept returns the connections that this app keeps to one side of the mesh: a door, behind which all instances
-// are, or one generation of a Serve app.
-func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (net.Conn, error)) *wire.Pool {
-	if p, ok := m.pools.Load(to); ok {
-		return p.(*wire.Pool)
-	}
-	p, _ := m.pools.LoadOrStore(to, &wire.Pool{
-		IdleTimeout: meshIdleTimeout,
-		Dial:        func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) },
-	})
-	return p.(*wire.Pool)
-}
-
-// forget closes the connections that are kept to something that has ended.
-func (m *mesh) forget(to any) {
-	if p, ok := m.pools.LoadAndDelete(to); ok {
-		p.(*wire.Pool).CloseIdle()
-	}
 }
 
 // resolve returns the app that name means to this caller.

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package watt_test
 
@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,6 +53,7 @@ func newSpeaker(_ context.Context, env *watt.Env) (http.Handler, error) {
 		n, _ := io.Copy(flushing{w}, r.Body)
 		w.Header().Set("X-Sum", fmt.Sprint(n))
 	})
+	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", watt.Caller(r.Context())) })
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -162,6 +164,12 @@ func speeches() []speech {
 			io.Copy(io.Discard, said)
 			return one + two + resp.Trailer.Get("X-Sum")
 		}, "one\ntwo\n8"},
+		{"grpc", func(ctx context.Context, env *watt.Env, app string) string {
+			req := request(ctx, http.MethodPost, "http://"+app+".watt.local/proto", http.NoBody)
+			req.Header.Set("Content-Type", "application/grpc")
+			resp, err := env.Client.Do(req)
+			return text(resp, err)
+		}, "HTTP/2.0 %[1]s"},
 		{"hints", func(ctx context.Context, env *watt.Env, app string) string {
 			var hints []string
 			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
@@ -323,7 +331,11 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 2 }); err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(statusOf(t, rt, "ward").PerInstance[1].PID, syscall.SIGSTOP)
+	pid := statusOf(t, rt, "ward").PerInstance[1].PID
+	syscall.Kill(pid, syscall.SIGSTOP)
+	soon(t, "it to be stopped", func() bool {
+		return slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == pid && p.state == "T" })
+	})
 	var conns []net.Conn
 	for range 400 { // half of them wait for the one that is stopped
 		conn := dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))

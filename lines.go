@@ -1,0 +1,76 @@
+package watt
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/org/watt/internal/wire"
+)
+
+// lines are the connections that an app keeps to one side of the mesh: a door, behind which all instances of this
+// process are, a generation of a Serve app, or an instance in another process.
+type lines struct {
+	wire.Pool
+	http2 func() *http.Transport // for gRPC, which needs it; made when first asked for
+}
+
+func newLines(dial func(ctx context.Context) (net.Conn, error)) *lines {
+	return &lines{
+		Pool: wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial},
+		http2: sync.OnceValue(func() *http.Transport {
+			var protocols http.Protocols
+			protocols.SetUnencryptedHTTP2(true)
+			return &http.Transport{
+				DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+				DisableCompression: true,
+				Protocols:          &protocols,
+				IdleConnTimeout:    meshIdleTimeout,
+			}
+		}),
+	}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
+	if isGRPC(req.Header) {
+		return l.http2().RoundTrip(req)
+	}
+	return l.Pool.RoundTrip(req, nil)
+}
+
+// close closes the connections that no call is using, and the others when they become free.
+func (l *lines) close() {
+	l.CloseIdle()
+	l.http2().CloseIdleConnections()
+}
+
+func isGRPC(h http.Header) bool {
+	return strings.HasPrefix(first(h, "Content-Type"), "application/grpc")
+}
+
+// kept returns the connections that this app keeps to one side, and makes them of what connect returns.
+func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (net.Conn, error)) *lines {
+	if l, ok := m.lines.Load(to); ok {
+		return l.(*lines)
+	}
+	l, _ := m.lines.LoadOrStore(to, newLines(func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+	return l.(*lines)
+}
+
+// forget closes the connections that are kept to something that has ended.
+func (m *mesh) forget(to any) {
+	if l, ok := m.lines.LoadAndDelete(to); ok {
+		l.(*lines).close()
+	}
+}
+
+// closeIdle closes the connections that no call is using.
+func (m *mesh) closeIdle() {
+	m.lines.Range(func(_, l any) bool {
+		l.(*lines).close()
+		return true
+	})
+}
