@@ -126,7 +126,8 @@ type App struct {
 	Critical bool
 
 	// MemoryLimit and Nice are for instances in processes of their own. MemoryLimit, in bytes, is what each may have: Go's
-	// garbage collector keeps below it, and what is asked for beyond ends the process. If zero, there is none.
+	// garbage collector keeps below it, and what is asked for beyond ends the process (on Linux, and not with the race
+	// detector). If zero, there is none.
 	// Nice lowers the priority of their work, from 0 to 19. If zero, 10 for CPUBound, and else 0.
 	MemoryLimit int64
 	Nice        int

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -313,8 +312,9 @@ func TestWhatChildrenHaveRegisteredIsGathered(t *testing.T) {
 	if got := counts(); got["speaker"] != 3 || got["home"] != 1 {
 		t.Errorf("got %v, want 3 and 1", got)
 	}
-	syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGSTOP)
-	defer syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGCONT)
+	pid := statusOf(t, rt, "speaker").PerInstance[0].PID
+	stop(t, pid)
+	defer syscall.Kill(pid, syscall.SIGCONT)
 	began := time.Now()
 	if got := counts(); len(got) != 1 || got["home"] != 1 {
 		t.Errorf("got %v, want home's alone", got)
@@ -332,10 +332,7 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 		t.Fatal(err)
 	}
 	pid := statusOf(t, rt, "ward").PerInstance[1].PID
-	syscall.Kill(pid, syscall.SIGSTOP)
-	soon(t, "it to be stopped", func() bool {
-		return slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == pid && p.state == "T" })
-	})
+	stop(t, pid)
 	var conns []net.Conn
 	for range 400 { // half of them wait for the one that is stopped
 		conn := dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package watt_test
 
@@ -106,7 +106,7 @@ func startFlow(t *testing.T, rt *watt.Runtime, top *watttest.Topology) *flow {
 }
 
 func (f *flow) one(flowing context.Context, client *http.Client, url string) {
-	ctx, cancel := context.WithTimeout(flowing, time.Second)
+	ctx, cancel := context.WithTimeout(flowing, 3*time.Second)
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	resp, err := client.Do(req)
@@ -197,6 +197,9 @@ func TestAnInstanceThatEndsTakesOnlyItsOwnRequestsAlong(t *testing.T) {
 		"too much memory": {visit("/memory"), "memory"},
 		"kill -ABRT":      {sending(syscall.SIGABRT), "SIGABRT: abort"},
 	} {
+		if racing && name == "too much memory" { // there is no limit then
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rt := ward()
@@ -237,7 +240,7 @@ func TestAStoppedInstanceIsPassedOverUntilItGoesOn(t *testing.T) {
 	f := startFlow(t, rt, top)
 	f.more(t, 50)
 	stopped := statusOf(t, rt, "ward").PerInstance[1]
-	syscall.Kill(stopped.PID, syscall.SIGSTOP)
+	stop(t, stopped.PID)
 	state := func(want string) func() bool {
 		return func() bool { return statusOf(t, rt, "ward").PerInstance[1].State == want }
 	}
@@ -265,7 +268,7 @@ func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
 	rt := ward()
 	watttest.Start(t, rt)
 	pid := statusOf(t, rt, "ward").PerInstance[0].PID
-	syscall.Kill(pid, syscall.SIGSTOP)
+	stop(t, pid)
 	if err := rt.Restart("ward", 0); err != nil {
 		t.Error(err)
 	}

@@ -4,8 +4,10 @@ package watt_test
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -38,6 +40,15 @@ func processes(t *testing.T) (all []process) {
 		all = append(all, process{pid, parent, group, fields[0]})
 	}
 	return all
+}
+
+// stop stops a process, and waits until it has.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	syscall.Kill(pid, syscall.SIGSTOP)
+	soon(t, "the process to be stopped", func() bool {
+		return slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == pid && p.state == "T" })
+	})
 }
 
 // children returns the children of this process that belong to no other test: sloths and their like, by what they say

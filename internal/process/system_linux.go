@@ -25,7 +25,11 @@ func (p *Process) SetPriority(nice int) error {
 	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
 }
 
-// SetMemoryLimit makes the process's requests for more than so many bytes of memory fail.
+// SetMemoryLimit makes the process's requests for more than so many bytes of memory fail; not in a program with the
+// race detector.
 func (p *Process) SetMemoryLimit(bytes uint64) error {
+	if racing {
+		return nil
+	}
 	return unix.Prlimit(p.PID(), unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
 }
