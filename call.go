@@ -103,9 +103,6 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	}
 	out := req.WithContext(c.ctx)
 	out.Header = maps.Clone(req.Header)
-	if out.Header == nil {
-		out.Header = make(http.Header)
-	}
 	out.Header.Del(headerTimeout)
 	if deadline, ok := c.ctx.Deadline(); ok {
 		out.Header.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
@@ -138,15 +135,17 @@ func (c *call) accept(resp *http.Response) error {
 	}
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0
+	if c.body == http.NoBody {
+		c.finish() // and the connection is another call's
+		return nil
+	}
 	switch w := resp.Body.(type) {
 	case io.Writer: // after 101 Switching Protocols
 		resp.Body = &upgradedBody{call: c, w: w}
 	default:
 		resp.Body = c
 	}
-	if c.body == http.NoBody {
-		c.finish() // and the connection is another call's
-	} else if c.conn != nil && !c.by.IsZero() {
+	if c.conn != nil && !c.by.IsZero() {
 		_ = c.conn.SetReadDeadline(time.Time{})
 	}
 	return nil
@@ -174,7 +173,7 @@ func (c *call) finish() {
 			c.served.downstream.end(time.Now())
 		}
 		if c.cancel != nil {
-			c.cancel(context.Canceled)
+			c.cancel(net.ErrClosed) // for who reads on
 		}
 	})
 }
@@ -261,6 +260,17 @@ type upgradedBody struct {
 	w io.Writer
 }
 
+// Read reads what the other side says. When that has said all, this one may go on: only Close ends the call.
+func (b *upgradedBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if err == nil || err == io.EOF && b.whole() { //nolint:errorlint // Read returns it bare
+		return n, err
+	}
+	err = b.failure(err)
+	b.finish()
+	return n, err
+}
+
 func (b *upgradedBody) Write(p []byte) (int, error) { return b.w.Write(p) }
 
 // CloseWrite ends this direction alone, as the connection underneath can.
@@ -314,9 +324,7 @@ func (t trace) addTo(req *http.Request) *http.Request {
 		return req
 	}
 	req = req.WithContext(req.Context())
-	if req.Header = maps.Clone(req.Header); req.Header == nil {
-		req.Header = make(http.Header)
-	}
+	req.Header = maps.Clone(req.Header)
 	t.set(req.Header)
 	return req
 }

@@ -149,6 +149,9 @@ func nameOf(app string) string {
 
 // RoundTrip implements [http.RoundTripper]: mesh names go to their apps, everything else goes out.
 func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL == nil || req.Header == nil {
+		return m.rt.outside.RoundTrip(req) // which says so
+	}
 	name, ok := meshName(req.URL.Host)
 	if !ok {
 		return m.rt.outside.RoundTrip(req)

@@ -210,6 +210,49 @@ func TestAnUpgradeCrossesTheMeshWithHalfCloseBothWays(t *testing.T) {
 	}
 }
 
+func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := make(chan string, 1)
+		rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			rw.Flush()
+			conn.(interface{ CloseWrite() error }).CloseWrite()
+			text, _ := io.ReadAll(rw)
+			heard <- string(text)
+		}))
+		req := request(t.Context(), http.MethodGet, "http://chat.watt.local/", nil)
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+		resp, err := rt.Env().Client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := resp.Body.(io.ReadWriteCloser)
+		for range 2 {
+			if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // Read returns it bare
+				t.Errorf("got %d bytes, %v, want EOF", n, err)
+			}
+			synctest.Wait()
+		}
+		if _, err := io.WriteString(conn, "still here"); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+		if got := <-heard; got != "still here" {
+			t.Errorf("the callee heard %q", got)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: got %v, want %v", err, net.ErrClosed)
+		}
+	})
+}
+
 // shoutTCP is shout without HTTP.
 func shoutTCP(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()

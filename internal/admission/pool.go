@@ -45,6 +45,7 @@ type Limits struct {
 // [Pool.Acquire] and [Member.Idle].
 type Pool[T any] struct {
 	epoch time.Time // the clock's zero: one reading of time.Since is half the price of time.Now
+	spare sync.Pool // of *waiter[T], out of the queue and with nothing to be read from settled
 
 	mu      sync.Mutex
 	limits  Limits
@@ -77,49 +78,54 @@ func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
 		return Ticket[T]{}, context.Cause(ctx)
 	}
 	p.mu.Lock()
-	ticket, w, err := p.arriveLocked(ctx)
+	if m := p.idlestLocked(); m != nil && p.refused == nil {
+		ticket := p.startLocked(m, p.now())
+		p.mu.Unlock()
+		return ticket, nil
+	}
+	w, err := p.enqueueLocked(ctx)
 	p.mu.Unlock()
-	if w == nil {
-		return ticket, err
+	if err != nil {
+		return Ticket[T]{}, err
 	}
 	return p.await(ctx, w)
 }
 
-// arriveLocked decides about a newcomer. It returns a waiter if that must wait.
-func (p *Pool[T]) arriveLocked(ctx context.Context) (Ticket[T], *waiter[T], error) {
+// enqueueLocked has a newcomer wait who cannot run at once, or sheds it.
+func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 	if p.refused != nil {
 		p.stats.Refused++
-		return Ticket[T]{}, nil, p.refused
+		return nil, p.refused
 	}
 	now := p.now()
-	if m := p.idlestLocked(); m != nil {
-		return p.startLocked(m, now), nil, nil
-	}
 	if reason, full := p.fullLocked(now); full {
-		return Ticket[T]{}, nil, p.shedLocked(reason, 0)
+		return nil, p.shedLocked(reason, 0)
 	}
 	wait := p.drainLocked(p.queue.ahead(now) + 1)
 	if deadline, ok := ctx.Deadline(); ok && wait > time.Until(deadline) {
-		return Ticket[T]{}, nil, p.shedLocked(Deadline, wait)
+		return nil, p.shedLocked(Deadline, wait)
 	}
-	w := &waiter[T]{since: now, gone: ctx.Done(), settled: make(chan struct{})}
+	w := p.newWaiter(ctx, now)
 	p.queue.push(w)
 	p.changedLocked()
 	p.trimLocked(now)
 	if p.queue.length == 1 {
 		p.armLocked(now)
 	}
-	return Ticket[T]{}, w, nil
+	return w, nil
 }
 
 // await returns what became of w, unless its caller goes first.
 func (p *Pool[T]) await(ctx context.Context, w *waiter[T]) (Ticket[T], error) {
 	select {
 	case <-w.settled:
+		if ctx.Err() == nil {
+			ticket, err := w.ticket, w.err
+			*w = waiter[T]{settled: w.settled}
+			p.spare.Put(w)
+			return ticket, err
+		}
 	case <-ctx.Done():
-	}
-	if ctx.Err() == nil {
-		return w.ticket, w.err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,10 +183,14 @@ func (p *Pool[T]) Observe(f func(busy, queued, room int)) {
 	p.changedLocked()
 }
 
+// changedLocked is small enough to be inlined: mostly nobody observes.
 func (p *Pool[T]) changedLocked() {
-	if p.observe == nil {
-		return
+	if p.observe != nil {
+		p.tellLocked()
 	}
+}
+
+func (p *Pool[T]) tellLocked() {
 	room := max(p.workersLocked()-p.busy, 0) + max(p.limits.Queue-p.queue.length, 0)
 	if p.refused != nil {
 		room = 0

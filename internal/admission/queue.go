@@ -1,6 +1,9 @@
 package admission
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // overloadAfter is how long the queue must not have been empty to be overloaded.
 const overloadAfter = 100 * time.Millisecond
@@ -21,9 +24,19 @@ type waiter[T any] struct {
 	older, newer *waiter[T]
 	queued       bool
 
-	ticket  Ticket[T] // set, or err, before settled is closed
+	ticket  Ticket[T] // set, or err, before settled gets its one word
 	err     error
 	settled chan struct{}
+}
+
+// newWaiter returns a waiter that is not in the queue yet.
+func (p *Pool[T]) newWaiter(ctx context.Context, now time.Duration) *waiter[T] {
+	w, ok := p.spare.Get().(*waiter[T])
+	if !ok {
+		w = &waiter[T]{settled: make(chan struct{}, 1)}
+	}
+	w.since, w.gone = now, ctx.Done()
+	return w
 }
 
 // overloaded reports whether the newest is next.
@@ -135,7 +148,7 @@ func (p *Pool[T]) expireLocked(now time.Duration) {
 func (p *Pool[T]) settleLocked(w *waiter[T], ticket Ticket[T], err error) {
 	p.removeLocked(w)
 	w.ticket, w.err = ticket, err
-	close(w.settled)
+	w.settled <- struct{}{}
 }
 
 func (p *Pool[T]) removeLocked(w *waiter[T]) {

@@ -93,10 +93,10 @@ func (t Ticket[T]) Value() T {
 func (t Ticket[T]) Release() {
 	p := t.member.pool
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := p.now()
 	p.stats.serve(now - t.start)
 	p.endLocked(t, now)
+	p.mu.Unlock()
 }
 
 // Discard is Release for a ticket whose time says nothing about how long a
@@ -104,8 +104,8 @@ func (t Ticket[T]) Release() {
 func (t Ticket[T]) Discard() {
 	p := t.member.pool
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.endLocked(t, p.now())
+	p.mu.Unlock()
 }
 
 // idlestLocked returns the open member that has fewest workers busy, the first
@@ -145,7 +145,9 @@ func (p *Pool[T]) endLocked(t Ticket[T], now time.Duration) {
 		close(t.term.idle)
 		t.term.idle = nil
 	}
-	p.grantLocked(now)
+	if p.queue.length > 0 {
+		p.grantLocked(now)
+	}
 }
 
 // workersLocked returns how many workers the open members have.

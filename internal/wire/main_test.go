@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -222,4 +224,20 @@ func readAll(tb testing.TB, resp *http.Response, err error) string {
 		tb.Errorf("got error %v after %q", err, b)
 	}
 	return string(b)
+}
+
+var errBody = errors.New("the body cannot be read")
+
+func text(size int) string { return strings.Repeat("0123456789abcdef", size/16) }
+
+// memory gives the request a body as http.NewRequest makes it.
+func memory(content string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(content)), int64(len(content))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }
+	}
+}
+
+func stream(content string, length int64) func(*http.Request) {
+	return func(r *http.Request) { r.Body, r.ContentLength = track(strings.NewReader(content)), length }
 }

@@ -1,4 +1,4 @@
-package wire_test
+package conformance_test
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package wire_test
+package conformance_test
 
 import (
 	"bytes"
@@ -13,14 +13,9 @@ import (
 	"net/textproto"
 	"reflect"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/org/watt/internal/direct"
-	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
 )
 
 // scenario is one exchange that must look the same in all worlds.
@@ -62,85 +57,6 @@ type sight struct {
 	TransferEncoding        []string
 	Close                   bool
 }
-
-// world is a way to get from a request to a handler.
-type world struct {
-	name   string
-	listen func(testing.TB) net.Listener
-	trip   func(dial func(context.Context) (net.Conn, error)) http.RoundTripper
-	blind  bool // without a httptrace, so that wire takes its shortest ways
-	direct bool // without any wire, where that is possible
-}
-
-func worlds() []world {
-	inMemory := func(testing.TB) net.Listener { return pipe.Listen(new(pipe.Buffers), "callee:80") }
-	overTCP := func(tb testing.TB) net.Listener {
-		tb.Helper()
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return l
-	}
-	ordinary := func(dial func(context.Context) (net.Conn, error)) http.RoundTripper {
-		return &http.Transport{
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-			DisableCompression:     true,
-			ExpectContinueTimeout:  time.Second,
-			MaxResponseHeaderBytes: 1 << 20, // wire's limit; its own is 10 MiB
-		}
-	}
-	short := func(dial func(context.Context) (net.Conn, error)) http.RoundTripper {
-		return lean{&wire.Pool{Dial: dial}}
-	}
-	return []world{
-		{name: "wire over pipe", listen: inMemory, trip: short},
-		{name: "wire over pipe, untraced", listen: inMemory, trip: short, blind: true},
-		{name: "direct", listen: inMemory, trip: short, direct: true},
-		{name: "direct, untraced", listen: inMemory, trip: short, direct: true, blind: true},
-		{name: "Transport over pipe", listen: inMemory, trip: ordinary},
-		{name: "Transport over TCP", listen: overTCP, trip: ordinary},
-	}
-}
-
-// observe runs s in w.
-func (w world) observe(tb testing.TB, s scenario) *observation {
-	tb.Helper()
-	l := w.listen(tb)
-	seen := new(observation)
-	var mu sync.Mutex // until the handler is done, it shares seen.Handler
-	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		in := &seen.Handler
-		in.Called++
-		in.Method, in.URI, in.Host, in.Close = r.Method, r.RequestURI, r.Host, r.Close
-		in.Header, in.ContentLength, in.TransferEncoding = r.Header.Clone(), r.ContentLength, r.TransferEncoding
-		s.handler(rw, r.WithContext(context.WithValue(r.Context(), sightKey{}, in)))
-	})
-	stop := run(l, handler)
-	rt := w.trip(func(ctx context.Context) (net.Conn, error) {
-		if l, ok := l.(*pipe.Listener); ok {
-			return l.Dial(ctx, "caller:1", nil)
-		}
-		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
-	})
-	if w.direct && !s.hijacks {
-		u := &unwired{fallback: rt, handler: handler}
-		s.exchange(tb, u, seen, w.blind)
-		u.serving.Wait()
-	} else {
-		s.exchange(tb, rt, seen, w.blind)
-	}
-	rt.(interface{ CloseIdleConnections() }).CloseIdleConnections()
-	stop()
-	if s.soften != nil {
-		s.soften(w.name, seen)
-	}
-	return seen
-}
-
-type sightKey struct{}
 
 // exchange sends the request and notes what comes back.
 func (s scenario) exchange(tb testing.TB, rt http.RoundTripper, seen *observation, blind bool) {
@@ -262,86 +178,14 @@ func kind(err error) string {
 	return strings.TrimPrefix(text, "net/http: HTTP/1.x transport connection broken: ")
 }
 
-// TestEverythingIsAsWithAnOrdinaryTransport runs one corpus of exchanges through wire, and through
-// http.Transport over the same pipe and over loopback TCP. Nobody must be able to tell which it was.
-func TestEverythingIsAsWithAnOrdinaryTransport(t *testing.T) {
-	t.Parallel()
-	for _, s := range corpus() {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			var first *observation
-			for i, w := range worlds() {
-				seen := w.observe(t, s)
-				if w.blind {
-					seen.Traced = first.Traced
-				}
-				for try := 0; s.retry && i > 1 && seen.Error != first.Error && try < 50; try++ {
-					seen = w.observe(t, s)
-				}
-				if i == 0 {
-					first = seen
-				} else if !reflect.DeepEqual(first.in(w), seen.in(w)) {
-					t.Errorf("%s:\n%s\n%s:\n%s", worlds()[0].name, first, w.name, seen)
-				}
-			}
-		})
-	}
-}
-
-// in returns what counts in w: where there is no connection, nobody hears that it is closed.
-func (o *observation) in(w world) observation {
-	seen := *o
-	if w.direct {
-		seen.Header = seen.Header.Clone()
-		seen.Header.Del("Connection")
-		seen.Close = false
-	}
-	return seen
-}
-
-// unwired takes the ways of the mesh: without a wire, or with one where there must be.
-type unwired struct {
-	fallback http.RoundTripper
-	handler  http.Handler
-	serving  sync.WaitGroup
-}
-
-func (u *unwired) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !direct.Takes(req) {
-		return u.fallback.RoundTrip(req)
-	}
-	x := &direct.Exchange{RemoteAddr: "caller:1", Buffers: new(pipe.Buffers), ErrorLog: mute{}}
-	ctx, cancel := context.WithCancel(context.Background())
-	u.serving.Add(1)
-	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &callee{u, x, cancel})
-}
-
-// mute is a log that nobody reads.
-type mute struct{}
-
-func (mute) Printf(string, ...any) {}
-
-// callee is a handler that is called without a wire.
-type callee struct {
-	*unwired
-	x      *direct.Exchange
-	cancel context.CancelFunc
-}
-
-func (c *callee) Serve(r *http.Request) {
-	defer c.serving.Done()
-	defer c.cancel()
-	c.handler.ServeHTTP(c.x, r)
-}
-
-func (c *callee) PeerClosed() { c.cancel() }
-
-func (o *observation) String() string {
+// differences says where two observations differ, a line for each.
+func (o observation) differences(other observation) string {
 	var b strings.Builder
-	v := reflect.ValueOf(*o)
-	for i := range v.NumField() {
-		text := fmt.Sprintf("%+v", v.Field(i).Interface())
-		fmt.Fprintf(&b, "\t%s: %.1000q\n", v.Type().Field(i).Name, text)
+	one, two := reflect.ValueOf(o), reflect.ValueOf(other)
+	for i := range one.NumField() {
+		if f, g := one.Field(i).Interface(), two.Field(i).Interface(); !reflect.DeepEqual(f, g) {
+			fmt.Fprintf(&b, "\n\t%s: %.1000q\n\t\tand %.1000q", one.Type().Field(i).Name, fmt.Sprintf("%+v", f), fmt.Sprintf("%+v", g))
+		}
 	}
 	return b.String()
 }
