@@ -168,6 +168,7 @@ func (x *Exchange) informational(status int, h http.Header, proceed bool) {
 
 // serve runs the callee, and then completes the answer, or cuts it off.
 func (x *Exchange) serve(r *http.Request) {
+	x.makeRoom()
 	whole := false
 	defer func() {
 		_ = recover()                         // http.ErrAbortHandler, whose meaning is what follows
