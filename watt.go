@@ -45,6 +45,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -72,6 +73,7 @@ type Runtime struct {
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
 	buffers pipe.Buffers
+	timers  direct.Timers
 	outside http.RoundTripper // where hosts outside the mesh are called
 	running atomic.Pointer[map[string]*app]
 	mesh    *mesh          // main's way to the apps
