@@ -122,6 +122,7 @@ func (g *gathering) run(all context.Context, i int, own *http.Request) {
 // share calls the part's app, or waits for the same call of another request.
 func (g *gathering) share(ctx context.Context, i int) ([]byte, error) {
 	p, u := g.parts[i], &g.urls[i]
+	defer watt.Downstream(ctx)()
 	body, err := p.shared.do(ctx, sameness(u, g.header), func(ctx context.Context) ([]byte, error) {
 		return p.guarded(func() ([]byte, error) { return p.fetch(ctx, u, g.header) })
 	})
