@@ -143,6 +143,7 @@ func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, e
 	q.base = d.base
 	q.deadline, _ = c.ctx.Deadline()
 	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.app.errorLog
+	q.exchange.Timers = &d.app.rt.timers
 	r := q.exchange.Request(q, req)
 	handed.set(r.Header)
 	delete(r.Header, headerTimeout)

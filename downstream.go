@@ -1,9 +1,22 @@
 package watt
 
 import (
+	"context"
 	"sync"
 	"time"
 )
+
+// Downstream counts, until done is called, as time that the request of ctx waits for another app: see
+// [Status.DownstreamTime]. Calls by Env.Client count by themselves; this is for what waits otherwise, such as gRPC over
+// Env.Dial, or who shares the call of another request. Only the first call of done has an effect.
+func Downstream(ctx context.Context) (done func()) {
+	q := requestOf(ctx)
+	if q == nil {
+		return func() {}
+	}
+	q.downstream.begin(time.Now())
+	return sync.OnceFunc(func() { q.downstream.end(time.Now()) })
+}
 
 // downstream is the time that a request spends in calls of other apps while it holds its worker. Calls at the
 // same time count once. The zero value is ready.

@@ -28,6 +28,7 @@ const (
 
 var (
 	errAbandoned = errors.New("does not return, it is abandoned")
+	errGivenUp   = errors.New("given up") // a start, because of another's failure
 	errCut       = fmt.Errorf("%w: cut by the drain", ErrUnavailable)
 )
 

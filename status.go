@@ -32,9 +32,10 @@ type Status struct {
 	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
 	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
 	QueueWait, BusyTime time.Duration
-	// DownstreamTime is the part of BusyTime during which requests waited for calls by Env.Client of other apps, their
-	// answers' bodies included; calls at the same time count once. The rest is the app's own time. A request is counted
-	// when it ends.
+	// DownstreamTime is the part of BusyTime during which requests waited for other apps: for calls by Env.Client, until
+	// their answers' bodies end, and for what [Downstream] tells. What is waited for at the same time counts once. The rest
+	// of BusyTime is the app's own: where an entrypoint has much of it, work is in the wrong place. A request is counted
+	// when it gives its worker back: at its end, or when it turns out to be long-lived.
 	DownstreamTime time.Duration
 	// Panics of handlers, restarts of instances after they had ended by themselves, and code that did not return when it had to.
 	Panics, Restarts, Abandoned uint64

@@ -327,6 +327,11 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 				})
 			}
 			calls.Wait()
+			done := watt.Downstream(r.Context()) // what is no call by Client
+			<-time.After(4 * time.Second)
+			done()
+			done()
+			watt.Downstream(context.Background())()
 			if resp, err := env.Get(r.Context(), "http://a.watt.local/3s"); err == nil { // one that is never closed
 				defer resp.Body.Close()
 			}
@@ -334,8 +339,8 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 		}, "a", "b"))
 		get(t.Context(), rt, "gateway.watt.local/")
 		s := statusOf(t, rt, "gateway")
-		if s.BusyTime != 16*time.Second || s.DownstreamTime != 15*time.Second {
-			t.Errorf("got %v, of which %v downstream, want 16 s and 15 s", s.BusyTime, s.DownstreamTime)
+		if s.BusyTime != 20*time.Second || s.DownstreamTime != 19*time.Second {
+			t.Errorf("got %v, of which %v downstream, want 20 s and 19 s", s.BusyTime, s.DownstreamTime)
 		}
 		if s := statusOf(t, rt, "a"); s.BusyTime != 5*time.Second || s.DownstreamTime != 0 {
 			t.Errorf("a: got %v, of which %v downstream, want 5 s and none", s.BusyTime, s.DownstreamTime)

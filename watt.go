@@ -45,6 +45,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -72,6 +73,7 @@ type Runtime struct {
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
 	buffers pipe.Buffers
+	timers  direct.Timers
 	outside http.RoundTripper // where hosts outside the mesh are called
 	running atomic.Pointer[map[string]*app]
 	mesh    *mesh          // main's way to the apps
@@ -307,7 +309,8 @@ func (rt *Runtime) bind(ctx context.Context) error {
 	return nil
 }
 
-// startApps starts all apps, each as soon as its callees have. The first failure ends the others.
+// startApps starts all apps, each as soon as its callees have. The first failure ends the others, which is no
+// failure of theirs.
 func (rt *Runtime) startApps(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -316,14 +319,14 @@ func (rt *Runtime) startApps(ctx context.Context) error {
 		rt.owned.Go(func() {
 			err := a.start(ctx)
 			if err != nil {
-				cancel(fmt.Errorf("given up: app %q has failed", a.name))
+				cancel(fmt.Errorf("%w: app %q has failed", errGivenUp, a.name))
 			}
 			results <- err
 		})
 	}
 	var errs []error
 	for range rt.apps {
-		if err := <-results; err != nil {
+		if err := <-results; err != nil && (!errors.Is(err, errGivenUp) || errors.Is(err, errAbandoned)) {
 			errs = append(errs, err)
 		}
 	}

@@ -118,9 +118,10 @@ func (c *composition) serve(w http.ResponseWriter, r *http.Request) {
 	g.start(ctx, r)
 	if err := g.gather(ctx); err != nil {
 		watt.WriteError(w, err)
-		return
+	} else {
+		g.answer(w)
 	}
-	g.answer(w)
+	g.note()
 }
 
 // answerable returns a context that ends early enough for an answer.

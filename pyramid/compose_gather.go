@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -15,21 +16,24 @@ import (
 	"github.com/org/watt"
 )
 
-// gathering is the work on one request. Parts that are left behind have no part in it: all they can do is
-// to send a result, which always finds room.
+// gathering is the work on one request. Parts that are left behind find it closed.
 type gathering struct {
 	*composition
-	header  http.Header // for the calls, which only read it
-	urls    []url.URL   // of the calls, by part
-	began   time.Time
-	results chan result
-	got     []result // by part
-	left    int      // parts of which nothing is known yet
+	header http.Header // for the calls, which only read it
+	urls   []url.URL   // of the calls, by part
+	began  time.Time
+	took   time.Duration // all of it
+	over   chan struct{} // closed when all parts are known, or one is missing without which there is no answer
+
+	mu     sync.Mutex
+	got    []result // by part
+	left   int      // parts of which nothing is known yet
+	err    error    // of the required part that has failed
+	closed bool     // nobody waits any more, and nothing changes
 }
 
 // result is what became of a part.
 type result struct {
-	part int
 	json []byte
 	err  error
 	took time.Duration
@@ -39,7 +43,7 @@ type result struct {
 // prepare takes from the request what the parts need, before any of them is started.
 func (c *composition) prepare(r *http.Request, route *chi.Context) (*gathering, error) {
 	n := len(c.parts)
-	g := &gathering{composition: c, urls: make([]url.URL, n), got: make([]result, n), left: n}
+	g := &gathering{composition: c, urls: make([]url.URL, n), got: make([]result, n), left: n, over: make(chan struct{})}
 	v := values{request: r, route: route}
 	for i, p := range c.parts {
 		if p.Func != nil {
@@ -54,7 +58,6 @@ func (c *composition) prepare(r *http.Request, route *chi.Context) (*gathering, 
 			return nil, fmt.Errorf("part %q: %w", p.key, err)
 		}
 	}
-	g.results = make(chan result, 2*n) // a part may also be given up
 	return g, nil
 }
 
@@ -62,48 +65,64 @@ func (c *composition) prepare(r *http.Request, route *chi.Context) (*gathering, 
 func (g *gathering) start(ctx context.Context, r *http.Request) {
 	g.began = time.Now()
 	for i, p := range g.parts {
-		ctx, cancel := ctx, context.CancelFunc(nil)
-		if p.Timeout > 0 {
-			ctx, cancel = context.WithTimeout(ctx, p.Timeout)
-		}
 		var own *http.Request
 		if p.Func != nil {
 			own = r.Clone(ctx)
 			own.Body, own.ContentLength, own.TransferEncoding = http.NoBody, 0, nil
 		}
-		g.running.Go(func() { g.run(ctx, cancel, i, own) })
+		g.running.Go(func() {
+			g.makeRoom()
+			g.run(ctx, i, own)
+		})
 	}
 }
 
-// run runs one part, and gives it up at its own deadline even if it does not heed that.
-func (g *gathering) run(ctx context.Context, cancel context.CancelFunc, i int, own *http.Request) {
-	p := g.parts[i]
-	if cancel != nil {
-		defer cancel()
-		results := g.results
-		defer context.AfterFunc(ctx, func() { results <- result{part: i, err: p.late(), took: p.Timeout} })()
+// stack is what a call needs of one, in bytes.
+const stack = 5 << 10
+
+// makeRoom makes the stack of a part's goroutine large at once, while it is empty. It would grow anyway, in steps that
+// each copy and adjust all frames there are by then. A frame counts in full for a branch that is never taken too.
+//
+//go:noinline
+func (g *gathering) makeRoom() byte {
+	if g.parts == nil {
+		var room [stack]byte
+		return room[g.left]
 	}
-	res := result{part: i, err: errEnded}
+	return 0
+}
+
+// run runs one part, and gives it up at its own deadline even if it does not heed that.
+func (g *gathering) run(all context.Context, i int, own *http.Request) {
+	p, ctx := g.parts[i], all
+	if p.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(all, p.Timeout)
+		defer cancel()
+		defer context.AfterFunc(ctx, func() { g.keep(all, i, nil, p.late()) })()
+	}
+	var json []byte
+	err := errEnded
 	defer func() {
-		if res.err == errEnded { //nolint:errorlint // it is ours: there was no return
+		if err == errEnded { //nolint:errorlint // it is ours: there was no return
 			p.env.Logger.Error("a part ended its goroutine", zap.String("part", p.key))
 		}
-		res.took = time.Since(g.began)
-		g.results <- res
+		g.keep(all, i, json, err)
 	}()
 	switch {
 	case own != nil:
-		res.json, res.err = p.guarded(func() ([]byte, error) { return p.compute(ctx, own) })
+		json, err = p.guarded(func() ([]byte, error) { return p.compute(own.WithContext(ctx)) })
 	case p.Coalesce:
-		res.json, res.err = g.share(ctx, i)
+		json, err = g.share(ctx, i)
 	default:
-		res.json, res.err = p.guarded(func() ([]byte, error) { return p.fetch(ctx, &g.urls[i], g.header) })
+		json, err = p.guarded(func() ([]byte, error) { return p.fetch(ctx, &g.urls[i], g.header) })
 	}
 }
 
 // share calls the part's app, or waits for the same call of another request.
 func (g *gathering) share(ctx context.Context, i int) ([]byte, error) {
 	p, u := g.parts[i], &g.urls[i]
+	defer watt.Downstream(ctx)()
 	body, err := p.shared.do(ctx, sameness(u, g.header), func(ctx context.Context) ([]byte, error) {
 		return p.guarded(func() ([]byte, error) { return p.fetch(ctx, u, g.header) })
 	})
@@ -127,66 +146,55 @@ func (p *part) guarded(f func() ([]byte, error)) (_ []byte, err error) {
 // gather waits for all parts, until time is up or a required one has failed, and returns why there is no
 // answer.
 func (g *gathering) gather(ctx context.Context) error {
-	defer g.abandon()
-	for g.left > 0 {
-		select {
-		case res := <-g.results:
-			if err := g.take(ctx, res); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return g.close(ctx)
+	select {
+	case <-g.over:
+	case <-ctx.Done():
+		for i, p := range g.parts { // what has come in time stays
+			g.keep(ctx, i, nil, p.late())
 		}
 	}
-	return nil
-}
-
-// close ends the wait when time is up: it takes what has come, and gives up the rest.
-func (g *gathering) close(ctx context.Context) error {
-	for len(g.results) > 0 {
-		if err := g.take(ctx, <-g.results); err != nil {
-			return err
-		}
-	}
-	for i, p := range g.parts {
-		if err := g.take(ctx, result{part: i, err: p.late(), took: time.Since(g.began)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take keeps a part's first result, and returns an error if there can be no answer without it.
-func (g *gathering) take(ctx context.Context, res result) error {
-	p := g.parts[res.part]
-	switch {
-	case g.got[res.part].done:
-		return nil
-	case res.err != nil && errors.Is(ctx.Err(), context.Canceled): // the client has gone, and that may be why
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed, g.took = true, time.Since(g.began)
+	if g.err == nil && g.left > 0 {
 		return ctx.Err()
 	}
-	g.left--
-	res.done = true
-	g.got[res.part] = res
-	if res.err == nil {
-		p.fine.Observe(res.took.Seconds())
-		return nil
-	}
-	reason := reasonOf(res.err)
-	g.times.WithLabelValues(p.key, reason).Observe(res.took.Seconds())
-	if p.required() {
-		return fmt.Errorf("pyramid: part %q: %w", p.key, res.err)
-	}
-	g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("app", p.App),
-		zap.String("reason", reason), zap.Duration("took", res.took), zap.Error(res.err))
-	return nil
+	return g.err
 }
 
-// abandon counts the parts for which nobody waits any more.
-func (g *gathering) abandon() {
+// keep keeps a part's first result, unless it may be that it has failed because the client has gone.
+func (g *gathering) keep(ctx context.Context, i int, json []byte, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.err != nil || g.got[i].done || err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	g.got[i] = result{json: json, err: err, took: time.Since(g.began), done: true}
+	if g.left--; err != nil && g.parts[i].required() {
+		g.err = fmt.Errorf("pyramid: part %q: %w", g.parts[i].key, err)
+	}
+	if g.left == 0 || g.err != nil {
+		close(g.over)
+	}
+}
+
+// note counts and logs what became of the parts, once there is an answer.
+func (g *gathering) note() {
 	for i, p := range g.parts {
-		if !g.got[i].done {
-			g.times.WithLabelValues(p.key, outcomeCanceled).Observe(time.Since(g.began).Seconds())
+		res := &g.got[i]
+		switch {
+		case !res.done:
+			g.times.WithLabelValues(p.key, outcomeCanceled).Observe(g.took.Seconds())
+			continue
+		case res.err == nil:
+			p.fine.Observe(res.took.Seconds())
+			continue
+		}
+		reason := reasonOf(res.err)
+		g.times.WithLabelValues(p.key, reason).Observe(res.took.Seconds())
+		if !p.required() { // else the request has failed, which has a line of its own
+			g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("app", p.App),
+				zap.String("reason", reason), zap.Duration("took", res.took), zap.Error(res.err))
 		}
 	}
 }

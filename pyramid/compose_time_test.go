@@ -11,12 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/org/watt"
 	"github.com/org/watt/pyramid"
-	"github.com/org/watt/watttest"
 )
 
 // untilEnd is an app whose requests wait until their context has ended, and then send why.
@@ -131,42 +127,6 @@ func TestTheMarginIsATwentiethWithinLimits(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestWhatHasComeInTimeIsNotLostAtTheDeadline(t *testing.T) {
-	for range 20 { // else it would be lost every other time
-		synctest.Test(t, func(t *testing.T) {
-			entry := homeApp(pyramid.Parts{
-				"a": {App: "failing", Path: "/", Optional: true}, "b": {App: "slow", Path: "/"},
-			})
-			entry.Timeout, entry.Calls = 2*time.Second, []string{"failing", "slow"}
-			rt := watt.New(entry, handling("failing", func(w http.ResponseWriter, _ *http.Request) {
-				time.Sleep(time.Second)
-				w.WriteHeader(http.StatusTeapot)
-			}), handling("slow", func(w http.ResponseWriter, _ *http.Request) {
-				time.Sleep(1500 * time.Millisecond)
-				io.WriteString(w, "1")
-			}))
-			rt.Logger = zap.New(slowLog{zapcore.NewNopCore()})
-			h := &home{rt: rt}
-			h.Topology = watttest.Start(t, rt)
-			wantAnswer(t, h.get(t), "a;reason=status", `{"b":1}`)
-		})
-	}
-}
-
-// slowLog takes 0.95 s for the line of a part that failed.
-type slowLog struct{ zapcore.Core }
-
-func (slowLog) Enabled(zapcore.Level) bool { return true }
-
-func (l slowLog) With([]zap.Field) zapcore.Core { return l }
-
-func (l slowLog) Check(e zapcore.Entry, _ *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if e.Message == "a part failed" {
-		time.Sleep(950 * time.Millisecond)
-	}
-	return nil
 }
 
 func TestNothingLimitsAnAnswerThatHasNoDeadline(t *testing.T) {

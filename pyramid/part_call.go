@@ -87,8 +87,9 @@ func read(body io.Reader, size, most int64) ([]byte, error) {
 	}
 }
 
-// compute calls the part's function, with a request whose context is ctx.
-func (p *part) compute(ctx context.Context, r *http.Request) ([]byte, error) {
+// compute calls the part's function.
+func (p *part) compute(r *http.Request) ([]byte, error) {
+	ctx := r.Context() // of which the function may make another one
 	v, err := p.Func(r)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {

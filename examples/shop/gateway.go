@@ -2,89 +2,57 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/go-chi/cors"
+	"github.com/go-chi/httprate"
 
 	"github.com/org/watt"
 	"github.com/org/watt/examples/shop/orders"
-	"github.com/org/watt/examples/shop/users"
+	"github.com/org/watt/pyramid"
 )
 
-func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
-	r := chi.NewRouter()
-	r.Mount("/users", http.StripPrefix("/users", proxy(env, "users")))
-	r.Mount("/orders", http.StripPrefix("/orders", proxy(env, "orders")))
-	r.Method(http.MethodPost, "/pictures", proxy(env, "resize"))
-	r.Method(http.MethodGet, "/pictures/{id}", proxy(env, "store"))
-	r.Method(http.MethodGet, "/pictures/{id}/{width}", proxy(env, "store"))
-	r.Get("/home/{id:[0-9]+}", home(env))
-	return r, nil
-}
+const (
+	perMinute   = 600                  // requests of one client
+	maxForm     = 1 << 10              // bytes
+	maxUpload   = 20 << 20             // bytes of a picture
+	mostPatient = 2 * time.Second      // for a part that a page can do without
+	frontend    = "http://localhost:*" // pages from elsewhere that may use the shop
+)
 
-// proxy passes requests on to app, and its answers back.
-func proxy(env *watt.Env, app string) *httputil.ReverseProxy {
-	to := &url.URL{Scheme: "http", Host: app + ".watt.local"}
-	return &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(to)
-			r.SetXForwarded()
-		},
-		Transport:    env.Client.Transport,
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { watt.WriteError(w, err) },
-		ErrorLog:     zap.NewStdLog(env.Logger),
+// newGateway returns what makes the only handler that strangers reach. It knows who they are; what they want is
+// for the apps behind to know.
+func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, error) {
+	return func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		r := chi.NewRouter()
+		r.Use(httprate.LimitByIP(perMinute, time.Minute))
+		r.Use(cors.Handler(cors.Options{AllowedOrigins: []string{frontend}, AllowedHeaders: []string{"Authorization", "Content-Type"}}))
+
+		r.With(middleware.RequestSize(maxForm)).Post("/token", giveToken(key))
+		r.Mount("/users", pyramid.Proxy(env, "users")) // GET /users/7 arrives at users as GET /7
+		r.Route("/orders", func(r chi.Router) {
+			proxy := pyramid.Proxy(env, "orders")
+			r.With(signedIn(key)).Get("/mine", proxy.ServeHTTP)
+			r.Handle("/*", proxy)
+		})
+		r.With(middleware.RequestSize(maxUpload)).Method(http.MethodPost, "/pictures", pyramid.Proxy(env, "resize"))
+		r.Method(http.MethodGet, "/pictures/{id}", pyramid.Proxy(env, "store"))
+		r.Method(http.MethodGet, "/pictures/{id}/{width}", pyramid.Proxy(env, "store"))
+		r.Mount("/support", pyramid.Proxy(env, "support")) // events, and WebSockets
+		r.Get("/home/{id:[0-9]+}", home(env))
+		return r, nil
 	}
 }
 
-// page is what a user sees first.
-type page struct {
-	User     users.User      `json:"user"`
-	Orders   []orders.Order  `json:"orders"`
-	Pictures json.RawMessage `json:"pictures,omitempty"`
-}
-
-// home composes a page of what three apps know of a user, and asks them all at once. There is no
-// page without the user; with no orders it says none, and without pictures it leaves them out.
+// home composes a page of what three apps know of a user, and asks them all at once. There is no page without the user;
+// with no orders it says none, and without pictures it leaves them out.
 func home(env *watt.Env) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		p := page{Orders: []orders.Order{}}
-		id := r.PathValue("id")
-		parts, ctx := errgroup.WithContext(r.Context())
-		parts.Go(func() (err error) {
-			p.User, err = watt.JSON[users.User](env.Get(ctx, "http://users.watt.local/"+id))
-			return err
-		})
-		parts.Go(func() error {
-			optional(ctx, env, "http://orders.watt.local/?user="+id, &p.Orders)
-			return nil
-		})
-		parts.Go(func() error {
-			optional(ctx, env, "http://store.watt.local/pictures?user="+id, &p.Pictures)
-			return nil
-		})
-		if err := parts.Wait(); err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(p)
-	}
-}
-
-// optional gets a part of a page. If that fails, or takes longer than a page can wait, part stays as it is.
-func optional[T any](ctx context.Context, env *watt.Env, url string, part *T) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	v, err := watt.JSON[T](env.Get(ctx, url))
-	if err != nil {
-		env.Logger.Info("a part is missing", zap.String("url", url), zap.Error(err))
-		return
-	}
-	*part = v
+	return pyramid.Compose(env, pyramid.Parts{
+		"user":     {App: "users", Path: "/{id}"},
+		"orders":   {App: "orders", Path: "/?user={id}", Default: []orders.Order{}, Timeout: mostPatient},
+		"pictures": {App: "store", Path: "/pictures?user={id}", Optional: true, Timeout: mostPatient},
+	})
 }

@@ -1,11 +1,15 @@
 // Command shop is a small web shop in one program: a gateway in front of users, orders and resize,
-// which makes thumbnails; all of them keep their data in store.
+// which makes thumbnails; all of them keep their data in store. In support customers talk.
 //
 //	go run ./examples/shop [-addr 127.0.0.1:8080] [-data DIR]
+//
+// Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
+// with it.
 package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,7 +19,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -23,21 +26,29 @@ import (
 	"github.com/org/watt/examples/shop/orders"
 	"github.com/org/watt/examples/shop/resize"
 	"github.com/org/watt/examples/shop/store"
+	"github.com/org/watt/examples/shop/support"
 	"github.com/org/watt/examples/shop/users"
+	"github.com/org/watt/pyramid"
 )
 
 //go:generate go run testdata/mandelbrot.go
 
-type config struct{ addr, data string }
+type config struct {
+	addr, data string
+	key        []byte // of what clients sign in with
+}
 
 func main() {
-	var c config
+	c := config{key: []byte(os.Getenv("SHOP_KEY"))}
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "public address")
 	flag.StringVar(&c.data, "data", ".", "directory of the database")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "shop: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(2)
+	}
+	if len(c.key) == 0 {
+		c.key = []byte(rand.Text())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
@@ -52,12 +63,8 @@ func main() {
 
 // newShop describes the shop; its test starts the same.
 func newShop(c config) *watt.Runtime {
-	return watt.New(
-		watt.App{
-			Name: "gateway", New: newGateway, Listen: c.addr, Profile: watt.Entrypoint,
-			Calls:   []string{"users", "orders", "resize", "store"},
-			Timeout: time.Minute, // an upload may take as long as resize allows
-		},
+	return watt.New(pyramid.New(
+		watt.App{Name: "gateway", New: newGateway(c.key), Listen: c.addr}, // may call all that follow
 		watt.App{Name: "users", New: users.New, Calls: []string{"store"}},
 		watt.App{Name: "orders", New: orders.New, Calls: []string{"store"}},
 		watt.App{
@@ -68,7 +75,8 @@ func newShop(c config) *watt.Runtime {
 			Name: "store", New: store.New(filepath.Join(c.data, "shop.db")),
 			Profile: watt.IOBound, Workers: store.Connections,
 		},
-	)
+		watt.App{Name: "support", New: support.New},
+	)...)
 }
 
 // run runs the shop until ctx ends, and tells out how to reach it.
@@ -90,10 +98,13 @@ func usage(url string) string {
 
   curl URL/users/1
   curl 'URL/orders?user=1'
+  TOKEN=$(curl -d user=1 URL/token)
+  curl -H "Authorization: Bearer $TOKEN" URL/orders/mine
   curl URL/home/1
   curl --data-binary @examples/shop/testdata/mandelbrot.jpg 'URL/pictures?user=1'
   curl URL/pictures/1
   curl -o thumbnail.jpg URL/pictures/1/256
+  curl -N URL/support/feed
 `, "URL", url)
 }
 

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,8 +58,8 @@ func TestProgram(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
-	if len(lines) != 5 {
-		t.Errorf("got the lines %q, want 5", lines)
+	if len(lines) != 6 {
+		t.Errorf("got the lines %q, want 6", lines)
 	}
 	for _, line := range lines {
 		paste(t, line)
@@ -73,20 +75,25 @@ func TestProgram(t *testing.T) {
 // paste does what curl would.
 func paste(t *testing.T, line string) {
 	t.Helper()
-	fields := strings.Fields(line)
-	url := strings.Trim(fields[len(fields)-1], "'")
-	var resp *http.Response
-	var err error
-	if len(fields) == 1 {
-		resp, err = http.Get(url)
-	} else {
-		var f *os.File
-		if f, err = os.Open(filepath.Join("../..", strings.TrimPrefix(fields[1], "@"))); err != nil {
+	i := strings.LastIndex(line, " ") + 1
+	options, url := line[:i], strings.Trim(line[i:], "'")
+	method, body := http.MethodGet, io.Reader(http.NoBody)
+	if path, ok := strings.CutPrefix(options, "--data-binary @"); ok {
+		f, err := os.Open(filepath.Join("../..", strings.Trim(path, " '")))
+		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		resp, err = http.Post(url, "application/x-www-form-urlencoded", f)
+		method, body = http.MethodPost, f
 	}
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(options, "$TOKEN") {
+		req.Header.Set("Authorization", "Bearer "+tokenOf(t, "http://"+req.Host, "1"))
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +101,21 @@ func paste(t *testing.T, line string) {
 	if resp.StatusCode > 299 {
 		t.Errorf("%s: got %s", line, resp.Status)
 	}
+}
+
+// tokenOf asks the shop at url for a user's token.
+func tokenOf(t *testing.T, url, user string) string {
+	t.Helper()
+	resp, err := http.PostForm(url+"/token", neturl.Values{"user": {user}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	token, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("got %s, %v", resp.Status, err)
+	}
+	return string(token)
 }
 
 // TestProgramRefusesToStart: whatever is wrong, one line says so.

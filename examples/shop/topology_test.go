@@ -16,11 +16,12 @@ func TestWhoCallsWhom(t *testing.T) {
 		got = append(got, app.Name+": "+strings.Join(app.Calls, " "))
 	}
 	want := []string{
-		"gateway: users orders resize store",
+		"gateway: users orders resize store support",
 		"users: store",
 		"orders: store",
 		"resize: store",
 		"store: ",
+		"support: ",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

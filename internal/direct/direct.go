@@ -39,6 +39,8 @@ type Exchange struct {
 	RemoteAddr string
 	// Buffers is where pipes get their memory. It must be set.
 	Buffers *pipe.Buffers
+	// Timers is where the timers of calls are kept for the next ones. If nil, each call makes its own.
+	Timers *Timers
 	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
 	ErrorLog interface {
 		Printf(format string, args ...any)
@@ -121,8 +123,8 @@ func (x *Exchange) settle(answer *http.Response, err error) {
 func (x *Exchange) wait(by time.Time) error {
 	var due <-chan time.Time
 	if !by.IsZero() {
-		timer := time.NewTimer(time.Until(by))
-		defer timer.Stop()
+		timer := x.Timers.start(time.Until(by))
+		defer x.Timers.stop(timer)
 		due = timer.C
 	}
 	ended := x.caller.Context().Done()
@@ -168,6 +170,7 @@ func (x *Exchange) informational(status int, h http.Header, proceed bool) {
 
 // serve runs the callee, and then completes the answer, or cuts it off.
 func (x *Exchange) serve(r *http.Request) {
+	x.makeRoom()
 	whole := false
 	defer func() {
 		_ = recover()                         // http.ErrAbortHandler, whose meaning is what follows

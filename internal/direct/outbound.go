@@ -331,6 +331,9 @@ func bodyAllowed(status int) bool {
 }
 
 func statusText(status int) string {
+	if status == http.StatusOK {
+		return "200 OK"
+	}
 	if text := http.StatusText(status); text != "" {
 		return strconv.Itoa(status) + " " + text
 	}

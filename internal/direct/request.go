@@ -82,9 +82,9 @@ func plainField(name string, values []string) bool {
 // headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
 	x.caller, x.toHead = req, req.Method == http.MethodHead
-	uri := req.URL.RequestURI()
+	u, uri := target(req.URL)
 	r := &http.Request{
-		Method: req.Method, URL: target(req.URL, uri), RequestURI: uri, Host: host(req), RemoteAddr: x.RemoteAddr,
+		Method: req.Method, URL: u, RequestURI: uri, Host: host(req), RemoteAddr: x.RemoteAddr,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: sent(req.Header), Body: http.NoBody,
 	}
 	if r.Method == "" {
@@ -101,12 +101,23 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 	return r.WithContext(ctx)
 }
 
-// target parses uri, the target that u makes, as a server does.
-func target(u *url.URL, uri string) *url.URL {
-	if parsed, err := url.ParseRequestURI(uri); err == nil {
-		return parsed
+// target returns the target that u makes, and what a server makes of that.
+func target(u *url.URL) (*url.URL, string) {
+	if plainTarget(u) {
+		return &url.URL{Path: u.Path}, u.Path
 	}
-	return &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
+	uri := u.RequestURI()
+	if parsed, err := url.ParseRequestURI(uri); err == nil {
+		return parsed, uri
+	}
+	return &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}, uri
+}
+
+// plainTarget reports whether u is a path that looks the same to everybody.
+func plainTarget(u *url.URL) bool {
+	return u.Path != "" && u.RawPath == "" && u.RawQuery == "" && !u.ForceQuery && !strings.ContainsFunc(u.Path, func(r rune) bool {
+		return (r < '-' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
 }
 
 // body gives r the body of req, and what the headers say of it.

@@ -22,15 +22,25 @@ type Order struct {
 // New returns the handler of the orders app.
 func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 	r := chi.NewRouter()
-	r.Get("/", func(w http.ResponseWriter, r *http.Request) {
-		user := url.QueryEscape(r.FormValue("user"))
-		all, err := watt.JSON[[]Order](env.Get(r.Context(), "http://store.watt.local/orders?user="+user))
-		if err != nil {
-			watt.WriteError(w, err)
+	r.Get("/", func(w http.ResponseWriter, r *http.Request) { answer(env, w, r, r.FormValue("user")) })
+	r.Get("/mine", func(w http.ResponseWriter, r *http.Request) {
+		user := r.Header.Get("X-Watt-User") // which only the gateway can have said
+		if user == "" {
+			http.Error(w, "sign in first", http.StatusUnauthorized)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(all)
+		answer(env, w, r, user)
 	})
 	return r, nil
+}
+
+// answer answers with what a user has ordered.
+func answer(env *watt.Env, w http.ResponseWriter, r *http.Request, user string) {
+	all, err := watt.JSON[[]Order](env.Get(r.Context(), "http://store.watt.local/orders?user="+url.QueryEscape(user)))
+	if err != nil {
+		watt.WriteError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(all)
 }
