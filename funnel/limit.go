@@ -35,9 +35,6 @@ type Limit struct {
 	callers map[string]*rate.Limiter
 }
 
-// maxCallers is how many callers have a limiter of their own. Names can come from certificates.
-const maxCallers = 1024
-
 // Handler returns next with the limit in front. Refused requests are answered at once, with a problem document.
 func (l *Limit) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -54,8 +51,7 @@ func (l *Limit) Handler(next http.Handler) http.Handler {
 func (l *Limit) take(caller string, now time.Time) (status int, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	own := l.callerLocked(caller, now)
-	mine, wait := reserve(own, now)
+	mine, wait := reserve(l.callerLocked(caller), now)
 	if wait > 0 {
 		return http.StatusTooManyRequests, wait
 	}
@@ -84,34 +80,19 @@ func reserve(l *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) 
 	return r, wait
 }
 
-// callerLocked returns the limiter of a caller; nil if there is no limit. Callers that have been quiet are forgotten when too many
-// are known; if all are busy, new ones share one.
-func (l *Limit) callerLocked(caller string, now time.Time) *rate.Limiter {
+// callerLocked returns the limiter of a caller; nil if there is no limit. There are no more of them than apps, and names in
+// certificates that Listen trusts.
+func (l *Limit) callerLocked(caller string) *rate.Limiter {
 	if l.PerCaller <= 0 {
 		return nil
-	}
-	if own := l.callers[caller]; own != nil {
-		return own
-	}
-	if len(l.callers) >= maxCallers {
-		for name, other := range l.callers {
-			if other.TokensAt(now) >= float64(other.Burst()) { // as if it were new
-				delete(l.callers, name)
-			}
-		}
-	}
-	if len(l.callers) >= maxCallers {
-		caller = "\x00others"
-		if own := l.callers[caller]; own != nil {
-			return own
-		}
 	}
 	if l.callers == nil {
 		l.callers = make(map[string]*rate.Limiter)
 	}
-	own := limiter(l.PerCaller, l.CallerBurst)
-	l.callers[caller] = own
-	return own
+	if l.callers[caller] == nil {
+		l.callers[caller] = limiter(l.PerCaller, l.CallerBurst)
+	}
+	return l.callers[caller]
 }
 
 func limiter(perSecond rate.Limit, burst int) *rate.Limiter {

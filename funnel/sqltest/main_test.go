@@ -1,8 +1,10 @@
 package sqltest_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -104,5 +106,13 @@ func result(tb testing.TB, c <-chan error) error {
 	case <-time.After(patience):
 		tb.Fatal("Do has not returned")
 		return nil
+	}
+}
+
+// corrupt makes a file something else than a database.
+func corrupt(tb testing.TB, name string) {
+	tb.Helper()
+	if err := os.WriteFile(name, bytes.Repeat([]byte("no database "), 1000), 0o600); err != nil {
+		tb.Fatal(err)
 	}
 }
