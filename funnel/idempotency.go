@@ -111,7 +111,7 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 	}
 	defer i.end(id)
 	var a *answer
-	replayed := false
+	var replayed bool
 	if i.Batch == nil {
 		a, replayed = i.remember(w, r, id, digest, next)
 	} else if a, replayed, err = i.record(w, r, id, digest, next); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -182,7 +183,7 @@ func TestAKeyBelongsToItsScope(t *testing.T) {
 		x = newTill(t, &funnel.Idempotency{Principal: func(r *http.Request) string { return r.Header.Get("Account") }})
 		for i := range 2 {
 			req := post(t.Context(), "/sell", "k", "tea")
-			req.Header.Set("Account", fmt.Sprint(i))
+			req.Header.Set("Account", strconv.Itoa(i))
 			if got, err := x.do(req); err != nil || got.replayed {
 				t.Errorf("got %+v, %v for account %d", got, err, i)
 			}
@@ -285,7 +286,7 @@ func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
 			t.Error("got it kept too long")
 		}
 		for i := range 100 {
-			x.post("/sell", fmt.Sprint(i), "tea")
+			x.post("/sell", strconv.Itoa(i), "tea")
 		}
 		if newest, oldest := x.post("/sell", "99", "tea"), x.post("/sell", "0", "tea"); !newest.replayed || oldest.replayed {
 			t.Errorf("got the newest kept: %v, the oldest: %v", newest.replayed, oldest.replayed)

@@ -39,7 +39,7 @@ func safe(method string) bool {
 // parseKey parses a string of RFC 8941, whose parameters mean nothing here, or the same without quotes, as many clients write it.
 func parseKey(s string) (string, bool) {
 	if !strings.HasPrefix(s, `"`) {
-		return s, !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`",;\`, c) })
+		return s, !strings.ContainsFunc(s, notBare)
 	}
 	var key strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -48,7 +48,7 @@ func parseKey(s string) (string, bool) {
 			rest := s[i+1:]
 			return key.String(), rest == "" || rest[0] == ';'
 		case c == '\\':
-			if i++; i == len(s) || s[i] != '"' && s[i] != '\\' {
+			if i++; i == len(s) || !strings.ContainsRune(`"\`, rune(s[i])) {
 				return "", false
 			}
 			key.WriteByte(s[i])
@@ -60,3 +60,6 @@ func parseKey(s string) (string, bool) {
 	}
 	return "", false
 }
+
+// notBare reports whether c cannot stand in a key without quotes.
+func notBare(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`",;\`, c) }

@@ -16,10 +16,13 @@ type table struct {
 	swept atomic.Int64 // when, in Unix seconds
 }
 
-var schema = [...]string{
-	`create table if not exists watt_idempotency (
-		id text primary key, digest text not null, status integer not null, header text not null, body bytea not null, since bigint not null)`,
-	`create index if not exists watt_idempotency_since on watt_idempotency (since)`,
+// schema returns the statements that make the table.
+func schema() [2]string {
+	return [...]string{
+		`create table if not exists watt_idempotency (
+			id text primary key, digest text not null, status integer not null, header text not null, body bytea not null, since bigint not null)`,
+		`create index if not exists watt_idempotency_since on watt_idempotency (since)`,
+	}
 }
 
 // claim takes id for the caller, or returns the answer that was kept for it after oldest. Whoever claims the same in another
@@ -52,7 +55,7 @@ func (t *table) claim(ctx context.Context, tx *sql.Tx, id, digest string, oldest
 // prepare makes the table if it may not be there, and from time to time forgets some of what has expired.
 func (t *table) prepare(ctx context.Context, tx *sql.Tx, oldest time.Time) error {
 	if !t.made.Load() {
-		for _, statement := range schema {
+		for _, statement := range schema() {
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
 				return fmt.Errorf("funnel: idempotency: %w", err)
 			}

@@ -95,7 +95,8 @@ func (t *transaction) end() {
 // run runs fn in a savepoint, at a depth of nesting.
 func (t *transaction) run(ctx context.Context, depth int, fn func(context.Context, *sql.Tx) error) (err error) {
 	savepoint := "watt" + strconv.Itoa(depth)
-	if err := t.exec("savepoint " + savepoint); err != nil {
+	own := context.WithoutCancel(ctx)
+	if err := t.exec(own, "savepoint "+savepoint); err != nil {
 		t.lose("savepoint", err)
 		return t.lost
 	}
@@ -103,15 +104,15 @@ func (t *transaction) run(ctx context.Context, depth int, fn func(context.Contex
 	kept := false
 	defer func() {
 		inner.close()
-		if !kept && t.exec("rollback to "+savepoint, "release "+savepoint) != nil {
+		if !kept && t.exec(own, "rollback to "+savepoint, "release "+savepoint) != nil {
 			t.lose("rollback", fmt.Errorf("it was undone when a call in it failed: %w", cause(err)))
 		}
 	}()
-	if err := fn(context.WithValue(context.WithoutCancel(ctx), levelKey{t.batch}, inner), t.tx); err != nil {
+	if err := fn(context.WithValue(own, levelKey{t.batch}, inner), t.tx); err != nil {
 		return err
 	}
 	inner.close()
-	if err := t.exec("release " + savepoint); err != nil {
+	if err := t.exec(own, "release "+savepoint); err != nil {
 		t.lose("release", err)
 		return t.lost
 	}
@@ -127,12 +128,12 @@ func cause(err error) error {
 	return err
 }
 
-func (t *transaction) exec(statements ...string) error {
+func (t *transaction) exec(ctx context.Context, statements ...string) error {
 	if t.lost != nil {
 		return t.lost
 	}
 	for _, s := range statements {
-		if _, err := t.tx.ExecContext(context.Background(), s); err != nil {
+		if _, err := t.tx.ExecContext(ctx, s); err != nil {
 			return err
 		}
 	}

@@ -26,12 +26,10 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "public address")
-	file := flag.String("db", "sums.db", "SQLite file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// main runs again in the process of each hasher: up to Run it only describes.
-	if err := newFunnel(*listen, *file).Run(ctx); err != nil {
+	if err := newFunnel(*listen, "sums.db").Run(ctx); err != nil { // in each hasher's process, main runs again up to here
 		log.Fatal(err)
 	}
 }
