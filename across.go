@@ -63,20 +63,13 @@ func (x *across) idlest(not side) sibling {
 // check looks at the page: at the instances that are ready, or at the app in the parent.
 func (x *across) check() error {
 	where, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
-	ready := false
+	var crowd crowd
 	for i := range where.Len {
-		slot := x.child.page.Slot(where.First + i)
-		if own && slot.State.Load() != slotReady {
-			continue
-		}
-		if ready = true; slot.Room.Load() > 0 {
-			return nil
+		if slot := x.child.page.Slot(where.First + i); !own || slot.State.Load() == slotReady {
+			crowd = append(crowd, slot)
 		}
 	}
-	if !ready {
-		return nil // a call waits for one
-	}
-	return full(x.app.name)
+	return crowd.check(x.app.name)
 }
 
 func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {

@@ -311,11 +311,12 @@ func (c *child) given(d dialled, files []*os.File) {
 }
 
 // showing shows in the page how busy a pool is.
-func showing(slot *page.Slot) func(busy, queued, room int) {
-	return func(busy, queued, room int) {
+func showing(slot *page.Slot) func(busy, queued, room int, after time.Duration) {
+	return func(busy, queued, room int, after time.Duration) {
 		slot.Busy.Store(int64(busy))
 		slot.Queued.Store(int64(queued))
 		slot.Room.Store(int64(room))
+		slot.RetryAfter.Store(int64(after))
 	}
 }
 

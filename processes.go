@@ -185,21 +185,32 @@ func (p *processes) ready(yield func(*own) bool) {
 
 // check looks at the page: a call would be refused if no instance that is ready has room.
 func (p *processes) check() error {
-	ready := false
+	var crowd crowd
 	for o := range p.ready {
-		if ready = true; o.slot.Room.Load() > 0 {
-			return nil
-		}
+		crowd = append(crowd, o.slot)
 	}
-	if !ready {
-		return nil // a call waits for one
-	}
-	return full(p.app.name)
+	return crowd.check(p.app.name)
 }
 
-// full is the error of an app whose instances have no room.
-func full(app string) error {
-	return &CallError{App: app, RetryAfter: time.Second, Err: fmt.Errorf("%w: its queue is full", ErrOverloaded)}
+// crowd is what the page shows of the instances of an app that are ready.
+type crowd []*page.Slot
+
+// check returns the error with which a call would be refused if no instance has room. Without any, a call waits
+// for one. Trying again makes sense as soon as one has served those who wait at it.
+func (c crowd) check(app string) error {
+	after := int64(time.Minute)
+	for _, slot := range c {
+		if slot.Room.Load() > 0 {
+			return nil
+		}
+		after = min(after, page.Within(&slot.RetryAfter, after))
+	}
+	if len(c) == 0 {
+		return nil
+	}
+	wait := max(time.Duration(after), time.Second)
+	wait += rand.N(wait/2 + 1) // or all would come back together
+	return &CallError{App: app, RetryAfter: wait, Err: fmt.Errorf("%w: its queue is full", ErrOverloaded)}
 }
 
 // count adds up what the instances have counted, those of earlier generations included.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"runtime/pprof"
 	"sync"
@@ -212,8 +213,9 @@ func (q *request) abandon() {
 // failing returns the status with which the request is answered because of err, and logs it if it is the program's
 // failure.
 func (q *request) failing(status int, err error) int {
-	if errors.Is(err, context.Canceled) && errors.Is(q.reason(), context.DeadlineExceeded) {
-		status = http.StatusGatewayTimeout // canceled because of Timeout
+	ended := errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded) // of a body that did not come
+	if ended && errors.Is(q.reason(), context.DeadlineExceeded) {
+		status = http.StatusGatewayTimeout // because of Timeout
 	}
 	switch status {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:

@@ -125,14 +125,14 @@ func (a *app) await(ctx context.Context) error {
 	var due <-chan time.Time
 	for {
 		a.mu.Lock()
-		state, change := a.stateLocked(), a.change
+		state, change, closing := a.stateLocked(), a.change, a.closing
 		a.mu.Unlock()
-		switch state {
-		case stateReady:
+		switch {
+		case state == stateReady:
 			return nil
-		case stateFailed:
+		case state == stateFailed:
 			return fmt.Errorf("%w: %w", ErrUnavailable, a.ready())
-		case stateDraining, stateStopped:
+		case closing: // and does not come back, as one does whose only instance is replaced
 			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
 		}
 		if due == nil {

@@ -70,7 +70,7 @@ func (rt *Runtime) Status() []Status {
 	defer rt.mu.Unlock()
 	var all []Status
 	if rt.running.Load() == nil {
-		for _, config := range rt.configs {
+		for _, config := range allWithDefaults(rt.configs) {
 			all = append(all, configured(config))
 		}
 		return all
@@ -83,7 +83,7 @@ func (rt *Runtime) Status() []Status {
 
 // configured is the status of an app before the start.
 func configured(config App) Status {
-	return Status{App: config.withDefaults(), State: stateNew}
+	return Status{App: config, State: stateNew}
 }
 
 func (a *app) status() Status {

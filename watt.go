@@ -214,6 +214,8 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	if err != nil {
 		return err
 	}
+	configs = allWithDefaults(configs)
+	rt.warnOfHunger(configs)
 	rt.labels = context.WithoutCancel(ctx)
 	if rt.nursery, err = newNursery(configs); err != nil {
 		rt.mu.Lock()
@@ -224,7 +226,7 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	var apps []*app
 	byName := make(map[string]*app, len(configs))
 	for i := range configs {
-		a := newApp(rt, configs[i].withDefaults())
+		a := newApp(rt, configs[i])
 		apps = append(apps, a)
 		byName[a.name] = a
 		if rt.nursery != nil && a.conf().Isolation != OwnProcess {

@@ -55,7 +55,7 @@ type Pool[T any] struct {
 	busy    int           // tickets in use, those of closed and removed members included
 	ended   time.Duration // the ends of all tickets less their starts; see Stats
 	stats   Stats         // the cumulative part
-	observe func(busy, queued, room int)
+	observe func(busy, queued, room int, after time.Duration)
 	timer   *time.Timer // armed while somebody waits, for the oldest or earlier
 }
 
@@ -173,10 +173,10 @@ func (p *Pool[T]) Refuse(err error) {
 	}
 }
 
-// Observe has f told how many requests are in progress, how many wait, and how many
-// more would be run or allowed to wait: now and whenever that changes. It is called
-// with the pool locked, and must be quick.
-func (p *Pool[T]) Observe(f func(busy, queued, room int)) {
+// Observe has f told how many requests are in progress, how many wait, how many
+// more would be run or allowed to wait, and what [Pool.RetryAfter] returns: now and
+// whenever that changes. It is called with the pool locked, and must be quick.
+func (p *Pool[T]) Observe(f func(busy, queued, room int, after time.Duration)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observe = f
@@ -195,7 +195,7 @@ func (p *Pool[T]) tellLocked() {
 	if p.refused != nil {
 		room = 0
 	}
-	p.observe(p.busy, p.queue.length, room)
+	p.observe(p.busy, p.queue.length, room, p.retryAfterLocked())
 }
 
 // Check returns the error that [Pool.Acquire] would return now without

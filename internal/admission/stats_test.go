@@ -66,6 +66,8 @@ func TestRetryAfterIsHowLongTheQueueTakesToDrain(t *testing.T) {
 			}
 		}
 		retryAfter("nothing is known", time.Second)
+		var shown time.Duration
+		r.Observe(func(_, _, _ int, after time.Duration) { shown = after })
 		c := r.run()
 		r.sleep(4 * time.Second)
 		r.release(c)
@@ -76,6 +78,9 @@ func TestRetryAfterIsHowLongTheQueueTakesToDrain(t *testing.T) {
 			r.wait()
 		}
 		retryAfter("3 wait for 2 workers of 4s each", 6*time.Second)
+		if shown != 6*time.Second {
+			r.Errorf("got %v shown, want 6s", shown)
+		}
 		r.first.Close()
 		retryAfter("the member is closed, but expected back", 6*time.Second)
 		for range 40 {

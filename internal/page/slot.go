@@ -40,7 +40,7 @@ type Slot struct {
 	QueueWait      atomic.Int64 // sum of what admitted requests waited
 	BusyTime       atomic.Int64 // sum of what workers were busy
 	DownstreamTime atomic.Int64 // of that, waiting for other apps
-	ServiceTime    atomic.Int64 // moving average of what a request takes
+	RetryAfter     atomic.Int64 // what a request that is refused now is told
 
 	Panics    atomic.Int64
 	Abandoned atomic.Int64 // requests that were left behind

@@ -1,0 +1,83 @@
+package funnel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+)
+
+// answer is what a handler has answered.
+type answer struct {
+	digest string // of the request
+	status int
+	header http.Header
+	body   []byte
+}
+
+// write sends the answer.
+func (a *answer) write(w http.ResponseWriter) {
+	maps.Copy(w.Header(), a.header)
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+}
+
+// recorder holds a handler's answer back.
+type recorder struct {
+	w      http.ResponseWriter
+	header http.Header
+	sent   http.Header // as it was when the status was written
+	status int
+	body   bytes.Buffer
+	most   int64
+	err    error
+}
+
+var errLarge = errors.New("funnel: the answer is too large to be kept; raise MaxBytes of Idempotency")
+
+// Header implements [http.ResponseWriter].
+func (r *recorder) Header() http.Header { return r.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (r *recorder) WriteHeader(status int) {
+	if r.status != 0 || status >= 100 && status < 200 {
+		return
+	}
+	if status < 100 || status > 999 {
+		r.err = fmt.Errorf("funnel: the handler has answered with status %d", status)
+	}
+	r.status, r.sent = status, r.header.Clone()
+}
+
+// Write implements [http.ResponseWriter].
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	if int64(r.body.Len()+len(b)) > r.most {
+		r.err = errLarge
+		return 0, r.err
+	}
+	return r.body.Write(b)
+}
+
+// FlushError has nothing to flush.
+func (r *recorder) FlushError() error { return nil }
+
+// Unwrap returns the writer behind, for [http.ResponseController] and [watt.WriteError].
+func (r *recorder) Unwrap() http.ResponseWriter { return r.w }
+
+// answer returns what was answered to the request with that digest.
+func (r *recorder) answer(digest string) (*answer, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	for _, name := range []string{"Connection", "Content-Length", "Date", "Keep-Alive", "Set-Cookie", "Trailer", "Transfer-Encoding"} {
+		r.sent.Del(name)
+	}
+	return &answer{digest, r.status, r.sent, append([]byte{}, r.body.Bytes()...)}, nil
+}

@@ -1,0 +1,275 @@
+package funnel
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt"
+)
+
+// Idempotency does once what clients repeat: requests with the same Idempotency-Key header
+// (draft-ietf-httpapi-idempotency-key-header) run their handler once, and all get its answer. A client that has not
+// got one sends its request again, with the same key, until it has.
+//
+// The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one Principal, one
+// method and one path: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE pass untouched, and so do requests
+// without a key, unless Required is set.
+//
+// Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is still in
+// progress (409 with Retry-After), and one that came with another query or body before (422).
+//
+// # Where answers are kept
+//
+// With a Batch, in a table of its database, watt_idempotency, which makes itself. The handler runs in a transaction of the Batch's,
+// and what it does with Batch.Do, on its request's context, joins that: key, work and answer are committed together, before the first byte of the
+// answer is sent. Whatever happens in between repeats nothing and loses nothing, over restarts too, and any number of instances and
+// processes may share the database. So the handler should do nothing but work with the database, and its context does not end
+// with its client. The database is SQLite or PostgreSQL.
+//
+// Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or panics, may be done again.
+//
+// # Which answers are kept
+//
+// With a Batch, those below 500; others undo what the handler did, so that the key can be tried again. Without, 5xx are kept too, as
+// nothing can be undone, save 503. Answers that tell the client to change something or to come again are not kept:
+// 401, 408, 409, 422 and 429; with a Batch, they undo the work as well. After a panic nothing is kept. Kept answers have their status,
+// body and headers, but for Date, Set-Cookie and those of the connection, and come back with Idempotent-Replayed: true.
+//
+// The fields may be set until the first request. It is a [prometheus.Collector], for env.Metrics.Register.
+type Idempotency struct {
+	// Batch says where answers are kept. If nil, in memory.
+	Batch *Batch
+
+	// Required refuses requests without a key.
+	Required bool
+
+	// TTL is how long answers are kept. If zero, 24 h.
+	TTL time.Duration
+
+	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's: both are held in memory.
+	// One that gets larger becomes a 500, kept like any other. In memory, 64 times as much is kept; then the
+	// oldest go. If zero, 1 MiB.
+	MaxBytes int64
+
+	// Principal returns whose key it is, so that nobody is shown the answer of somebody else who chose the same. If nil, that is the
+	// header X-Watt-User, which only the program itself can set. It must be the same when the client comes again.
+	Principal func(*http.Request) string
+
+	table  table
+	memory memory
+
+	mu     sync.Mutex
+	flying map[string]bool // requests in progress, by id
+
+	once    sync.Once
+	metrics *prometheus.CounterVec
+}
+
+// errNotKept takes back what a handler has done whose answer is not kept.
+var errNotKept = errors.New("funnel: the answer is not kept")
+
+// Handler returns next behind the keys. It may be called for several routes, and all may be used concurrently.
+func (i *Idempotency) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key, err := keyOf(r)
+		switch {
+		case err != nil:
+			i.refuse(w, http.StatusBadRequest, 0, err.Error())
+		case key != "":
+			i.serve(w, r, key, next)
+		case i.Required && !safe(r.Method):
+			i.refuse(w, http.StatusBadRequest, 0, "the header Idempotency-Key is missing")
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// serve answers a request that has a key.
+func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, next http.Handler) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, i.maxBytes()))
+	if err != nil {
+		i.unread(w, r, err)
+		return
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	id, digest := i.identify(r, key, body)
+	if !i.begin(id) {
+		i.refuse(w, http.StatusConflict, time.Second, "the first request with this Idempotency-Key is still in progress")
+		return
+	}
+	defer i.end(id)
+	var a *answer
+	var replayed bool
+	if i.Batch == nil {
+		a, replayed = i.remember(w, r, id, digest, next)
+	} else if a, replayed, err = i.record(w, r, id, digest, next); err != nil {
+		i.count("failed")
+		watt.WriteError(w, err)
+		return
+	}
+	switch {
+	case replayed && a.digest != digest:
+		i.refuse(w, http.StatusUnprocessableEntity, 0, "this Idempotency-Key came with another request before")
+		return
+	case replayed:
+		w.Header().Set("Idempotent-Replayed", "true")
+		i.count("replayed")
+	default:
+		i.count("first")
+	}
+	a.write(w)
+}
+
+// unread answers a request whose body could not be read.
+func (i *Idempotency) unread(w http.ResponseWriter, r *http.Request, err error) {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large || r.Context().Err() != nil {
+		i.count("refused")
+		watt.WriteError(w, err)
+		return
+	}
+	i.refuse(w, http.StatusBadRequest, 0, "the body broke off")
+}
+
+// identify returns what stands for the key in its scope, and for what came with it.
+func (i *Idempotency) identify(r *http.Request, key string, body []byte) (id, digest string) {
+	principal := r.Header.Get("X-Watt-User")
+	if i.Principal != nil {
+		principal = i.Principal(r)
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%q %q %q %q %q", watt.Caller(r.Context()), principal, r.Method, r.URL.EscapedPath(), key)
+	id = hex.EncodeToString(hash.Sum(nil))
+	hash.Reset()
+	fmt.Fprintf(hash, "%q ", r.URL.RawQuery)
+	_, _ = hash.Write(body)
+	return id, hex.EncodeToString(hash.Sum(nil))
+}
+
+// remember runs next, unless memory has its answer.
+func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (a *answer, replayed bool) {
+	if a := i.memory.get(id, i.ttl()); a != nil {
+		return a, true
+	}
+	rec := i.recorder(w)
+	next.ServeHTTP(rec, r)
+	a, err := rec.answer(digest)
+	if err != nil {
+		failed := i.recorder(w)
+		watt.WriteError(failed, err)
+		a, _ = failed.answer(digest)
+	}
+	if a.status != http.StatusServiceUnavailable && !again(a.status) {
+		i.memory.put(id, a, 64*i.maxBytes())
+	}
+	return a, false
+}
+
+// record runs next in a transaction, unless the table has its answer.
+func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (a *answer, replayed bool, err error) {
+	err = i.Batch.Do(r.Context(), func(ctx context.Context, tx *sql.Tx) error {
+		known, err := i.table.claim(ctx, tx, id, digest, time.Now().Add(-i.ttl()))
+		if known != nil || err != nil {
+			a, replayed = known, true
+			return err
+		}
+		rec := i.recorder(w)
+		next.ServeHTTP(rec, r.WithContext(ctx))
+		if a, err = rec.answer(digest); err != nil {
+			return err
+		}
+		if a.status >= http.StatusInternalServerError || again(a.status) {
+			return errNotKept
+		}
+		return i.table.keep(ctx, tx, id, a)
+	})
+	if err == nil {
+		i.table.made.Store(true)
+	}
+	if errors.Is(err, errNotKept) {
+		err = nil
+	}
+	return a, replayed, err
+}
+
+// again reports whether an answer says to change something or to come again.
+func again(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict,
+		http.StatusUnprocessableEntity, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+// begin notes that a request is in progress, unless it is already.
+func (i *Idempotency) begin(id string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.flying[id] {
+		return false
+	}
+	if i.flying == nil {
+		i.flying = make(map[string]bool)
+	}
+	i.flying[id] = true
+	return true
+}
+
+func (i *Idempotency) end(id string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.flying, id)
+}
+
+func (i *Idempotency) refuse(w http.ResponseWriter, status int, after time.Duration, why string) {
+	i.count("refused")
+	refuse(w, status, after, why)
+}
+
+func (i *Idempotency) recorder(w http.ResponseWriter) *recorder {
+	return &recorder{w: w, header: make(http.Header), most: i.maxBytes()}
+}
+
+func (i *Idempotency) ttl() time.Duration {
+	if i.TTL > 0 {
+		return i.TTL
+	}
+	return 24 * time.Hour
+}
+
+func (i *Idempotency) maxBytes() int64 {
+	if i.MaxBytes > 0 {
+		return i.MaxBytes
+	}
+	return 1 << 20
+}
+
+// Describe implements [prometheus.Collector].
+func (i *Idempotency) Describe(c chan<- *prometheus.Desc) { i.counted().Describe(c) }
+
+// Collect implements [prometheus.Collector].
+func (i *Idempotency) Collect(c chan<- prometheus.Metric) { i.counted().Collect(c) }
+
+func (i *Idempotency) count(outcome string) { i.counted().WithLabelValues(outcome).Inc() }
+
+func (i *Idempotency) counted() *prometheus.CounterVec {
+	i.once.Do(func() {
+		i.metrics = prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watt_idempotency_requests_total",
+			Help: "Requests with an Idempotency-Key, or without one where it is required, by what became of them.",
+		}, []string{"outcome"})
+	})
+	return i.metrics
+}

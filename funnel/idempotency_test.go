@@ -1,0 +1,344 @@
+package funnel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt"
+	"github.com/org/watt/funnel"
+)
+
+// till is an app that counts sales, behind i.
+type till struct {
+	*testing.T
+	rt    *watt.Runtime
+	sales int
+}
+
+func newTill(t *testing.T, i *funnel.Idempotency) *till {
+	t.Helper()
+	x := &till{T: t}
+	serve := func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		env.Metrics.MustRegister(i)
+		return i.Handler(x), nil
+	}
+	x.rt = watt.New(
+		watt.App{Name: "till", New: serve},
+		watt.App{Name: "other", Calls: []string{"till"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				resp, err := env.Client.Do(post(r.Context(), "/sell", r.Header.Get("Idempotency-Key"), "tea"))
+				if err != nil {
+					watt.WriteError(w, err)
+					return
+				}
+				defer resp.Body.Close()
+				io.Copy(w, resp.Body)
+			}), nil
+		}},
+	)
+	if err := x.rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.rt.Shutdown(context.Background()) })
+	return x
+}
+
+// ServeHTTP sells something, in the way that the path says.
+func (x *till) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		watt.WriteError(w, err)
+		return
+	}
+	x.sales++
+	w.Header().Set("Location", fmt.Sprintf("/sales/%d", x.sales))
+	w.Header().Set("Set-Cookie", "secret=1")
+	switch r.URL.Path {
+	case "/slow":
+		time.Sleep(time.Second)
+	case "/panic":
+		panic(http.ErrAbortHandler)
+	case "/large":
+		if _, err := w.Write(make([]byte, 2<<20)); err == nil {
+			x.Error("got no error of an answer that is too large")
+		}
+	case "/silent":
+		return
+	case "/fail":
+		watt.WriteError(w, errors.New("on purpose"))
+		return
+	case "/wrong":
+		w.WriteHeader(1000)
+	}
+	var status int
+	if n, _ := fmt.Sscanf(r.URL.Path, "/status/%d", &status); n == 0 {
+		status = http.StatusCreated
+	}
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		x.Error(err)
+	}
+	w.WriteHeader(status)
+	w.WriteHeader(http.StatusTeapot) // too late
+	fmt.Fprintf(w, "sale %d of %s", x.sales, body)
+	w.Header().Set("Location", "too late")
+}
+
+func post(ctx context.Context, path, key, body string) *http.Request {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://till.watt.local"+path, strings.NewReader(body))
+	if err != nil {
+		panic(err)
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	return req
+}
+
+// sale is an answer.
+type sale struct {
+	status   int
+	body     string
+	header   http.Header
+	replayed bool
+}
+
+func (x *till) do(req *http.Request) (sale, error) {
+	resp, err := x.rt.Env().Client.Do(req)
+	if err != nil {
+		return sale{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return sale{resp.StatusCode, string(body), resp.Header, resp.Header.Get("Idempotent-Replayed") == "true"}, err
+}
+
+func (x *till) post(path, key, body string) sale {
+	x.Helper()
+	s, err := x.do(post(x.Context(), path, key, body))
+	if err != nil {
+		x.Errorf("%s: %v", path, err)
+	}
+	return s
+}
+
+func TestWhatIsRepeatedIsDoneOnceAndAnsweredTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{})
+		first := x.post("/sell", `"k1"`, "tea")
+		if first.status != http.StatusCreated || first.body != "sale 1 of tea" || first.replayed || first.header.Get("Location") != "/sales/1" {
+			t.Errorf("got %+v", first)
+		}
+		again := x.post("/sell", `"k1"; a=b`, "tea")
+		if again.status != first.status || again.body != first.body || !again.replayed || again.header.Get("Location") != "/sales/1" || again.header.Get("Set-Cookie") != "" {
+			t.Errorf("got %+v again, want the same", again)
+		}
+		if bare := x.post("/sell", "k1", "tea"); bare.body != first.body {
+			t.Errorf("got %q without quotes, want the same", bare.body)
+		}
+		if other := x.post("/sell", `"k2"`, "tea"); other.body != "sale 2 of tea" {
+			t.Errorf("got %q for another key", other.body)
+		}
+		if none := x.post("/sell", "", "tea"); none.body != "sale 3 of tea" {
+			t.Errorf("got %q without a key", none.body)
+		}
+		if silent, twice := x.post("/silent", "k", ""), x.post("/silent", "k", ""); silent.status != http.StatusOK || twice.status != http.StatusOK || x.sales != 4 {
+			t.Errorf("got %d and %d, %d sales", silent.status, twice.status, x.sales)
+		}
+	})
+}
+
+func TestAKeyBelongsToItsScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{})
+		x.post("/sell", "k", "tea")
+		put := post(t.Context(), "/sell", "k", "tea")
+		put.Method = http.MethodPut
+		ada := post(t.Context(), "/sell", "k", "tea")
+		ada.Header.Set("X-Watt-User", "ada")
+		other := post(t.Context(), "/", "k", "")
+		other.URL.Host = "other.watt.local"
+		for i, req := range []*http.Request{put, ada, post(t.Context(), "/sell/more", "k", "tea"), other} {
+			if got, err := x.do(req); err != nil || !strings.HasPrefix(got.body, fmt.Sprintf("sale %d ", i+2)) {
+				t.Errorf("got %q, %v, want sale %d", got.body, err, i+2)
+			}
+		}
+		get := post(t.Context(), "/sell", "k", "")
+		get.Method = http.MethodGet
+		for range 2 {
+			if got, err := x.do(get.Clone(t.Context())); err != nil || got.replayed {
+				t.Errorf("got %+v, %v of a GET", got, err)
+			}
+		}
+
+		x = newTill(t, &funnel.Idempotency{Principal: func(r *http.Request) string { return r.Header.Get("Account") }})
+		for i := range 2 {
+			req := post(t.Context(), "/sell", "k", "tea")
+			req.Header.Set("Account", strconv.Itoa(i))
+			if got, err := x.do(req); err != nil || got.replayed {
+				t.Errorf("got %+v, %v for account %d", got, err, i)
+			}
+		}
+	})
+}
+
+func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{Required: true})
+		for _, key := range []string{"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256)} {
+			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "Idempotency-Key") {
+				t.Errorf("%q: got %d %s, want 400", key, got.status, got.body)
+			}
+		}
+		two := post(t.Context(), "/sell", "a", "tea")
+		two.Header.Add("Idempotency-Key", "b")
+		if got, err := x.do(two); err != nil || got.status != http.StatusBadRequest {
+			t.Errorf("got %d, %v for two keys", got.status, err)
+		}
+		if x.sales != 0 {
+			t.Errorf("got %d sales", x.sales)
+		}
+		if got := x.post("/sell", `"with \"quotes\" and \\"`, "tea"); got.status != http.StatusCreated {
+			t.Errorf("got %d %s, want 201", got.status, got.body)
+		}
+		x.post("/sell", "k", "tea")
+		for _, s := range []sale{x.post("/sell", "k", "coffee"), x.post("/sell?n=2", "k", "tea")} {
+			if s.status != http.StatusUnprocessableEntity || x.sales != 2 {
+				t.Errorf("got %d %s, want 422", s.status, s.body)
+			}
+		}
+		get := post(t.Context(), "/sell", "", "")
+		get.Method = http.MethodGet
+		if got, err := x.do(get); err != nil || got.status > 299 {
+			t.Errorf("got %d, %v for a GET without a key", got.status, err)
+		}
+	})
+}
+
+func TestAKeyInProgressIsRefusedWith409(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{})
+		first := make(chan sale, 1)
+		go func() { first <- x.post("/slow", "k", "tea") }()
+		synctest.Wait()
+		if got := x.post("/slow", "k", "tea"); got.status != http.StatusConflict || got.header.Get("Retry-After") != "1" {
+			t.Errorf("got %+v, want 409 with Retry-After", got)
+		}
+		if got := <-first; got.status != http.StatusCreated {
+			t.Errorf("got %+v", got)
+		}
+		if got := x.post("/slow", "k", "tea"); !got.replayed || x.sales != 1 {
+			t.Errorf("got %+v, %d sales", got, x.sales)
+		}
+	})
+}
+
+func TestWhichAnswersAreKeptInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{})
+		for status, kept := range map[int]bool{
+			200: true, 206: true, 400: true, 404: true, 500: true, 502: true,
+			401: false, 408: false, 409: false, 422: false, 429: false, 503: false,
+		} {
+			path := fmt.Sprint("/status/", status)
+			first, again := x.post(path, "k", ""), x.post(path, "k", "")
+			if first.status != status || again.status != status || again.replayed != kept {
+				t.Errorf("%d: got %d and %d, replayed: %v", status, first.status, again.status, again.replayed)
+			}
+		}
+		sales := x.sales
+		for _, path := range []string{"/large", "/fail", "/wrong"} {
+			first, again := x.post(path, "k", ""), x.post(path, "k", "")
+			if sales++; first.status != http.StatusInternalServerError || again.status != first.status || x.sales != sales {
+				t.Errorf("%s: got %d and %d, %d sales, want 500, once", path, first.status, again.status, x.sales)
+			}
+		}
+		for range 2 {
+			if _, err := x.do(post(t.Context(), "/panic", "k", "")); !errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %v after a panic", err)
+			}
+		}
+		if x.sales != sales+2 {
+			t.Errorf("got %d sales, want two more", x.sales)
+		}
+	})
+}
+
+func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{TTL: time.Minute, MaxBytes: 1 << 10})
+		x.post("/sell", "k", "tea")
+		time.Sleep(59 * time.Second)
+		if got := x.post("/sell", "k", "tea"); !got.replayed {
+			t.Error("got it forgotten too early")
+		}
+		time.Sleep(time.Second)
+		if got := x.post("/sell", "k", "tea"); got.replayed {
+			t.Error("got it kept too long")
+		}
+		for i := range 100 {
+			x.post("/sell", strconv.Itoa(i), "tea")
+		}
+		if newest, oldest := x.post("/sell", "99", "tea"), x.post("/sell", "0", "tea"); !newest.replayed || oldest.replayed {
+			t.Errorf("got the newest kept: %v, the oldest: %v", newest.replayed, oldest.replayed)
+		}
+		if got := x.post("/sell", "large", strings.Repeat("x", 1025)); got.status != http.StatusRequestEntityTooLarge {
+			t.Errorf("got %d for a body that is too large, want 413", got.status)
+		}
+	})
+}
+
+func TestABodyThatBreaksOffIsNotWorkedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{})
+		body, w := io.Pipe()
+		req := post(t.Context(), "/sell", "k", "")
+		req.Body = body
+		go func() {
+			io.WriteString(w, "te")
+			w.CloseWithError(errors.New("gone"))
+		}()
+		if got, err := x.do(req); err == nil && got.status < 400 {
+			t.Errorf("got %+v", got)
+		}
+		if got := x.post("/sell", "k", "tea"); got.body != "sale 1 of tea" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestOutcomesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTill(t, &funnel.Idempotency{Required: true})
+		x.post("/sell", "k", "tea")
+		x.post("/sell", "k", "tea")
+		x.post("/sell", "k", "coffee")
+		x.post("/sell", "", "tea")
+		got := make(map[string]float64)
+		families, err := prometheus.Gatherers{x.rt}.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "outcome" {
+						got[l.GetValue()] = m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+		if got["first"] != 1 || got["replayed"] != 1 || got["refused"] != 2 {
+			t.Errorf("got %v", got)
+		}
+	})
+}

@@ -1,0 +1,65 @@
+package funnel
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+)
+
+var errKey = errors.New(`the header Idempotency-Key is not one string, such as "8e03978e-40d5-43dd-bc93-6894a57f9324"`)
+
+// maxKey is how long a key may be, in bytes.
+const maxKey = 255
+
+// keyOf returns the key of a request, or "" if it has none or needs none.
+func keyOf(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if safe(r.Method) || len(values) == 0 || len(values) == 1 && strings.Trim(values[0], " \t") == "" {
+		return "", nil
+	}
+	if len(values) > 1 {
+		return "", errKey
+	}
+	key, ok := parseKey(strings.Trim(values[0], " \t"))
+	if !ok || key == "" || len(key) > maxKey {
+		return "", errKey
+	}
+	return key, nil
+}
+
+// safe reports whether a method changes nothing, so that repeating it does no harm.
+func safe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// parseKey parses a string of RFC 8941, whose parameters mean nothing here, or the same without quotes, as many clients write it.
+func parseKey(s string) (string, bool) {
+	if !strings.HasPrefix(s, `"`) {
+		return s, !strings.ContainsFunc(s, notBare)
+	}
+	var key strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			rest := s[i+1:]
+			return key.String(), rest == "" || rest[0] == ';'
+		case c == '\\':
+			if i++; i == len(s) || !strings.ContainsRune(`"\`, rune(s[i])) {
+				return "", false
+			}
+			key.WriteByte(s[i])
+		case c < ' ' || c > '~':
+			return "", false
+		default:
+			key.WriteByte(c)
+		}
+	}
+	return "", false
+}
+
+// notBare reports whether c cannot stand in a key without quotes.
+func notBare(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`",;\`, c) }

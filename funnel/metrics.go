@@ -1,0 +1,67 @@
+package funnel
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// batchMetrics are what a Batch counts.
+type batchMetrics struct {
+	size, took prometheus.Histogram
+	lost       *prometheus.CounterVec
+	waiting    prometheus.GaugeFunc
+}
+
+func newBatchMetrics(waiting func() float64) *batchMetrics {
+	return &batchMetrics{
+		size: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "watt_batch_calls", Help: "Calls per committed transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
+		}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "watt_batch_seconds", Help: "Time that transactions took, from begin to commit.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "watt_batch_lost_total", Help: "Transactions that were lost, by what failed.",
+		}, []string{"at"}),
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "watt_batch_waiting", Help: "Calls that wait for their turn.",
+		}, waiting),
+	}
+}
+
+func (m *batchMetrics) committed(t *transaction) {
+	m.size.Observe(float64(t.size))
+	m.took.Observe(time.Since(t.began).Seconds())
+}
+
+func (m *batchMetrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.size, m.took, m.lost, m.waiting}
+}
+
+// Describe implements [prometheus.Collector].
+func (b *Batch) Describe(c chan<- *prometheus.Desc) {
+	for _, m := range b.counted().all() {
+		m.Describe(c)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (b *Batch) Collect(c chan<- prometheus.Metric) {
+	for _, m := range b.counted().all() {
+		m.Collect(c)
+	}
+}
+
+func (b *Batch) counted() *batchMetrics {
+	b.once.Do(func() { b.metrics = newBatchMetrics(b.howManyWait) })
+	return b.metrics
+}
+
+func (b *Batch) howManyWait() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return float64(b.waiting.Len())
+}

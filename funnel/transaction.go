@@ -1,0 +1,172 @@
+package funnel
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// transaction is one batch. It belongs to whoever has the turn, until done is closed; then it does not change.
+type transaction struct {
+	batch *Batch
+	conn  *sql.Conn
+	tx    *sql.Tx // nil: not begun
+	began time.Time
+	size  int   // calls that were in it, or waited for it to begin
+	lost  error // why nothing of it can be kept
+	done  chan struct{}
+	err   error // everybody's, once done is closed
+}
+
+func newTransaction(b *Batch) *transaction { return &transaction{batch: b, done: make(chan struct{})} }
+
+// begin begins the transaction for the first call. That it could not is everybody's error, unless it was the
+// call's own ctx that did not wait for a connection.
+func (t *transaction) begin(ctx context.Context) error {
+	if t.tx != nil || t.lost != nil {
+		return t.lost
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	t.began = time.Now()
+	conn, err := t.batch.DB.Conn(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		t.conn = conn
+		t.tx, err = conn.BeginTx(context.WithoutCancel(ctx), nil)
+	}
+	if err != nil {
+		t.lose("begin", fmt.Errorf("beginning a transaction: %w", err))
+	}
+	return t.lost
+}
+
+// full reports whether nobody else can come in. One that did not begin has the same news for all who wait for it.
+func (t *transaction) full() bool {
+	if t.lost != nil && t.tx == nil {
+		t.size++
+	}
+	most := t.batch.MaxSize
+	if most <= 0 {
+		most = defaultMaxSize
+	}
+	return t.size >= most || t.lost != nil && t.tx != nil
+}
+
+// lose notes why nothing can be kept.
+func (t *transaction) lose(at string, why error) {
+	if t.lost == nil {
+		t.lost = why
+		t.batch.counted().lost.WithLabelValues(at).Inc()
+	}
+}
+
+// end ends the transaction, and tells everybody in it.
+func (t *transaction) end() {
+	defer close(t.done)
+	if t.conn != nil {
+		defer func() { _ = t.conn.Close() }()
+	}
+	switch {
+	case t.lost != nil:
+		if t.tx != nil {
+			_ = t.tx.Rollback() // or it has ended by itself
+		}
+		t.err = fmt.Errorf("funnel: %w: nothing was done: %w", watt.ErrUnavailable, t.lost)
+	case t.tx != nil:
+		if err := t.tx.Commit(); err != nil {
+			t.err = fmt.Errorf("funnel: commit: %w", err)
+			t.batch.counted().lost.WithLabelValues("commit").Inc()
+			return
+		}
+		t.batch.counted().committed(t)
+	}
+}
+
+// run runs fn in a savepoint, at a depth of nesting.
+func (t *transaction) run(ctx context.Context, depth int, fn func(context.Context, *sql.Tx) error) (err error) {
+	savepoint := "watt" + strconv.Itoa(depth)
+	own := context.WithoutCancel(ctx)
+	if err := t.exec(own, "savepoint "+savepoint); err != nil {
+		t.lose("savepoint", err)
+		return t.lost
+	}
+	inner := &level{transaction: t, depth: depth + 1}
+	kept := false
+	defer func() {
+		inner.close()
+		if !kept && t.exec(own, "rollback to "+savepoint, "release "+savepoint) != nil {
+			t.lose("rollback", fmt.Errorf("it was undone when a call in it failed: %w", cause(err)))
+		}
+	}()
+	if err := fn(context.WithValue(own, levelKey{t.batch}, inner), t.tx); err != nil {
+		return err
+	}
+	inner.close()
+	if err := t.exec(own, "release "+savepoint); err != nil {
+		t.lose("release", err)
+		return t.lost
+	}
+	kept = true
+	return nil
+}
+
+// cause returns the error with which a call has failed.
+func cause(err error) error {
+	if err == nil {
+		return errors.New("a panic")
+	}
+	return err
+}
+
+func (t *transaction) exec(ctx context.Context, statements ...string) error {
+	if t.lost != nil {
+		return t.lost
+	}
+	for _, s := range statements {
+		if _, err := t.tx.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// level is what the context of a call in a transaction carries: calls made with that join at the next depth, one
+// at a time.
+type level struct {
+	transaction *transaction
+	depth       int
+
+	mu   sync.Mutex
+	over bool
+}
+
+// levelKey is the key of a batch's level in a context.
+type levelKey struct{ batch *Batch }
+
+var errOver = errors.New("funnel: the transaction that this context belongs to is over")
+
+func (l *level) do(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return errOver
+	}
+	return l.transaction.run(ctx, l.depth, fn)
+}
+
+// close waits for a call that has joined, and lets no more do so.
+func (l *level) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+}
