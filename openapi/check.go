@@ -127,14 +127,15 @@ func (c *closing) object(in map[string]any, k kind, depth int) map[string]any {
 	ref, isRef := reference(in, k)
 	if isRef {
 		target := c.find(ref, k)
-		switch {
-		case k != schema && k != pathItem:
-			out, _ = c.value(target, k, depth+1).(map[string]any)
+		if k == schema && c.old {
 			return out
-		case k == pathItem && c.err == nil:
-			out = c.object(target, k, depth+1)
-		case c.old:
-			return out
+		}
+		if k != schema {
+			closed, _ := c.value(target, k, depth+1).(map[string]any)
+			if k != pathItem || closed == nil {
+				return closed
+			}
+			out = closed // beside which a path item may have more
 		}
 	}
 	for name, value := range in {
@@ -169,7 +170,7 @@ func (c *closing) find(ref string, k kind) map[string]any {
 			return target
 		}
 	}
-	c.fail(invalid, "a reference to itself: %q", ref)
+	c.fail(invalid, "a reference to itself, or to what is only behind %d others: %q", maxDepth, ref)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -105,8 +106,7 @@ func (h *Handler) renew(ctx context.Context) (*page, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	m := merge(h.info, h.sources, parts, errs)
-	body, err := encode(m)
+	body, err := json.Marshal(merge(h.info, h.sources, parts, errs))
 	if err != nil {
 		return nil, err
 	}

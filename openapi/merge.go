@@ -3,12 +3,11 @@ package openapi
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3conv"
@@ -30,85 +29,6 @@ type absence struct {
 	App    string `json:"app"`
 	Reason string `json:"reason"`
 	Path   string `json:"path,omitempty"`
-}
-
-// newPart returns what an app's document is in the merged one.
-func newPart(ctx context.Context, s *source, text []byte) (*part, error) {
-	tree, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := check(ctx, tree, s.maxBytes)
-	if err != nil {
-		return nil, err
-	}
-	base, err := basePath(doc)
-	if err != nil {
-		return nil, missing(unsupported, "%w", err)
-	}
-	r := &rewriter{app: s.app, prefix: s.prefix, base: s.prefix + base, self: s.url, old: !doc.IsOpenAPI31OrLater(), room: s.maxBytes}
-	components, _ := tree["components"].(map[string]any)
-	r.schemas, _ = components["schemas"].(map[string]any)
-	r.demand(tree["security"])
-	r.inherit()
-	p := &part{OpenAPI: doc.OpenAPI, Tags: r.tags(doc), Components: make(map[string]map[string]any)}
-	p.Paths = r.renamed(tree["paths"], paths, func(path string) string { return r.base + path })
-	p.Webhooks = r.renamed(tree["webhooks"], paths, r.name)
-	for section, entries := range components {
-		if k := plain.of(section, entries); k != data {
-			p.Components[section] = r.renamed(entries, k, r.name)
-		}
-	}
-	return p, r.err
-}
-
-// basePath returns what an app has before all its paths, without a slash at the end.
-func basePath(doc *openapi3.T) (string, error) {
-	if d := doc.JSONSchemaDialect; d != "" && !strings.HasPrefix(d, "https://spec.openapis.org/oas/3.") {
-		return "", fmt.Errorf("the jsonSchemaDialect %q", d)
-	}
-	for path, item := range doc.Paths.Map() {
-		servers := len(item.Servers)
-		for _, o := range item.Operations() {
-			if o.Servers != nil {
-				servers += len(*o.Servers)
-			}
-		}
-		if servers > 0 {
-			return "", fmt.Errorf("%s has servers of its own", path)
-		}
-	}
-	base, err := doc.Servers.BasePath()
-	return strings.TrimRight(base, "/"), err
-}
-
-// renamed returns the entries of a table, changed, by their new names.
-func (r *rewriter) renamed(v any, k kind, name func(string) string) map[string]any {
-	entries, _ := v.(map[string]any)
-	r.object(entries, k)
-	out := make(map[string]any, len(entries))
-	for key, entry := range entries {
-		if k.of(key, entry) != data {
-			out[name(key)] = entry
-		}
-	}
-	return out
-}
-
-// tags returns the tags of a document, after one for the app itself.
-func (r *rewriter) tags(doc *openapi3.T) openapi3.Tags {
-	about := strings.TrimSpace(doc.Info.Title + "\n\n" + doc.Info.Description)
-	tags := openapi3.Tags{{Name: r.app, Description: about, ExternalDocs: doc.ExternalDocs}}
-	for _, tag := range doc.Tags {
-		tag.Name = r.name(tag.Name)
-		tags = append(tags, tag)
-	}
-	for _, tag := range tags {
-		if tag.ExternalDocs != nil {
-			tag.ExternalDocs.URL = r.url(tag.ExternalDocs.URL)
-		}
-	}
-	return tags
 }
 
 // merge returns what apps have together. Those with an error are missing; what becomes clear only now is added to errs.
@@ -166,21 +86,12 @@ func (m *part) join(app string, p *part, owners map[string]string) error {
 
 // outline returns a path without the names of its parameters: where those alone differ, paths are the same.
 func outline(path string) string {
-	var out strings.Builder
-	for {
-		before, after, ok := strings.Cut(path, "{")
-		out.WriteString(before)
-		if !ok {
-			return out.String()
-		}
-		out.WriteByte('{')
-		_, path, _ = strings.Cut(after, "}")
-	}
+	return regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "{}")
 }
 
 // upgraded returns the same as 3.1 has it.
 func upgraded(p *part) (*part, error) {
-	data, err := encode(p)
+	data, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
 	}
@@ -196,13 +107,4 @@ func upgraded(p *part) (*part, error) {
 	d.UseNumber()
 	p = new(part)
 	return p, d.Decode(p)
-}
-
-// encode returns a document as JSON, always the same for the same.
-func encode(p *part) ([]byte, error) {
-	var out bytes.Buffer
-	e := json.NewEncoder(&out)
-	e.SetEscapeHTML(false)
-	err := e.Encode(p)
-	return out.Bytes(), err
 }

@@ -79,10 +79,11 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 						"known":{"$ref":"#/components/links/Known"}}}}}},
 			"/again/{id}":{"$ref":"#/paths/~1x~0y~1%7Bid%7D"},
 			"/kept/{id}":{"$ref":"#/components/pathItems/Item"},
+			"/files":{"servers":[{"url":"https://files.example.com/v1"}],"put":{"servers":[{"url":"/v1/"}],`+ok+`}},
 			"/deep":{"get":{"responses":{"200":{"description":"fine","content":{"application/json":{
 				"schema":{"$ref":"#/paths/~1x~0y~1%7Bid%7D/get/responses/200/content/application~1json/schema","title":"beside"}}}}},
 				"callbacks":{"done":{"$ref":"#/components/callbacks/Done"}}}}},
-		"webhooks":{"news":{"post":{"operationId":"news",`+ok+`}},"more":{"$ref":"#/webhooks/news"}},
+		"webhooks":{"news":{"servers":[{"url":"https://other/v3"}],"post":{"operationId":"news",`+ok+`}},"more":{"$ref":"#/webhooks/news"}},
 		"components":{
 			"links":{"Known":{"operationId":"item"}},
 			"callbacks":{"Done":{"{$request.body#/url}":{"servers":[{"url":"https://other"}],"post":{"operationId":"done",`+ok+`}}}},
@@ -108,6 +109,9 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 		"/components/pathItems/a_Item/parameters/0/schema/$ref":                   `"#/components/schemas/a_Id"`,
 		"/components/links/a_Known/operationId":                                   `"a_item"`,
 		"/webhooks/a_news/post/operationId":                                       `"a_news"`,
+		"/paths/~1a~1v1~1files/servers":                                           "",
+		"/paths/~1a~1v1~1files/put/servers":                                       "",
+		"/webhooks/a_news/servers":                                                `[{"url":"https://other/v3"}]`,
 		"/webhooks/a_more/$ref":                                                   `"#/webhooks/a_news"`,
 		"/components/schemas/a_Id":                                                `{"type":"string"}`,
 		"/components/schemas/a_Deep": `{"$defs":{"$ref":{"$ref":"#/components/schemas/a_Id"}},` +

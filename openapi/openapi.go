@@ -110,7 +110,7 @@ func New(env *watt.Env, d Document) *Handler {
 	}
 	h := &Handler{
 		env:    env,
-		info:   &openapi3.Info{Title: cmp.Or(d.Title, env.App), Version: cmp.Or(d.Version, "1"), Description: d.Description},
+		info:   &openapi3.Info{Title: cmp.Or(d.Title, env.App, "API"), Version: cmp.Or(d.Version, "1"), Description: d.Description},
 		maxAge: cmp.Or(d.MaxAge, time.Minute), timeout: cmp.Or(d.Timeout, 5*time.Second),
 		turn: make(chan struct{}, 1),
 	}

@@ -18,6 +18,8 @@ type rewriter struct {
 	security     []any // what operations demand that say nothing of it, or nil
 	securitySize int
 
+	elsewhere bool // in a callback or webhook, whose servers are not the app's
+
 	room int64 // bytes that may be added
 	err  error // the first thing that cannot be expressed
 }
@@ -63,6 +65,12 @@ func (r *rewriter) object(o map[string]any, k kind) {
 		r.operation(o)
 	case link:
 		delete(o, "server") // the gateway is
+	case callback:
+		defer func(was bool) { r.elsewhere = was }(r.elsewhere)
+		r.elsewhere = true
+	}
+	if !r.elsewhere && (k == operation || k == pathItem) {
+		delete(o, "servers") // likewise
 	}
 	for name, value := range o {
 		text, isText := value.(string)
