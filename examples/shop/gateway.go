@@ -25,6 +25,7 @@ func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
 	r.Method(http.MethodGet, "/pictures/{id}", proxy(env, "store"))
 	r.Method(http.MethodGet, "/pictures/{id}/{width}", proxy(env, "store"))
 	r.Get("/home/{id:[0-9]+}", home(env))
+	describe(r, env)
 	return r, nil
 }
 

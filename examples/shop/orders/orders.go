@@ -3,6 +3,7 @@ package orders
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -11,6 +12,11 @@ import (
 
 	"github.com/org/watt"
 )
+
+// document describes what other programs may ask of the app.
+//
+//go:embed openapi.yaml
+var document embed.FS
 
 // Order is one order.
 type Order struct {
@@ -32,5 +38,6 @@ func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(all)
 	})
+	r.Handle("/openapi.yaml", http.FileServerFS(document))
 	return r, nil
 }
