@@ -14,7 +14,7 @@ func TestNamesAndPathsOfTwoAppsDoNotClash(t *testing.T) {
 		"paths":{"/things/{id}":{
 			"parameters":[{"$ref":"#/components/parameters/Id"}],
 			"get":{"operationId":"thing","tags":["things"],
-				"responses":{"200":{"$ref":"#/components/responses/Thing"},"default":{"description":"else"}}},
+				"responses":{"200":{"$ref":"#/components/responses/Thing"},"default":{"$ref":"#/components/responses/Thing"}}},
 			"put":{"operationId":"setThing","requestBody":{"$ref":"#/components/requestBodies/Thing"},`+ok+`}}},
 		"components":{
 			"schemas":{"Thing":{"type":"object","properties":{"parent":{"$ref":"#/components/schemas/Thing"}}}},
@@ -36,6 +36,7 @@ func TestNamesAndPathsOfTwoAppsDoNotClash(t *testing.T) {
 		"/paths/~1b~1things~1{id}/get/operationId":                                       `"b_thing"`,
 		"/paths/~1b~1things~1{id}/get/tags":                                              `["b_things"]`,
 		"/paths/~1b~1things~1{id}/put/tags":                                              `["b"]`,
+		"/paths/~1b~1things~1{id}/get/responses/default":                                 `{"$ref":"#/components/responses/b_Thing"}`,
 		"/paths/~1b~1things~1{id}/get/responses/200":                                     `{"$ref":"#/components/responses/b_Thing"}`,
 		"/paths/~1b~1things~1{id}/put/requestBody":                                       `{"$ref":"#/components/requestBodies/b_Thing"}`,
 		"/components/schemas/b_Thing/properties/parent":                                  `{"$ref":"#/components/schemas/b_Thing"}`,
@@ -74,11 +75,13 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 				"get":{"responses":{"200":{"description":"fine",
 					"content":{"application/json":{"schema":{"type":"object"}}},
 					"links":{
-						"byId":{"operationId":"item","parameters":{"id":"$response.body#/$ref"},"server":{"url":"http://x"}},
+						"byId":{"operationId":"item","parameters":{"id":"$response.body#/$ref"},"requestBody":{"$ref":"nowhere"},"server":{"url":"http://x"}},
 						"byRef":{"operationRef":"#/paths/~1x~0y~1%7Bid%7D/get"},
 						"known":{"$ref":"#/components/links/Known"}}}}}},
 			"/again/{id}":{"$ref":"#/paths/~1x~0y~1%7Bid%7D"},
 			"/kept/{id}":{"$ref":"#/components/pathItems/Item"},
+			"/plus/{id}":{"$ref":"#/components/pathItems/Bare","parameters":[{"name":"id","in":"path","required":true,"schema":{}}]},
+			"x-paths":{"get":7},
 			"/files":{"servers":[{"url":"https://files.example.com/v1"}],"put":{"servers":[{"url":"/v1/"}],`+ok+`}},
 			"/deep":{"get":{"responses":{"200":{"description":"fine","content":{"application/json":{
 				"schema":{"$ref":"#/paths/~1x~0y~1%7Bid%7D/get/responses/200/content/application~1json/schema","title":"beside"}}}}},
@@ -87,17 +90,18 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 		"components":{
 			"links":{"Known":{"operationId":"item"}},
 			"callbacks":{"Done":{"{$request.body#/url}":{"servers":[{"url":"https://other"}],"post":{"operationId":"done",`+ok+`}}}},
-			"pathItems":{"Item":{"parameters":[{"name":"id","in":"path","required":true,"schema":{"$ref":"#/components/schemas/Id"}}],
+			"parameters":{"example":{"name":"e","in":"query","schema":{"$ref":"#/components/schemas/Id"}}},
+			"pathItems":{"Bare":{"get":{`+ok+`}},"Item":{"parameters":[{"name":"id","in":"path","required":true,"schema":{"$ref":"#/components/schemas/Id"}}],
 				"get":{"operationId":"item",`+ok+`}}},
 			"schemas":{"Id":{"type":"string","$id":"https://example.com/id","$anchor":"id"},
 				"Deep":{"not":{"$ref":"#/components/schemas/Id","properties":{"y":{"$ref":"#/components/schemas/Id"}}},"properties":{"default":{"$ref":"#/components/schemas/Id"},"example":{"type":"string",
 					"default":{"$ref":"nowhere"}},"x-mine":{"$ref":"#/components/schemas/Id"}},"x-theirs":{"$ref":"nowhere"},
 					"if":{"$ref":"#/components/schemas/Id"},"$defs":{"$ref":{"$ref":"#/components/schemas/Id"}},
-					"prefixItems":[{"$ref":"#/components/schemas/Deep/properties/example"}],"examples":[{"$ref":"nowhere"}]}}}`))
+					"prefixItems":[{"$ref":"#/components/schemas/Deep/properties/example"}],"examples":[{"x":{"$ref":"nowhere"}}]}}}`))
 	doc.want(t, map[string]string{
 		"/x-watt-missing": "",
 		"/servers":        "",
-		"/paths/~1a~1v1~1x~0y~1{id}/get/responses/200/links/byId":                 `{"operationId":"a_item","parameters":{"id":"$response.body#/$ref"}}`,
+		"/paths/~1a~1v1~1x~0y~1{id}/get/responses/200/links/byId":                 `{"operationId":"a_item","parameters":{"id":"$response.body#/$ref"},"requestBody":{"$ref":"nowhere"}}`,
 		"/paths/~1a~1v1~1x~0y~1{id}/get/responses/200/links/byRef":                `{"operationRef":"#/paths/~1a~1v1~1x~0y~1%7Bid%7D/get"}`,
 		"/paths/~1a~1v1~1x~0y~1{id}/get/responses/200/links/known":                `{"$ref":"#/components/links/a_Known"}`,
 		"/paths/~1a~1v1~1again~1{id}/$ref":                                        `"#/paths/~1a~1v1~1x~0y~1%7Bid%7D"`,
@@ -107,6 +111,10 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 		"/components/callbacks/a_Done/{$request.body#~1url}/post/operationId":     `"a_done"`,
 		"/components/callbacks/a_Done/{$request.body#~1url}/servers":              `[{"url":"https://other"}]`,
 		"/components/pathItems/a_Item/parameters/0/schema/$ref":                   `"#/components/schemas/a_Id"`,
+		"/paths/~1a~1v1~1plus~1{id}/$ref":                                         `"#/components/pathItems/a_Bare"`,
+		"/paths/x-paths":                                                          "",
+		"/paths/~1a~1v1x-paths":                                                   "",
+		"/components/parameters/a_example/schema/$ref":                            `"#/components/schemas/a_Id"`,
 		"/components/links/a_Known/operationId":                                   `"a_item"`,
 		"/webhooks/a_news/post/operationId":                                       `"a_news"`,
 		"/paths/~1a~1v1~1files/servers":                                           "",
@@ -115,7 +123,7 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 		"/webhooks/a_more/$ref":                                                   `"#/webhooks/a_news"`,
 		"/components/schemas/a_Id":                                                `{"type":"string"}`,
 		"/components/schemas/a_Deep": `{"$defs":{"$ref":{"$ref":"#/components/schemas/a_Id"}},` +
-			`"examples":[{"$ref":"nowhere"}],"if":{"$ref":"#/components/schemas/a_Id"},` +
+			`"examples":[{"x":{"$ref":"nowhere"}}],"if":{"$ref":"#/components/schemas/a_Id"},` +
 			`"not":{"$ref":"#/components/schemas/a_Id","properties":{"y":{"$ref":"#/components/schemas/a_Id"}}},` +
 			`"prefixItems":[{"$ref":"#/components/schemas/a_Deep/properties/example"}],` +
 			`"properties":{"default":{"$ref":"#/components/schemas/a_Id"},"example":{"default":{"$ref":"nowhere"},"type":"string"},` +
@@ -162,7 +170,7 @@ func TestURLsAtTheAppBecomePathsAtTheGateway(t *testing.T) {
 
 func TestDocumentsOfOtherVersionsAreBroughtToTheHighest(t *testing.T) {
 	old := api("3.0.3", `"paths":{"/x":{"get":{"responses":{"200":{"description":"fine","content":{"application/json":{
-		"schema":{"$ref":"#/components/schemas/S","description":"ignored"}}}}}}}},
+		"schema":{"$ref":"#/components/schemas/S","type":7}}}}}}}},
 		"components":{"schemas":{"S":{"type":"string","nullable":true},"N":{"type":"number","minimum":1,"exclusiveMinimum":true}}}`)
 	merge(t, old, api("3.1.1", `"paths":{}`), api("3.1.0", `"paths":{}`)).want(t, map[string]string{
 		"/openapi":                `"3.1.1"`,
