@@ -58,8 +58,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // JSON returns the merged document, which must not be changed. If the one at hand is older than MaxAge, one caller
-// asks all apps, at the same time, which takes as long as Timeout at most; others get the old one meanwhile. Without any they
-// wait. It returns an error only if ctx ends.
+// asks all apps, at the same time, for as long as Timeout at most, whether ctx ends or not; others get the old one
+// meanwhile. Without any they wait, and get an error if ctx ends.
 func (h *Handler) JSON(ctx context.Context) ([]byte, error) {
 	p, err := h.current(ctx)
 	if err != nil {
@@ -92,20 +92,17 @@ func (h *Handler) current(ctx context.Context) (*page, error) {
 	return h.renew(ctx)
 }
 
-// renew makes a page. Whoever has the turn calls it; if ctx ends, the next one starts again.
+// renew makes a page. Whoever has the turn calls it, and goes on for the others if its own client goes away.
 func (h *Handler) renew(ctx context.Context) (*page, error) {
-	within, cancel := context.WithTimeout(ctx, h.timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.timeout)
 	defer cancel()
 	parts := make([]*part, len(h.sources))
 	errs := make([]error, len(h.sources))
 	var all sync.WaitGroup
 	for i, s := range h.sources {
-		all.Go(func() { parts[i], errs[i] = s.load(within) })
+		all.Go(func() { parts[i], errs[i] = s.load(ctx) })
 	}
 	all.Wait()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
 	body, err := json.Marshal(merge(h.info, h.sources, parts, errs))
 	if err != nil {
 		return nil, err

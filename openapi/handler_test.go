@@ -2,6 +2,7 @@ package openapi_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -117,9 +118,11 @@ func TestManyRequestsAskAnAppOnceUntilTheDocumentIsOld(t *testing.T) {
 	})
 }
 
-func TestAClientThatGoesAwayLeavesTheWorkToTheNext(t *testing.T) {
+func TestAClientThatGoesAwayDoesNotTakeTheDocumentAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
 		rt := watt.New(gateway(openapi.Document{Apps: []openapi.App{{Name: "a"}}}, handling("a", func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
 			select {
 			case <-time.After(2 * time.Second):
 				_, _ = io.WriteString(w, small())
@@ -127,17 +130,18 @@ func TestAClientThatGoesAwayLeavesTheWorkToTheNext(t *testing.T) {
 			}
 		}))...)
 		top := watttest.Start(t, rt)
+		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		go func() {
-			if resp, err := rt.Env().Get(ctx, "http://gateway.watt.local/"); err == nil {
-				resp.Body.Close()
-				t.Errorf("got %s for a second, want none", resp.Status)
-			}
-		}()
-		synctest.Wait()
+		if resp, err := rt.Env().Get(ctx, "http://gateway.watt.local/"); err == nil {
+			resp.Body.Close()
+			t.Errorf("got %s within a second, want none", resp.Status)
+		}
 		if doc := ask(t, top); doc.missing() != "" || doc.at("/paths/~1a~1x") != "{}" {
 			t.Errorf("got %v, want all of it", doc)
+		}
+		if took := time.Since(began); took != 2*time.Second || asked.Load() != 1 {
+			t.Errorf("it took %v and %d calls, want 2s and one", took, asked.Load())
 		}
 	})
 }
@@ -228,14 +232,28 @@ func TestJSONIsWhatIsServed(t *testing.T) {
 	if err != nil || valid(t, string(text)).at("/paths/~1a~1x") != "{}" {
 		t.Errorf("got %s, %v", text, err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := h.JSON(ctx); err != nil {
-		t.Errorf("got %v with one at hand", err)
-	}
-	if text, err := openapi.New(rt.Env(), openapi.Document{Apps: []openapi.App{{Name: "a"}}}).JSON(ctx); err != context.Canceled {
-		t.Errorf("got %s, %v; want context.Canceled", text, err)
-	}
+}
+
+func TestWhoWaitsForTheFirstDocumentWaitsAsLongAsItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(handling("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		watttest.Start(t, rt)
+		h := openapi.New(rt.Env(), openapi.Document{Apps: []openapi.App{{Name: "a"}}})
+		first := make(chan string)
+		go func() {
+			text, err := h.JSON(t.Context())
+			first <- fmt.Sprint(strings.Contains(string(text), `"no-answer"`), err)
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if text, err := h.JSON(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %s, %v; want a deadline exceeded", text, err)
+		}
+		if got, want := <-first, "true <nil>"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
 }
 
 func TestMistakesAreErrorsOfTheStartAndComeTogether(t *testing.T) {
