@@ -12,38 +12,32 @@ type kind int
 
 const (
 	plain  kind = iota // of OpenAPI's, with fields that OpenAPI names
-	data               // the author's: whatever is in it refers to nothing
 	schema             // and so is all that is in it, but data
 	pathItem
 	operation
 	link
 	callback // path items by expression
 
-	// Objects whose fields the author names.
-	plains
+	// Objects whose fields the author names, but for extensions.
 	responses
-	schemas
 	paths
+
+	// The same without extensions.
+	data // the author's: whatever is in it refers to nothing
+	plains
+	schemas
 	operations
 	links
 	callbacks
 )
 
+// named reports whether the author names the fields, so that none is a keyword.
+func (k kind) named() bool { return k >= responses }
+
 // of returns the kind of the value that an object of kind k has in a field.
 func (k kind) of(name string, value any) kind {
-	switch k {
-	case data:
-		return data
-	case plains:
-		return plain
-	case schemas:
-		return schema
-	case operations:
-		return operation
-	case links:
-		return link
-	case callbacks:
-		return callback
+	if k >= data {
+		return [...]kind{data, plain, schema, operation, link, callback}[k-data]
 	}
 	if strings.HasPrefix(name, "x-") {
 		return data
@@ -58,25 +52,29 @@ func (k kind) of(name string, value any) kind {
 	case k == link && (name == "parameters" || name == "requestBody"):
 		return data
 	}
-	return k.ofField(name, value)
+	if _, isList := value.([]any); isList {
+		return k.ofList(name)
+	}
+	return k.ofField(name)
 }
 
-// ofField is of for fields that mean the same wherever they are.
-func (k kind) ofField(name string, value any) kind {
-	_, isList := value.([]any)
+// ofList is of for lists, whose items have the same kind: a list of parameters, a schema's examples.
+func (k kind) ofList(name string) kind {
+	if name == "examples" {
+		return data
+	}
+	if of := k.ofField(name); of != plains {
+		return of
+	}
+	return plain
+}
+
+// ofField is of for objects, where a field means the same wherever it is.
+func (k kind) ofField(name string) kind {
 	switch name {
 	case "example", "default", "enum", "const", "value":
 		return data
-	case "examples":
-		if isList { // a schema's
-			return data
-		}
-		return plains
-	case "parameters":
-		if !isList { // components'
-			return plains
-		}
-	case "content", "headers", "encoding", "requestBodies", "securitySchemes", "variables", "scopes", "mapping":
+	case "parameters", "examples", "content", "headers", "encoding", "requestBodies", "securitySchemes", "variables", "scopes", "mapping":
 		return plains
 	case "schemas", "properties", "patternProperties", "dependentSchemas", "$defs", "definitions":
 		return schemas
@@ -98,6 +96,3 @@ func (k kind) ofField(name string, value any) kind {
 	}
 	return plain
 }
-
-// named reports whether the author names the fields, so that none is a keyword.
-func (k kind) named() bool { return k == data || k >= plains }

@@ -54,24 +54,11 @@ func (r *rewriter) value(v any, k kind) {
 }
 
 func (r *rewriter) object(o map[string]any, k kind) {
-	if ref, ok := reference(o, k); ok && r.old && k != pathItem {
-		clear(o) // 3.0 ignores what stands beside it, later versions do not
-		o["$ref"] = ref
-	}
-	switch k {
-	case schema:
-		r.schema(o)
-	case operation:
-		r.operation(o)
-	case link:
-		delete(o, "server") // the gateway is
-	case callback:
+	if k == callback {
 		defer func(was bool) { r.elsewhere = was }(r.elsewhere)
 		r.elsewhere = true
 	}
-	if !r.elsewhere && (k == operation || k == pathItem) {
-		delete(o, "servers") // likewise
-	}
+	r.itself(o, k)
 	for name, value := range o {
 		text, isText := value.(string)
 		child := k.of(name, value)
@@ -86,6 +73,26 @@ func (r *rewriter) object(o map[string]any, k kind) {
 		case child != data:
 			r.value(value, child)
 		}
+	}
+}
+
+// itself changes what takes more than one look at one field of an object.
+func (r *rewriter) itself(o map[string]any, k kind) {
+	if ref, ok := reference(o, k); ok && r.old && k != pathItem {
+		clear(o) // 3.0 ignores what stands beside it, later versions do not
+		o["$ref"] = ref
+	}
+	if k == schema {
+		r.schema(o)
+	}
+	if k == operation {
+		r.operation(o)
+	}
+	if k == link {
+		delete(o, "server") // the gateway is
+	}
+	if !r.elsewhere && (k == operation || k == pathItem) {
+		delete(o, "servers") // likewise
 	}
 }
 

@@ -56,7 +56,7 @@ func TestWhatIsDescribedIsWhatTheShopAnswers(t *testing.T) {
 // parsedPage is what a test wants to know of a page.
 type parsedPage struct {
 	ids, links []string
-	names      []string // of elements
+	names      []string // of elements, and what else is no text
 	text       string
 }
 
@@ -67,10 +67,9 @@ func parsePage(t *testing.T, body []byte) (p parsedPage) {
 		t.Fatal(err)
 	}
 	for n := range root.Descendants() {
-		switch n.Type {
-		case html.TextNode:
+		if n.Type == html.TextNode {
 			p.text += n.Data + " "
-		case html.ElementNode:
+		} else {
 			p.names = append(p.names, n.Data)
 		}
 		for _, a := range n.Attr {
