@@ -1,6 +1,7 @@
 package openapi_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/org/watt"
@@ -96,7 +97,7 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 			"schemas":{"Id":{"type":"string","$id":"https://example.com/id","$anchor":"id"},
 				"Deep":{"not":{"$ref":"#/components/schemas/Id","properties":{"y":{"$ref":"#/components/schemas/Id"}}},"properties":{"default":{"$ref":"#/components/schemas/Id"},"example":{"type":"string",
 					"default":{"$ref":"nowhere"}},"x-mine":{"$ref":"#/components/schemas/Id"}},"x-theirs":{"$ref":"nowhere"},
-					"if":{"$ref":"#/components/schemas/Id"},"$defs":{"$ref":{"$ref":"#/components/schemas/Id"}},
+					"if":{"$ref":"#/components/schemas/Id"},"$defs":{"default":{"$ref":"#/components/schemas/Id"}},
 					"prefixItems":[{"$ref":"#/components/schemas/Deep/properties/example"}],"examples":[{"x":{"$ref":"nowhere"}}]}}}`))
 	doc.want(t, map[string]string{
 		"/x-watt-missing": "",
@@ -122,7 +123,7 @@ func TestReferencesFollowWhatTheyReferTo(t *testing.T) {
 		"/webhooks/a_news/servers":                                                `[{"url":"https://other/v3"}]`,
 		"/webhooks/a_more/$ref":                                                   `"#/webhooks/a_news"`,
 		"/components/schemas/a_Id":                                                `{"type":"string"}`,
-		"/components/schemas/a_Deep": `{"$defs":{"$ref":{"$ref":"#/components/schemas/a_Id"}},` +
+		"/components/schemas/a_Deep": `{"$defs":{"default":{"$ref":"#/components/schemas/a_Id"}},` +
 			`"examples":[{"x":{"$ref":"nowhere"}}],"if":{"$ref":"#/components/schemas/a_Id"},` +
 			`"not":{"$ref":"#/components/schemas/a_Id","properties":{"y":{"$ref":"#/components/schemas/a_Id"}}},` +
 			`"prefixItems":[{"$ref":"#/components/schemas/a_Deep/properties/example"}],` +
@@ -183,8 +184,19 @@ func TestDocumentsOfOtherVersionsAreBroughtToTheHighest(t *testing.T) {
 		"/openapi":                `"3.0.3"`,
 		"/components/schemas/a_S": `{"nullable":true,"type":"string"}`,
 	})
-	if doc := merge(t, api("3.2.0", `"paths":{"/x":{"query":{`+ok+`},"additionalOperations":{"COPY":{"operationId":"copy",`+ok+`}}}}`)); doc.at("/paths/~1a~1x/additionalOperations/COPY/operationId") != `"a_copy"` {
-		t.Errorf("got %v", doc)
+	merge(t, api("3.2.0", `"paths":{"/x":{"query":{`+ok+`},"additionalOperations":{"COPY":{"operationId":"copy",`+ok+`}}}}`)).want(t, map[string]string{
+		"/openapi":                 `"3.2.0"`,
+		"/paths/~1a~1x/query/tags": `["a"]`,
+		"/paths/~1a~1x/additionalOperations/COPY": `{"operationId":"a_copy","responses":{"200":{"description":"fine"}},"tags":["a"]}`,
+	})
+}
+
+func TestServersBesideACallbackAreDroppedToo(t *testing.T) {
+	doc := merge(t, operations(20, `{`+ok+`,"servers":[{"url":"https://example.com"}],
+		"callbacks":{"done":{"x":{"post":{`+ok+`,"servers":[{"url":"https://other"}]}}}}}`, `"components":{}`))
+	for i := range 20 {
+		path := fmt.Sprintf("/paths/~1a~1E%d/get/", i)
+		doc.want(t, map[string]string{path + "servers": "", path + "callbacks/done/x/post/servers": `[{"url":"https://other"}]`})
 	}
 }
 
