@@ -43,6 +43,7 @@ func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, erro
 		r.Method(http.MethodGet, "/pictures/{id}/{width}", pyramid.Proxy(env, "store"))
 		r.Mount("/support", pyramid.Proxy(env, "support")) // events, and WebSockets
 		r.Get("/home/{id:[0-9]+}", home(env))
+		describe(r, env)
 		return r, nil
 	}
 }

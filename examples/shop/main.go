@@ -94,7 +94,7 @@ func run(ctx context.Context, rt *watt.Runtime, out io.Writer) error {
 
 // usage is what to paste into a shell in the repository's root.
 func usage(url string) string {
-	return strings.ReplaceAll(`The shop is at URL (Ctrl-C ends it). Try:
+	return strings.ReplaceAll(`The shop is at URL (Ctrl-C ends it), and says at URL/docs what it answers. Try:
 
   curl URL/users/1
   curl 'URL/orders?user=1'

@@ -3,6 +3,7 @@ package orders
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -11,6 +12,11 @@ import (
 
 	"github.com/org/watt"
 )
+
+// document describes what other programs may ask of the app.
+//
+//go:embed openapi.yaml
+var document embed.FS
 
 // Order is one order.
 type Order struct {
@@ -31,6 +37,7 @@ func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 		}
 		answer(env, w, r, user)
 	})
+	r.Handle("/openapi.yaml", http.FileServerFS(document))
 	return r, nil
 }
 

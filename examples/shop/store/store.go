@@ -4,6 +4,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,11 @@ import (
 
 	"github.com/org/watt"
 )
+
+// document describes what other programs may ask of the app.
+//
+//go:embed openapi.yaml
+var document embed.FS
 
 // Connections is how many connections to the database store opens. Give the app as many workers: a
 // request then never waits for a connection, and what is too much waits, or is shed, at the door.
@@ -42,6 +48,7 @@ func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
 		r.Get("/pictures", s.pictures)
 		r.Get("/pictures/{id:[0-9]+}", s.picture)
 		r.Get("/pictures/{id:[0-9]+}/{width:[0-9]+}", s.thumbnail)
+		r.Handle("/openapi.yaml", http.FileServerFS(document))
 		return r, nil
 	}
 }

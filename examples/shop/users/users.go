@@ -3,6 +3,7 @@ package users
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
 	"net/http"
 
@@ -10,6 +11,11 @@ import (
 
 	"github.com/org/watt"
 )
+
+// document describes what other programs may ask of the app.
+//
+//go:embed openapi.json
+var document embed.FS
 
 // User is one user.
 type User struct {
@@ -29,5 +35,6 @@ func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(user)
 	})
+	r.Handle("/openapi.json", http.FileServerFS(document))
 	return r, nil
 }
