@@ -292,8 +292,16 @@ func dialClient(ctx context.Context, address, path string, want []byte) (*client
 	if err != nil {
 		return nil, err
 	}
-	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, address)
-	return &client{conn: conn, read: bufio.NewReader(conn), request: request, want: want, body: make([]byte, len(want))}, nil
+	_ = conn.(*net.TCPConn).SetLinger(0) // see listenTCP
+	c := &client{conn: conn, read: bufio.NewReader(conn)}
+	c.ask(path, want)
+	return c, nil
+}
+
+// ask has c ask for path from now on.
+func (c *client) ask(path string, want []byte) {
+	c.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, c.conn.RemoteAddr())
+	c.want, c.body = want, make([]byte, len(want))
 }
 
 func (c *client) get(context.Context) error {
