@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net/http"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
@@ -84,18 +82,14 @@ func dialInstance(ctx context.Context, address string, instance int) (*client, e
 		if _, err := c.conn.Write(c.request); err != nil {
 			return nil, err
 		}
-		resp, err := http.ReadResponse(c.read, nil)
+		resp, err := c.head()
 		if err != nil {
 			return nil, err
 		}
-		_, err = c.read.Discard(int(resp.ContentLength))
-		if got := resp.Header.Get(instanceHeader); err == nil && got == strconv.Itoa(instance) {
+		if _, err = c.read.Discard(resp.length); err == nil && resp.instance == instance {
 			return c, nil
 		}
 		_ = c.conn.Close()
-		if err != nil {
-			return nil, err
-		}
 	}
 	return nil, fmt.Errorf("no connection gets to instance %d", instance)
 }

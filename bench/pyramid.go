@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -308,20 +309,43 @@ func (c *client) get(context.Context) error {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
-	status, err := c.read.ReadSlice('\n')
-	if err == nil && !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
-		return fmt.Errorf("%w: %q", errWrongAnswer, status)
+	resp, err := c.head()
+	if err != nil {
+		return err
 	}
-	for line := status; err == nil && len(line) > 2; {
-		line, err = c.read.ReadSlice('\n')
+	if resp.length != len(c.want) {
+		_, err = c.read.Discard(resp.length)
+		return errors.Join(err, fmt.Errorf("%w: %d", errWrongAnswer, resp.status))
 	}
-	if err == nil {
-		_, err = io.ReadFull(c.read, c.body) // a wrong length shows in what comes next
-	}
-	if err == nil && !bytes.Equal(c.body, c.want) {
-		err = errWrongAnswer
+	if _, err = io.ReadFull(c.read, c.body); err == nil && (resp.status != http.StatusOK || !bytes.Equal(c.body, c.want)) {
+		err = fmt.Errorf("%w: %d", errWrongAnswer, resp.status)
 	}
 	return err
+}
+
+// head is what a client wants to know of the head of an answer.
+type head struct{ status, length, instance int }
+
+func (c *client) head() (h head, err error) {
+	line, err := c.read.ReadSlice('\n')
+	if err != nil {
+		return h, err
+	}
+	if len(line) < 12 {
+		return h, errWrongAnswer
+	}
+	h.status, _ = strconv.Atoi(string(line[9:12]))
+	for {
+		if line, err = c.read.ReadSlice('\n'); err != nil || len(line) <= 2 {
+			return h, err
+		}
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			h.length, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+		}
+		if value, ok := bytes.CutPrefix(line, []byte(instanceHeader+": ")); ok {
+			h.instance, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+		}
+	}
 }
 
 // timing is how long a client's requests took.

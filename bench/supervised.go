@@ -23,7 +23,7 @@ const (
 	killTime      = time.Minute
 	killPause     = 3 * time.Second
 	killInstances = 3
-	killBusy      = 0.5 // of the capacity
+	killBusy      = 0.3 // of the capacity
 
 	shortJob = time.Millisecond
 )
@@ -33,27 +33,24 @@ func share(d time.Duration) float64 { return min(1, d.Seconds()/defaults().time.
 
 // failures are what requests have failed with. Add is safe for concurrent use.
 type failures struct {
-	mu    sync.Mutex
-	count int
-	first error
+	mu   sync.Mutex
+	errs []error
 }
 
 func (f *failures) add(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.count++
-	if f.first == nil {
-		f.first = err
-	}
+	f.errs = append(f.errs, err)
 }
 
+// err says how many there were, and the first few.
 func (f *failures) err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.count == 0 {
+	if len(f.errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d requests have failed, the first with: %w", f.count, f.first)
+	return fmt.Errorf("%d requests have failed: %w", len(f.errs), errors.Join(f.errs[:min(100, len(f.errs))]...))
 }
 
 // visits are requests for a job, each on a connection of its own.
@@ -89,7 +86,10 @@ func supervised(mill wattlib.App, jobs *jobs, measure func(context.Context, *wat
 		return session{close: end, measure: func(ctx context.Context, d time.Duration) (sample, error) {
 			v := &visits{address: rt.Status()[0].Addr, job: j, proof: proof}
 			also, err := measure(ctx, rt, v, share(d))
-			also = append([]float64{float64(v.failed.count), float64(v.done.Load()), percentile(v.took.all, 0.99)}, also...)
+			if failed := v.failed.err(); failed != nil {
+				fmt.Fprintln(os.Stderr, failed)
+			}
+			also = append([]float64{float64(len(v.failed.errs)), float64(v.done.Load()), percentile(v.took.all, 0.99)}, also...)
 			return sample{value: also[0], allocs: math.NaN(), also: also}, err
 		}}, nil
 	}
