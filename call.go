@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -82,12 +81,15 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 
 // admit takes a worker for req, or gives it up.
 func (c *call) admit(req *http.Request) (err error) {
-	if c.ticket, err = c.app.admit(c.ctx); err != nil && req.Body != nil {
+	if c.ticket, err = c.app.admit(c.ctx, stays); err != nil && req.Body != nil {
 		_ = req.Body.Close()
 	}
 	c.holds = err == nil
 	return err
 }
+
+// stays is for requests that wait where they are.
+func stays() <-chan struct{} { return nil }
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
 // left of the deadline goes into a header, and a timer ends the wait for the answer. There must be a door on the
@@ -104,9 +106,8 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	out := req.WithContext(c.ctx)
 	out.Header = maps.Clone(req.Header)
 	out.Header.Del(headerTimeout)
-	if deadline, ok := c.ctx.Deadline(); ok {
-		out.Header.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
-	}
+	deadline, _ := c.ctx.Deadline()
+	setRemaining(out.Header, deadline)
 	resp, err := roundTrip(out)
 	if err == nil {
 		err = doorRefusal(resp)

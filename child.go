@@ -261,7 +261,7 @@ func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
 		ask.Within = max(time.Millisecond, time.Until(by))
 	}
 	if err := c.say(sayDial, ask); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, &CallError{Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}
 	}
 	select {
 	case g := <-reply:
@@ -297,7 +297,7 @@ func (c *child) given(d dialled, files []*os.File) {
 	case len(files) == 1:
 		g.conn, g.err = control.ConnOf(files[0])
 	default:
-		g.err = ErrUnavailable
+		g.err = &CallError{Err: ErrUnavailable}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
@@ -171,41 +172,58 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.handed {
 		p = p.accepted(r)
 	}
-	if c := d.app.rt.child; c != nil && c.handover.take(w, r, p) {
-		return
-	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
 	q.base, q.hasBody = r.Context(), r.Body != http.NoBody
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
-	if err := d.admit(r, q); err != nil {
+	q.limit(r)
+	to, err := d.admit(r, q, d.mover(r, p))
+	if to != nil {
+		q.answering()
+		if d.app.rt.child.handover.pass(to, w, r, p, q.deadline) {
+			q.end()
+			return
+		}
+		q.limit(r)
+		_, err = d.admit(r, q, nil)
+	}
+	if err != nil {
+		q.end()
 		d.refuse(w, p, err)
 		return
 	}
 	q.Serve(r.WithContext(q))
 }
 
-// admit gets the request a worker.
-func (d *door) admit(r *http.Request, q *request) error {
-	if r.Header["Upgrade"] != nil {
-		if err := d.app.conns.check(); err != nil {
-			return err
-		}
-	}
+// limit sets the times by which the request has to be answered.
+func (q *request) limit(r *http.Request) {
 	remaining, _ := strconv.ParseInt(first(r.Header, headerTimeout), 10, 64)
 	delete(r.Header, headerTimeout)
 	if remaining > 0 {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
-	if d := d.app.conf().Timeout; d > 0 {
+	if d := q.app.conf().Timeout; d > 0 {
 		q.by, q.timer = time.Now().Add(d), time.AfterFunc(d, q.expire)
 	}
-	t, err := d.app.admit(q)
-	if err != nil {
-		q.end()
-		return err
+}
+
+// admit gets the request a worker, or names the sibling that is to serve it.
+func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
+	if r.Header["Upgrade"] != nil {
+		if err := d.app.conns.check(); err != nil {
+			return nil, err
+		}
 	}
-	q.ticket, q.holds, q.gen = t, true, t.Value()
-	return nil
+	if to := m.full(); to != nil {
+		return to, nil
+	}
+	t, err := d.app.admit(q, m.waits)
+	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
+		return to, nil
+	}
+	if err == nil {
+		q.ticket, q.holds, q.gen = t, true, t.Value()
+	}
+	return nil, err
 }
 
 // refuse answers a request that got no worker.

@@ -111,12 +111,16 @@ func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error
 }
 
 // accept gives a connection from another process to the instance that was asked for, or if there is none to the
-// idlest.
+// idlest; but what a sibling hands over comes from one that does not need another.
 func (p *processes) accept(ctx context.Context, conn *os.File, what connection, instance int) error {
 	for o := range p.ready {
 		if o.index == instance {
 			return o.give(conn, what)
 		}
+	}
+	if what.Handed {
+		_ = conn.Close()
+		return fmt.Errorf("%w: instance %d is not ready", ErrUnavailable, instance)
 	}
 	o, err := p.pick(ctx, nil)
 	if err != nil {

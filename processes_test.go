@@ -224,7 +224,7 @@ func pair() *watt.Runtime {
 	}, watt.App{Name: "gate", New: newGate, Workers: 8})
 }
 
-// newHolder serves /hold until somebody has asked for /release, and /who.
+// newHolder serves /hold until somebody has asked for /release, /read until the request's body ends, and /who.
 func newHolder(_ context.Context, env *watt.Env) (http.Handler, error) {
 	mux := http.NewServeMux()
 	who := func(w http.ResponseWriter) { fmt.Fprint(w, os.Getpid(), " ", env.Instance) }
@@ -233,6 +233,10 @@ func newHolder(_ context.Context, env *watt.Env) (http.Handler, error) {
 		if resp, err := env.Get(r.Context(), "http://gate.watt.local/wait"); err == nil {
 			resp.Body.Close()
 		}
+		who(w)
+	})
+	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
 		who(w)
 	})
 	mux.HandleFunc("/release", func(w http.ResponseWriter, r *http.Request) {

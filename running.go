@@ -93,10 +93,10 @@ func (a *app) elsewhere() bool {
 	return across || a.conf().URL != ""
 }
 
-// admit takes a worker, waiting for it as long as the limits allow. Its errors are CallErrors without
-// a caller, or the cause of ctx's end.
-func (a *app) admit(ctx context.Context) (ticket, error) {
-	t, err := a.pool.Acquire(ctx)
+// admit takes a worker, waiting for it as long as the limits allow, or until it is moved: see [admission.Pool.AcquireOr].
+// Its errors are CallErrors without a caller, or the cause of ctx's end.
+func (a *app) admit(ctx context.Context, waits func() (moved <-chan struct{})) (ticket, error) {
+	t, err := a.pool.AcquireOr(ctx, waits)
 	if err == nil {
 		return t, nil
 	}

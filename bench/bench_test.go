@@ -7,16 +7,17 @@ import (
 	"flag"
 	"io"
 	"math"
-	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/org/watt/watttest"
 )
 
-// TestMain lets the test binary be the servers too.
+// TestMain lets the test binary be the servers and the children too.
 func TestMain(m *testing.M) {
 	if !play() {
-		os.Exit(m.Run())
+		watttest.Main(m)
 	}
 }
 

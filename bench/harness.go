@@ -29,6 +29,7 @@ type benchmark struct {
 	name       string
 	unit       string
 	more       bool     // more is better
+	once       bool     // measured once, and not to warm up: it takes long enough
 	also       []figure // what a sample says beside its value
 	contenders []contender
 	bars       []bar
@@ -82,12 +83,18 @@ func (b benchmark) run(ctx context.Context, cfg config) (*result, error) {
 			return nil, fmt.Errorf("%s: start: %w", c.name, err)
 		}
 		sessions = append(sessions, s)
+		if b.once {
+			continue
+		}
 		if _, err := s.measure(ctx, cfg.time/4); err != nil { // to warm up
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	samples := make([][]sample, n)
-	for round := range cfg.rounds {
+	samples, rounds := make([][]sample, n), cfg.rounds
+	if b.once {
+		rounds = 1
+	}
+	for round := range rounds {
 		for turn := range n {
 			i := (round + turn) % n
 			runtime.GC()

@@ -52,6 +52,7 @@ func benchmarks(cfg config) []benchmark {
 		overloadBenchmarks(),
 		scaleBenchmarks(cfg),
 		pyramidBenchmarks(),
+		processBenchmarks(cfg),
 	)
 }
 

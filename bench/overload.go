@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -128,33 +126,22 @@ func measured(d time.Duration) time.Duration { return d - d/4 }
 func arrivals(ctx context.Context, s send, rate float64, d time.Duration) []float64 {
 	var (
 		requests sync.WaitGroup
-		mu       sync.Mutex
-		answered []float64
+		answered latencies
 	)
 	ctx, cancel := context.WithCancel(ctx)
-	random := rand.New(rand.NewPCG(1, 2)) // the same arrivals for all
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	start := time.Now()
-	for due := start; due.Sub(start) < d; due = due.Add(time.Duration(random.ExpFloat64() / rate * float64(time.Second))) {
-		timer.Reset(time.Until(due))
-		<-timer.C
-		requests.Go(func() {
-			if !served(ctx, s, due.Add(giveUp)) {
-				return
-			}
-			now := time.Now()
-			if now.Sub(start) < d-measured(d) || now.Sub(start) > d {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			answered = append(answered, now.Sub(due).Seconds()*1000)
-		})
-	}
+	arrive(ctx, &requests, rate, d, func(due time.Time) {
+		if !served(ctx, s, due.Add(giveUp)) {
+			return
+		}
+		now := time.Now()
+		if now.Sub(start) >= d-measured(d) && now.Sub(start) <= d {
+			answered.add(now.Sub(due))
+		}
+	})
 	cancel() // what is not answered by now does not count
 	requests.Wait()
-	return answered
+	return answered.all
 }
 
 // inTime returns how many of the latencies a client has waited for: a busy machine may see the end of
@@ -184,13 +171,4 @@ func served(ctx context.Context, s send, deadline time.Time) bool {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	return err == nil && resp.StatusCode == http.StatusOK && string(body) == "done"
-}
-
-// percentile returns the value that the part p of all is not above, NaN of nothing.
-func percentile(values []float64, p float64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	slices.Sort(values)
-	return values[int(math.Ceil(p*float64(len(values))))-1]
 }

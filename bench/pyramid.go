@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -292,28 +293,59 @@ func dialClient(ctx context.Context, address, path string, want []byte) (*client
 	if err != nil {
 		return nil, err
 	}
-	request := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, address)
-	return &client{conn: conn, read: bufio.NewReader(conn), request: request, want: want, body: make([]byte, len(want))}, nil
+	_ = conn.(*net.TCPConn).SetLinger(0) // see listenTCP
+	c := &client{conn: conn, read: bufio.NewReader(conn)}
+	c.ask(path, want)
+	return c, nil
+}
+
+// ask has c ask for path from now on.
+func (c *client) ask(path string, want []byte) {
+	c.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, c.conn.RemoteAddr())
+	c.want, c.body = want, make([]byte, len(want))
 }
 
 func (c *client) get(context.Context) error {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
-	status, err := c.read.ReadSlice('\n')
-	if err == nil && !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
-		return fmt.Errorf("%w: %q", errWrongAnswer, status)
+	resp, err := c.head()
+	if err != nil {
+		return err
 	}
-	for line := status; err == nil && len(line) > 2; {
-		line, err = c.read.ReadSlice('\n')
+	if resp.length != len(c.want) {
+		_, err = c.read.Discard(resp.length)
+		return errors.Join(err, fmt.Errorf("%w: %d", errWrongAnswer, resp.status))
 	}
-	if err == nil {
-		_, err = io.ReadFull(c.read, c.body) // a wrong length shows in what comes next
-	}
-	if err == nil && !bytes.Equal(c.body, c.want) {
-		err = errWrongAnswer
+	if _, err = io.ReadFull(c.read, c.body); err == nil && (resp.status != http.StatusOK || !bytes.Equal(c.body, c.want)) {
+		err = fmt.Errorf("%w: %d", errWrongAnswer, resp.status)
 	}
 	return err
+}
+
+// head is what a client wants to know of the head of an answer.
+type head struct{ status, length, instance int }
+
+func (c *client) head() (h head, err error) {
+	line, err := c.read.ReadSlice('\n')
+	if err != nil {
+		return h, err
+	}
+	if len(line) < 12 {
+		return h, errWrongAnswer
+	}
+	h.status, _ = strconv.Atoi(string(line[9:12]))
+	for {
+		if line, err = c.read.ReadSlice('\n'); err != nil || len(line) <= 2 {
+			return h, err
+		}
+		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			h.length, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+		}
+		if value, ok := bytes.CutPrefix(line, []byte(instanceHeader+": ")); ok {
+			h.instance, _ = strconv.Atoi(string(bytes.TrimSpace(value)))
+		}
+	}
 }
 
 // timing is how long a client's requests took.

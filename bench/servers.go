@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	wattlib "github.com/org/watt"
 )
 
 // role is what this program does when it is started again as a server.
@@ -34,11 +36,20 @@ const (
 func play() bool {
 	var end func()
 	address, err := "", error(nil)
-	switch role(os.Getenv(roleVariable)) {
+	switch r := role(os.Getenv(roleVariable)); r {
 	case "":
-		return false
+		if !wattlib.IsChild() {
+			return false
+		}
+		err = milling(wattlib.App{}).Run(context.Background()) // it returns only if this is another's child
 	case wattPyramid:
-		address, end, err = playWatt()
+		address, end, err = playWatt(pyramidOf("127.0.0.1:0"))
+	case ownProcesses:
+		address, end, err = playWatt(gatewayBeside(wattlib.OwnProcess))
+	case inProcess:
+		address, end, err = playWatt(gatewayBeside(wattlib.InProcess))
+	case goroutines:
+		address, end, err = playServer(lightBeside(grinding()))
 	case gateway:
 		address, end, err = playServer(gatewayTo(strings.Split(os.Getenv(appsVariable), ",")))
 	case app:
@@ -54,8 +65,7 @@ func play() bool {
 	return true
 }
 
-func playWatt() (string, func(), error) {
-	rt := pyramidOf("127.0.0.1:0")
+func playWatt(rt *wattlib.Runtime) (string, func(), error) {
 	if err := rt.Start(context.Background()); err != nil {
 		return "", nil, err
 	}
@@ -168,10 +178,20 @@ func usage(all []*server) (cpu time.Duration, memory float64) {
 }
 
 // resident returns the resident memory of a process, in MiB.
-func resident(dir string) float64 {
-	status, _ := os.ReadFile(dir + "status")
+func resident(dir string) float64 { return mebibytes(dir+"status", "VmRSS:") }
+
+// memoryOf returns the resident memory of a process, and how much of that is its own: touched by it, and shared with
+// nobody.
+func memoryOf(pid int) (all, own float64) {
+	file := fmt.Sprintf("/proc/%d/smaps_rollup", pid)
+	return mebibytes(file, "Rss:"), mebibytes(file, "Private_Dirty:")
+}
+
+// mebibytes returns a field of what the system tells of a process, or 0.
+func mebibytes(file, field string) float64 {
+	status, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == field {
 			kib, _ := strconv.Atoi(f[1])
 			return float64(kib) / 1024
 		}

@@ -23,6 +23,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -71,6 +72,16 @@ func New[T any](limits Limits) *Pool[T] {
 // The error is a [*ShedError], the error given to [Pool.Refuse], or the
 // cause of ctx if that ended first.
 func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
+	return p.AcquireOr(ctx, func() <-chan struct{} { return nil })
+}
+
+// ErrMoved is the error of who need not wait here any more.
+var ErrMoved = errors.New("it has been moved")
+
+// AcquireOr is Acquire for who may find a worker elsewhere: if it has to wait it calls waits, and when the
+// channel that this returns is closed before there is a worker, its error is [ErrMoved]. Such a request is in
+// no count.
+func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan struct{})) (Ticket[T], error) {
 	if ctx.Err() != nil {
 		p.mu.Lock()
 		p.stats.Abandoned++
@@ -88,7 +99,7 @@ func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
 	if err != nil {
 		return Ticket[T]{}, err
 	}
-	return p.await(ctx, w)
+	return p.await(ctx, w, waits())
 }
 
 // enqueueLocked has a newcomer wait who cannot run at once, or sheds it.
@@ -115,8 +126,8 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 	return w, nil
 }
 
-// await returns what became of w, unless its caller goes first.
-func (p *Pool[T]) await(ctx context.Context, w *waiter[T]) (Ticket[T], error) {
+// await returns what became of w, unless its caller goes first, or it is moved.
+func (p *Pool[T]) await(ctx context.Context, w *waiter[T], moved <-chan struct{}) (Ticket[T], error) {
 	select {
 	case <-w.settled:
 		if ctx.Err() == nil {
@@ -125,11 +136,17 @@ func (p *Pool[T]) await(ctx context.Context, w *waiter[T]) (Ticket[T], error) {
 			p.spare.Put(w)
 			return ticket, err
 		}
+	case <-moved:
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case ctx.Err() == nil && w.queued:
+		p.removeLocked(w)
+		return Ticket[T]{}, ErrMoved
+	case ctx.Err() == nil: // settled in the same moment
+		return w.ticket, w.err
 	case w.queued:
 		p.stats.Abandoned++
 		p.removeLocked(w)
@@ -214,13 +231,6 @@ func (p *Pool[T]) Check() error {
 		return p.shedErrorLocked(reason, 0)
 	}
 	return nil
-}
-
-// Full reports whether a request would have to wait, or be shed.
-func (p *Pool[T]) Full() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.idlestLocked() == nil
 }
 
 // Add returns a new member, closed.

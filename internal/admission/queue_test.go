@@ -223,3 +223,55 @@ func TestDeadlinesAreNotJudgedBeforeTheFirstRelease(t *testing.T) {
 		r.mustFail(waiting, context.DeadlineExceeded)
 	})
 }
+
+func TestAWaiterThatIsMovedLeavesTheQueueAndTheCounts(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 2, Wait: time.Minute}, func(r rig) {
+		running, moved := r.run(), make(chan struct{})
+		c := &call{done: make(chan struct{})}
+		go func() {
+			defer close(c.done)
+			c.ticket, c.err = r.AcquireOr(r.Context(), func() <-chan struct{} { return moved })
+		}()
+		synctest.Wait()
+		next := r.wait()
+		r.mustWait(c)
+		close(moved)
+		synctest.Wait()
+		r.mustFail(c, admission.ErrMoved)
+		r.release(running)
+		r.mustRun(next)
+		if s := r.Stats(); s.Admitted != 2 || s.Abandoned != 0 || s.Shed != [admission.Reasons]uint64{} {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+func TestWhoNeedNotWaitIsNotAsked(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
+		ask := func() <-chan struct{} { t.Error("asked"); return nil }
+		if _, err := r.AcquireOr(r.Context(), ask); err != nil {
+			t.Error(err)
+		}
+		r.wait()
+		_, err := r.AcquireOr(r.Context(), ask)
+		r.mustShed(err, admission.QueueFull)
+	})
+}
+
+func TestAWaiterThatIsMovedWhenItHasAWorkerKeepsIt(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
+		running, moved := r.run(), make(chan struct{})
+		c := &call{done: make(chan struct{})}
+		go func() {
+			defer close(c.done)
+			c.ticket, c.err = r.AcquireOr(r.Context(), func() <-chan struct{} { return moved })
+		}()
+		synctest.Wait()
+		running.ticket.Release() // and before the waiter has noticed:
+		close(moved)
+		synctest.Wait()
+		r.mustRun(c)
+		r.release(c)
+		r.run()
+	})
+}

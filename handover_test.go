@@ -1,0 +1,158 @@
+//go:build unix
+
+package watt_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// dialPair dials until the connection is one of that instance of a pair.
+func dialPair(t *testing.T, top *watttest.Topology, instance string) net.Conn {
+	t.Helper()
+	for {
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
+		if words(t, conn, "/who")[1] == instance {
+			return conn
+		}
+	}
+}
+
+// reading makes an instance read a request whose body does not end until the connection is sent a byte.
+func reading(t *testing.T, conn net.Conn) {
+	t.Helper()
+	fmt.Fprint(conn, "POST /read HTTP/1.1\r\nHost: pair\r\nContent-Length: 1\r\n\r\n")
+}
+
+// answered returns the words of the answer on conn.
+func answered(t *testing.T, conn net.Conn) []string {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	return append(strings.Fields(read(t, resp, err)), "", "")
+}
+
+func TestARequestThatWaitsMovesToTheFirstSiblingThatIsIdle(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	first, second, waiting := dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "0")
+	busy := func(busy, queued int) func() bool {
+		return func() bool { s := statusOf(t, rt, "pair"); return s.Busy == busy && s.Queued == queued }
+	}
+	reading(t, first)
+	soon(t, "one to be busy", busy(1, 0))
+	reading(t, second)
+	soon(t, "both to be busy", busy(2, 0))
+	fmt.Fprint(waiting, "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
+	soon(t, "the third to wait", busy(2, 1))
+	fmt.Fprint(second, "x")
+	if got := answered(t, second); got[1] != "1" {
+		t.Errorf("got %q, want instance 1", got)
+	}
+	if got := answered(t, waiting); got[1] != "1" {
+		t.Errorf("got %q, want the instance that has become idle", got)
+	}
+	fmt.Fprint(first, "x")
+	if got := answered(t, first); got[1] != "0" {
+		t.Errorf("got %q, want instance 0", got)
+	}
+	soon(t, "the counts", func() bool { s := statusOf(t, rt, "pair"); return s.Gone == 0 && s.QueueFull == 0 && s.Busy == 0 })
+}
+
+// crowd keeps asking the first instance of a pair, with more than it can do at a time, until stop is closed. It
+// returns how many were answered, and the statuses of the others.
+func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (answered int, failed []int) {
+	t.Helper()
+	var (
+		clients sync.WaitGroup
+		mu      sync.Mutex
+		good    int
+		bad     []int
+	)
+	for range 4 {
+		conn := dialPair(t, top, "0")
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				status := readShort(conn)
+				mu.Lock()
+				if status == http.StatusOK {
+					good++
+				} else {
+					bad = append(bad, status)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	return func() (int, []int) {
+		clients.Wait()
+		return good, bad
+	}
+}
+
+// readShort has an instance read a short body and returns the status, 0 if there is none.
+func readShort(conn net.Conn) int {
+	fmt.Fprint(conn, "POST /read HTTP/1.1\r\nHost: pair\r\nContent-Length: 1\r\n\r\nx")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return 0
+	}
+	return resp.StatusCode
+}
+
+func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	stop := make(chan struct{})
+	end := crowd(t, top, stop)
+	const kills = 5
+	for range kills {
+		var victim watt.InstanceStatus
+		soon(t, "the sibling", func() bool {
+			victim = statusOf(t, rt, "pair").PerInstance[1]
+			return victim.State == "ready" && time.Since(victim.Since) > 50*time.Millisecond
+		})
+		syscall.Kill(victim.PID, syscall.SIGKILL)
+		soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].State != "ready" })
+	}
+	close(stop)
+	answered, failed := end()
+	if answered < 100 || len(failed) > kills { // one worker each
+		t.Errorf("got %d answers and failures %v", answered, failed)
+	}
+}
+
+func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	stop := make(chan struct{})
+	end := crowd(t, top, stop)
+	for range 5 {
+		if err := rt.Restart("pair", 1); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if answered, failed := end(); answered < 100 || len(failed) > 0 {
+		t.Errorf("got %d answers and failures %v", answered, failed)
+	}
+}
