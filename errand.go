@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 
-	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -110,17 +109,4 @@ func (o *own) ask(ctx context.Context) ([]*dto.MetricFamily, error) {
 			return nil, fmt.Errorf("decoding them: %w", err)
 		}
 	}
-}
-
-// reach opens a connection to the child.
-func (o *own) reach(what connection) (net.Conn, error) {
-	near, far, err := control.Files()
-	if err != nil {
-		return nil, err
-	}
-	if err := o.give(far, what); err != nil {
-		_ = near.Close()
-		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
-	}
-	return control.ConnOf(near)
 }

@@ -1,0 +1,91 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/org/watt/internal/control"
+)
+
+// maxDials is how many connections a child may wait for at a time; to ask for more it has to wait too.
+const maxDials = 1024
+
+// dial gets the child a connection to another app, if it may call that.
+func (o *own) dial(ask dialling) {
+	ctx, cancel := context.WithCancel(o.life)
+	if ask.Within > 0 {
+		ctx, cancel = context.WithTimeout(o.life, ask.Within)
+	}
+	defer cancel()
+	defer context.AfterFunc(o.place.app.rt.patience, cancel)()
+	near, err := o.dialled(ctx, ask)
+	answer := dialled{ID: ask.ID}
+	if err != nil {
+		answer.Text = err.Error()
+		answer.Kind = 1
+		for kind, known := range kinds() {
+			if known != nil && errors.Is(err, known) {
+				answer.Kind = kind
+			}
+		}
+		_ = o.say(sayDialled, answer) // it will hear why if it can
+		return
+	}
+	defer func() { _ = near.Close() }()
+	_ = o.say(sayDialled, answer, near)
+}
+
+func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
+	a, err := o.place.app.mesh.resolve(ask.App)
+	if ask.Handed && ask.App == o.place.app.name { // to a sibling
+		a, err = o.place.app, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.await(ctx); err != nil {
+		return nil, err
+	}
+	near, far, err := control.Files()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.place.accept(ctx, far, connection{Caller: o.place.app.name, Handed: ask.Handed}, ask.Instance); err != nil {
+		_ = near.Close()
+		return nil, err
+	}
+	return near, nil
+}
+
+// key implements side.
+func (o *own) key() any { return o }
+
+// connect opens a connection to the child for the app called caller.
+func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
+	return o.reach(connection{Caller: caller})
+}
+
+// give hands the child a connection, which is the child's from then on.
+func (o *own) give(conn *os.File, what connection) error {
+	defer func() { _ = conn.Close() }()
+	if err := o.say(sayConn, what, conn); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// reach opens a connection to the child.
+func (o *own) reach(what connection) (net.Conn, error) {
+	near, far, err := control.Files()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.give(far, what); err != nil {
+		_ = near.Close()
+		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
+	}
+	return control.ConnOf(near)
+}

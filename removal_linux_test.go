@@ -1,0 +1,233 @@
+package watt //nolint:testpackage // what the kernel does with listeners does not show from outside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestNoneOf200QueuedConnectionsIsLostWhenTheirListenerIsRemoved(t *testing.T) {
+	p := openQuietPort(t, 4)
+	turn(t, p, 1)
+	var waiting []net.Conn
+	for range 200 {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		waiting = append(waiting, conn)
+	}
+	eventually(t, "200 connections in the queue", func() bool { n, _ := p.queued(1); return n == 200 })
+	turn(t, p, 0, 1, 2, 3)
+	removed := make(chan error, 1)
+	go func() { removed <- p.remove(t.Context(), 1) }()
+	eventually(t, "the removal to begin", func() bool { return p.weigh(1, true) != nil })
+	for i := range 4 {
+		acceptFrom(t, p, i)
+	}
+	for k, conn := range waiting {
+		if i, err := hear(conn); err != nil || i != 1 {
+			t.Fatalf("connection %d got an answer from %d and error %v, want one from 1", k, i, err)
+		}
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	reached(t, p, 0, 2, 3)
+}
+
+func TestAConnectionWhoseHandshakeHadBegunSurvivesTheRemoval(t *testing.T) {
+	p := openTestPort(t, 2)
+	turn(t, p, 1)
+	// The kernel now ends a handshake only when data has come.
+	if err := p.sockets[1].control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if h := beginning(p.sockets[1].number()); len(h.begun) != 1 || h.over() {
+		t.Fatalf("got %d handshakes in progress, want 1", len(h.begun))
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- p.remove(t.Context(), 1) }()
+	select {
+	case err := <-removed:
+		t.Fatalf("the listener was removed in the middle of a handshake, with error %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	conn.Write([]byte("hello"))
+	if i, err := hear(conn); err != nil || i != 1 {
+		t.Errorf("got an answer from %d and error %v, want one from 1", i, err)
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAfterEachRemovalTheRightListenersAreChosen(t *testing.T) {
+	for first := range 4 {
+		for second := range 4 {
+			if first == second {
+				continue
+			}
+			t.Run(fmt.Sprintf("%d then %d", first, second), func(t *testing.T) {
+				p := openTestPort(t, 4)
+				for _, i := range []int{first, second} {
+					if err := p.remove(t.Context(), i); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var left []int
+				for i := range 4 {
+					if i != first && i != second {
+						left = append(left, i)
+					}
+				}
+				turn(t, p, left[0])
+				reached(t, p, left[0])
+				turn(t, p, left[1])
+				reached(t, p, left[1])
+				i, err := p.grow(t.Context())
+				if err != nil || i != min(first, second) {
+					t.Fatalf("got new listener %d and error %v, want the lowest free number %d", i, err, min(first, second))
+				}
+				acceptFrom(t, p, i)
+				reached(t, p, left[1]) // the new one is off
+				turn(t, p, i, left[0])
+				reached(t, p, i, left[0])
+			})
+		}
+	}
+}
+
+func TestNothingIsLostWhileListenersComeAndGo(t *testing.T) {
+	p := openTestPort(t, 4)
+	turn(t, p, 0, 1, 2, 3)
+	var asked atomic.Int64
+	var clients sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := ask(p.address); err != nil {
+					t.Errorf("after %d connections: %v", asked.Load(), err)
+					return
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	for round := range 15 {
+		var removals sync.WaitGroup
+		for k := range 3 { // all but one at once
+			removals.Go(func() {
+				if err := p.remove(t.Context(), (round+k)%4); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		removals.Wait()
+		for range 3 {
+			i, err := p.grow(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			acceptFrom(t, p, i)
+			if err := p.weigh(i, true); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop()
+	clients.Wait()
+	if asked.Load() < 100 {
+		t.Errorf("only %d connections were made meanwhile", asked.Load())
+	}
+}
+
+func TestTheLastListenerCannotBeRemoved(t *testing.T) {
+	p := openTestPort(t, 2)
+	if err := p.remove(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.remove(t.Context(), 1); err == nil {
+		t.Error("the last listener was removed")
+	}
+	reached(t, p, 1)
+	if err := p.remove(t.Context(), 0); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got error %v from the second removal, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestARemovalThatTakesTooLongIsCutShort(t *testing.T) {
+	p := openQuietPort(t, 2)
+	turn(t, p, 1)
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	eventually(t, "a connection in the queue", func() bool { n, _ := p.queued(1); return n == 1 })
+	impatient := errors.New("impatient")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, impatient)
+	defer cancel()
+	if err := p.remove(ctx, 1); !errors.Is(err, impatient) {
+		t.Errorf("got error %v, want %v", err, impatient)
+	}
+	if _, err := hear(conn); err == nil {
+		t.Error("a connection of a listener that is gone was answered")
+	}
+	acceptFrom(t, p, 0)
+	reached(t, p, 0)
+}
+
+func TestAListenerThatAnotherProcessHasTooIsRemovedForBoth(t *testing.T) {
+	p := openTestPort(t, 3)
+	theirs, err := p.listener(0).File() // a child would have one
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	copied, err := net.FileListener(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			conn, err := copied.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			conn.Close()
+		}
+	}()
+	if err := p.remove(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(portPatience):
+		t.Error("Accept goes on in another process, want an error")
+	}
+	turn(t, p, 1)
+	reached(t, p, 1)
+	turn(t, p, 2)
+	reached(t, p, 2)
+}
