@@ -96,6 +96,13 @@ func (d *door) publish() {
 	}
 }
 
+func (d *door) count(s *Status) {
+	d.inside.count(s)
+	if d.public != nil {
+		s.PublicConns, _, _ = d.public.count()
+	}
+}
+
 func (d *door) addr() string {
 	if d.public == nil {
 		return ""
@@ -150,6 +157,7 @@ func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, e
 	handed.set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
+	q.arrived = c.began
 	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
 	resp, err := q.exchange.RoundTrip(r, c.by, q)
 	if err == nil {
@@ -177,7 +185,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
-	q.base, q.hasBody = r.Context(), r.Body != http.NoBody
+	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now()
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	if err := d.admit(r, q); err != nil {
 		d.refuse(w, p, err)
@@ -199,9 +207,9 @@ func (d *door) admit(r *http.Request, q *request) error {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
 	if d := d.app.conf().Timeout; d > 0 {
-		q.by, q.timer = time.Now().Add(d), time.AfterFunc(d, q.expire)
+		q.by, q.timer = q.arrived.Add(d), time.AfterFunc(d, q.expire)
 	}
-	t, err := d.app.admit(q)
+	t, err := d.app.admit(q, q.arrived)
 	if err != nil {
 		q.end()
 		return err

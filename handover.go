@@ -62,6 +62,7 @@ func (h *handover) take(w http.ResponseWriter, r *http.Request, p *peer) bool {
 	if to == nil {
 		return false
 	}
+	h.child.app.tallies.instance(h.child.birth.Instance).HandedOver.Add(1)
 	h.proxy(to, p).ServeHTTP(w, r)
 	return true
 }

@@ -46,6 +46,7 @@ type mesh struct {
 	peer    peer            // the caller, as doors see it without a connection
 	address string          // likewise
 
+	edges     edges             // of all that it may call
 	transport http.RoundTripper // this mesh, wrapped
 
 	pools sync.Map        // *wire.Pool by *door, or *generation of a Serve app
@@ -53,7 +54,7 @@ type mesh struct {
 }
 
 func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
-	m := &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String()}
+	m := &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String(), edges: newEdges(calls)}
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	m.h2c = &http.Transport{
