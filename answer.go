@@ -17,7 +17,9 @@ type answer struct {
 	http.ResponseWriter
 	request  *request
 	peer     *peer
-	begun    bool     // the status is out, or the connection hijacked
+	begun    bool // the status is out, or the connection hijacked
+	status   int
+	sent     int64    // bytes of the body
 	hijacked net.Conn // nil unless it was
 	refused  error    // why the handler's answer was replaced
 }
@@ -58,7 +60,9 @@ func (a *answer) Write(p []byte) (int, error) {
 	if err := a.writing(); err != nil {
 		return 0, err
 	}
-	return a.ResponseWriter.Write(p)
+	n, err := a.ResponseWriter.Write(p)
+	a.sent += int64(n)
+	return n, err
 }
 
 // WriteString saves a copy of s where the server can.
@@ -66,7 +70,9 @@ func (a *answer) WriteString(s string) (int, error) {
 	if err := a.writing(); err != nil {
 		return 0, err
 	}
-	return io.WriteString(a.ResponseWriter, s)
+	n, err := io.WriteString(a.ResponseWriter, s)
+	a.sent += int64(n)
+	return n, err
 }
 
 // Flush sends what was written so far.
@@ -97,7 +103,7 @@ func (a *answer) begin(status int) {
 	if a.begun {
 		return
 	}
-	a.begun = true
+	a.begun, a.status = true, status
 	a.request.answering()
 	a.peer.allowStall(a.ResponseWriter)
 	h := a.Header()
@@ -107,7 +113,7 @@ func (a *answer) begin(status int) {
 	}
 	if strings.HasPrefix(first(h, "Content-Type"), "text/event-stream") {
 		if err := a.request.becomeLongLived(); err != nil {
-			a.refused = err
+			a.refused, a.status = err, http.StatusServiceUnavailable
 			WriteError(a.ResponseWriter, err)
 		}
 	}
@@ -133,7 +139,7 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = conn.Close()
 		return nil, nil, err
 	}
-	a.begun, a.hijacked = true, tracked
+	a.begun, a.hijacked, a.status = true, tracked, http.StatusSwitchingProtocols
 	a.request.answering()
 	a.request.hijacked()
 	return tracked, rw, nil
@@ -147,5 +153,7 @@ func (a *answer1) ReadFrom(r io.Reader) (int64, error) {
 	if a.peer.public != nil { // in pieces, each of which the client has time to take
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
-	return io.Copy(a.ResponseWriter, r)
+	n, err := io.Copy(a.ResponseWriter, r)
+	a.sent += n
+	return n, err
 }

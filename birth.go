@@ -72,6 +72,7 @@ type task struct {
 	Limits limits
 	Slot   int // of the instance, in the page
 	Slots  map[string]span
+	Calls  int // where the page counts the instance's first callee; the others follow, as Calls names them
 }
 
 // limits are what may change of an app while it runs.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -36,9 +37,11 @@ type call struct {
 	app    *app
 	ctx    context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
 	served *request        // during which the call is made, or nil
-	by     time.Time       // when the first byte of the answer must be there; zero if ctx sees to that
-	conn   *pipe.Conn      // of the request to a Serve app
-	sent   uint64          // what the other side had read of it before
+	began  time.Time
+	edge   *count.Calls // counts it
+	by     time.Time    // when the first byte of the answer must be there; zero if ctx sees to that
+	conn   *pipe.Conn   // of the request to a Serve app
+	sent   uint64       // what the other side had read of it before
 
 	ticket ticket
 	holds  bool // the ticket; behind a door, the request has it
@@ -53,8 +56,9 @@ type call struct {
 
 // call sends req to a, behind its admission.
 func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
-	c := &call{mesh: m, app: a, ctx: req.Context()}
 	now := time.Now()
+	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: m.edges[a.name]}
+	c.edge.Sent.Add(max(0, req.ContentLength))
 	var handed trace
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
@@ -72,7 +76,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		err = c.failure(err)
-		c.finish()
+		c.finish(kindOf(err))
 		return nil, err
 	}
 	resp.Request = req
@@ -81,7 +85,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 
 // admit takes a worker for req, or gives it up.
 func (c *call) admit(req *http.Request) (err error) {
-	if c.ticket, err = c.app.admit(c.ctx, stays); err != nil && req.Body != nil {
+	if c.ticket, err = c.app.admit(c.ctx, c.began, stays); err != nil && req.Body != nil {
 		_ = req.Body.Close()
 	}
 	c.holds = err == nil
@@ -137,7 +141,7 @@ func (c *call) accept(resp *http.Response) error {
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0
 	if c.body == http.NoBody {
-		c.finish() // and the connection is another call's
+		c.finish(count.None) // and the connection is another call's
 		return nil
 	}
 	switch w := resp.Body.(type) {
@@ -164,15 +168,17 @@ func (c *call) cause() (err, cause error) {
 	return context.Canceled, cause // the callee's Timeout is no deadline
 }
 
-// finish ends the call on the caller's side.
-func (c *call) finish() {
+// finish ends the call on the caller's side, and counts it as failed if it has.
+func (c *call) finish(failed count.Kind) {
 	c.once.Do(func() {
 		if c.holds {
 			c.ticket.Release()
 		}
+		now := time.Now()
 		if c.served != nil {
-			c.served.downstream.end(time.Now())
+			c.served.downstream.end(now)
 		}
+		c.edge.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {
 			c.cancel(net.ErrClosed) // for who reads on
 		}
@@ -232,12 +238,13 @@ func lost(err error) bool {
 // Read reads the body of the answer. Its end ends the call.
 func (c *call) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
+	c.edge.Received.Add(int64(n))
 	if err == io.EOF && c.whole() { //nolint:errorlint // Read returns it bare
 		c.read = true
-		c.finish()
+		c.finish(count.None)
 	} else if err != nil {
 		err = c.failure(err)
-		c.finish()
+		c.finish(kindOf(err))
 	}
 	return n, err
 }
@@ -251,7 +258,7 @@ func (c *call) whole() bool {
 // Close gives up what was not read of the answer.
 func (c *call) Close() error {
 	err := c.body.Close()
-	c.finish()
+	c.finish(count.None)
 	return err
 }
 
@@ -268,7 +275,7 @@ func (b *upgradedBody) Read(p []byte) (int, error) {
 		return n, err
 	}
 	err = b.failure(err)
-	b.finish()
+	b.finish(count.None)
 	return n, err
 }
 

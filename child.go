@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,8 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		return fmt.Errorf("this program has no app %q", c.birth.App)
 	}
 	c.app.first, c.app.reachable = c.birth.Instance, true
+	c.countIn(b)
+	rt.mesh.edges = newEdges(byName)
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.running.Store(&byName)
 	if len(files) > 1 {
@@ -138,6 +141,14 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	c.report()
 	rt.owned.Go(c.listen)
 	return nil
+}
+
+// countIn has the app count in the page, where its parent sees it.
+func (c *child) countIn(b task) {
+	c.app.tallies.put(c.birth.Instance, &c.page.Slot(b.Slot).Served)
+	for i, callee := range slices.Backward(c.app.conf().Calls) { // the first counts of those named twice
+		c.app.mesh.edges[callee] = c.page.Calls(b.Calls + i)
+	}
 }
 
 func (c *child) start() error {
@@ -336,6 +347,9 @@ func (c *child) count() {
 	var s Status
 	c.app.place.count(&s)
 	slot.Conns.Store(int64(s.Conns))
+	slot.PublicConns.Store(int64(s.PublicConns))
+	slot.Streams.Store(int64(s.Streams))
+	slot.Upgraded.Store(int64(s.Upgraded))
 	slot.Overloaded.Store(0)
 	if s.Overloaded {
 		slot.Overloaded.Store(1)
@@ -354,7 +368,6 @@ func (c *child) count() {
 		{&slot.QueueWait, uint64(s.QueueWait)},
 		{&slot.BusyTime, uint64(s.BusyTime)},
 		{&slot.DownstreamTime, uint64(s.DownstreamTime)},
-		{&slot.Panics, s.Panics},
 		{&slot.Abandoned, s.Abandoned},
 	} {
 		n.to.Store(int64(n.is))

@@ -37,6 +37,13 @@ func (c *conns) count() int {
 	return c.n
 }
 
+// upgraded returns how many of them are connections that track has.
+func (c *conns) upgraded() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
+}
+
 // check returns the error with which a newcomer would be refused now, or nil.
 func (c *conns) check() error {
 	c.mu.Lock()

@@ -99,6 +99,13 @@ func (d *door) publish() {
 	}
 }
 
+func (d *door) count(s *Status) {
+	d.inside.count(s)
+	if d.public != nil {
+		s.PublicConns, _, _ = d.public.count()
+	}
+}
+
 func (d *door) addr() string {
 	if d.public == nil {
 		return ""
@@ -149,6 +156,7 @@ func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, e
 	handed.set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
+	q.arrived = c.began
 	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
 	resp, err := q.exchange.RoundTrip(r, c.by, q)
 	if err == nil {
@@ -173,7 +181,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p = p.accepted(r)
 	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
-	q.base, q.hasBody = r.Context(), r.Body != http.NoBody
+	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now()
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	q.limit(r)
 	to, err := d.admit(r, q, d.mover(r, p))
@@ -202,7 +210,7 @@ func (q *request) limit(r *http.Request) {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
 	if d := q.app.conf().Timeout; d > 0 {
-		q.by, q.timer = time.Now().Add(d), time.AfterFunc(d, q.expire)
+		q.by, q.timer = q.arrived.Add(d), time.AfterFunc(d, q.expire)
 	}
 }
 
@@ -216,7 +224,7 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if to := m.full(); to != nil {
 		return to, nil
 	}
-	t, err := d.app.admit(q, m.waits)
+	t, err := d.app.admit(q, q.arrived, m.waits)
 	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -40,6 +41,7 @@ type generation struct {
 	listener *pipe.Listener // of a Serve app
 	conns    conns          // those handed to Serve, and those that handlers have hijacked
 	requests requests
+	tally    *count.Served   // of the instance
 	labels   context.Context //nolint:containedctx // of goroutines that work for it, in profiles
 
 	ctx    context.Context //nolint:containedctx // New's: it lives as long as the generation
@@ -52,7 +54,7 @@ type generation struct {
 }
 
 func newGeneration(a *app, index int) *generation {
-	g := &generation{app: a, served: make(chan struct{})}
+	g := &generation{app: a, tally: a.tallies.instance(index), served: make(chan struct{})}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.serving, g.endServe = context.WithCancel(g.ctx)
 	g.conns.resize(math.MaxInt) // the app's own limit is asked before

@@ -203,6 +203,9 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p
 		},
 	}
 	proxy.ServeHTTP(w, r)
+	if begun {
+		h.child.app.tallies.instance(h.child.birth.Instance).HandedOver.Add(1)
+	}
 	return begun
 }
 

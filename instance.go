@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/process"
 )
 
 // The pause before a restart is random between 0 and a limit that doubles with every failure in a
@@ -33,6 +35,14 @@ const (
 	stateDraining   = "draining"
 	stateFailed     = "failed"
 	stateStopped    = "stopped"
+)
+
+// The causes of restarts.
+const (
+	causeEnded  = "ended"  // Serve has returned or panicked, or the process has ended
+	causeKilled = "killed" // the process, by a signal: the system's for want of memory, most likely
+	causeStart  = "start"  // the start before has failed
+	causeAsked  = "asked"  // by Restart
 )
 
 var (
@@ -75,8 +85,9 @@ type instance struct {
 	mu      sync.Mutex
 	state   string
 	since   time.Time
-	life    life   // the one that may be given work; nil otherwise
-	started uint64 // generations so far
+	life    life              // the one that may be given work; nil otherwise
+	started uint64            // generations so far
+	causes  map[string]uint64 // of restarts
 	lastErr error
 	drainBy context.Context //nolint:containedctx // set by stop: bounds the drain
 	cut     error           // what the last drain and cleanup had to report
@@ -84,7 +95,7 @@ type instance struct {
 
 func newInstance(a *app, index int) *instance {
 	in := &instance{
-		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(),
+		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(), causes: make(map[string]uint64),
 		restart: make(chan chan error), done: make(chan struct{}), drainBy: a.rt.patience,
 	}
 	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
@@ -103,6 +114,13 @@ func (in *instance) set(state string, err error) {
 	in.app.changed()
 }
 
+// again counts a restart.
+func (in *instance) again(cause string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.causes[cause]++
+}
+
 // current returns the life that may be given work, or nil.
 func (in *instance) current() life {
 	in.mu.Lock()
@@ -114,6 +132,7 @@ func (in *instance) current() life {
 // for the next generation.
 type ending struct {
 	err   error      // it ended by itself
+	cause string     // and how
 	stop  bool       // told to stop
 	reply chan error // told to restart
 }
@@ -128,7 +147,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 		return
 	}
 	for failures := 0; ; {
-		end := ending{err: err}
+		end := ending{err: err, cause: causeStart}
 		if err == nil {
 			readyAt := time.Now()
 			if end = in.live(l); time.Since(readyAt) >= stableTime {
@@ -137,7 +156,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 		}
 		if end.err != nil {
 			failures++
-			end = in.pause(failures, end.err)
+			end = in.pause(failures, end)
 		}
 		if end.stop {
 			if errors.Is(err, errAbandoned) { // by a start that was given up
@@ -147,6 +166,9 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			}
 			in.set(stateStopped, nil)
 			return
+		}
+		if end.reply != nil {
+			in.again(causeAsked)
 		}
 		l, err = in.start(in.stopping)
 		if end.reply != nil {
@@ -186,7 +208,10 @@ func (in *instance) live(l life) ending {
 	var end ending
 	select {
 	case <-l.ended():
-		end.err = l.whyEnded()
+		end.err, end.cause = l.whyEnded(), causeEnded
+		if exit, ok := errors.AsType[*process.ExitError](end.err); ok && exit.Killed {
+			end.cause = causeKilled
+		}
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.reply = <-in.restart:
@@ -250,7 +275,8 @@ func (in *instance) renew() error {
 
 // pause waits before the restart that follows the given number of failures in a row; if they are too
 // many, it waits until somebody asks for it.
-func (in *instance) pause(failures int, err error) ending {
+func (in *instance) pause(failures int, end ending) ending {
+	err := end.err
 	var due <-chan time.Time // never
 	if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
@@ -260,6 +286,7 @@ func (in *instance) pause(failures int, err error) ending {
 		delay := 1 + rand.N(min(mostPause, firstPause<<min(failures-1, 16)))
 		in.set(stateRestarting, err)
 		in.app.restarts.Add(1)
+		in.again(end.cause)
 		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
 		timer := time.NewTimer(delay)
 		defer timer.Stop()

@@ -45,13 +45,16 @@ type mesh struct {
 	peer    peer            // the caller, as doors see it without a connection
 	address string          // likewise
 
+	edges     edges             // of all that it may call
 	transport http.RoundTripper // this mesh, wrapped
 
 	lines sync.Map // *lines by what they lead to
 }
 
 func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
-	return &mesh{rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String()}
+	return &mesh{
+		rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String(), edges: newEdges(calls),
+	}
 }
 
 // wrapped returns the mesh as the runtime's Transport wraps it.

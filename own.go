@@ -91,7 +91,7 @@ func (o *own) launch() error {
 	}
 	defer func() { _ = theirs.Close() }()
 	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table}
-	o.slot.Reset()
+	o.place.expect(o)
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
 		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
 		Stdout: os.Stdout, Stderr: os.Stderr,
@@ -135,7 +135,10 @@ func (o *own) beginning() error {
 		}
 		files = append(files, ln)
 	}
-	return o.say(sayBegin, task{Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots}, files...)
+	return o.say(sayBegin, task{
+		Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
+		Calls: n.calls[config.Name] + o.index*len(config.Calls),
+	}, files...)
 }
 
 // say sends the child a message. A child that does not listen is out of hand.
@@ -341,7 +344,7 @@ func (o *own) cleanup() error {
 		_ = o.conn.Close()
 		<-o.deaf
 	}
-	o.place.collect(o.slot)
+	o.place.collect(o)
 	o.place.forget(o)
 	return nil
 }

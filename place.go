@@ -80,7 +80,8 @@ func (p inside) count(s *Status) {
 	s.QueueFull, s.WaitTooLong = pool.Shed[admission.NoQueue]+pool.Shed[admission.QueueFull], pool.Shed[admission.WaitTooLong]
 	s.PushedOut, s.Deadline = pool.Shed[admission.PushedOut], pool.Shed[admission.Deadline]
 	s.QueueWait, s.BusyTime, s.DownstreamTime = pool.QueueWait, pool.BusyTime, time.Duration(p.app.downstream.Load())
-	s.Panics, s.Abandoned = p.app.panics.Load(), p.app.abandoned.Load()
+	s.Panics, s.Abandoned = p.app.tallies.panics(), p.app.abandoned.Load()
+	s.Streams, s.Upgraded = int(p.app.streams.Load()), p.app.conns.upgraded()
 }
 
 // remove has nothing to do: connections do not belong to instances here.

@@ -9,10 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/page"
 	"github.com/org/watt/internal/process"
 )
@@ -23,20 +25,23 @@ type nursery struct {
 	page    *page.Page
 	table   string
 	slots   map[string]span
+	calls   map[string]int // where the page begins to count those of an app's instances
 }
 
 // maxProcesses is how many instances of an app may have processes of their own.
 const maxProcesses = 64
 
 // newNursery returns the nursery for configs, or nil if none of them needs one. The page has a slot for each instance
-// that may come to be, and one for each app of this process, so that children see how busy it is.
+// that may come to be, and counts its calls by callee; and it has one for each app of this process, so that children see how busy it is.
 func newNursery(configs []App) (*nursery, error) {
-	n := &nursery{table: tableOf(configs), slots: make(map[string]span)}
-	total, needed := 0, false
+	n := &nursery{table: tableOf(configs), slots: make(map[string]span), calls: make(map[string]int)}
+	total, calls, needed := 0, 0, false
 	for i := range configs {
 		c, slots := configs[i].withDefaults(), 1
 		if c.Isolation == OwnProcess {
 			needed, slots = true, maxProcesses
+			n.calls[c.Name] = calls
+			calls += maxProcesses * len(c.Calls)
 		}
 		n.slots[c.Name] = span{total, slots}
 		total += slots
@@ -45,7 +50,7 @@ func newNursery(configs []App) (*nursery, error) {
 		return nil, nil //nolint:nilnil // there need not be one
 	}
 	var err error
-	if n.page, err = page.Create(total); err != nil {
+	if n.page, err = page.Create(total, calls); err != nil {
 		return nil, fmt.Errorf("watt: the memory that processes share: %w", err)
 	}
 	if n.starter, err = process.NewStarter(); err != nil {
@@ -67,6 +72,11 @@ func (n *nursery) slot(app string, instance int) *page.Slot {
 	return n.page.Slot(n.slots[app].First + instance)
 }
 
+// callsOf returns what one instance counts its calls of a callee in, which is the i-th that its app names.
+func (n *nursery) callsOf(a *app, instance, i int) *count.Calls {
+	return n.page.Calls(n.calls[a.name] + instance*len(a.conf().Calls) + i)
+}
+
 // processes are the instances of an app that live in processes of their own. Each has a door with its own
 // admission; the page shows how busy they are.
 type processes struct {
@@ -74,11 +84,14 @@ type processes struct {
 	nursery *nursery
 	public  *frontage // nil if the app does not listen
 
-	mu   sync.Mutex
-	past Status // what generations that have ended had counted
+	mu     sync.Mutex
+	past   Status       // what generations that have ended had counted; their tallies are the app's
+	living map[int]*own // those that may still count
 }
 
-func newProcesses(a *app) *processes { return &processes{app: a, nursery: a.rt.nursery} }
+func newProcesses(a *app) *processes {
+	return &processes{app: a, nursery: a.rt.nursery, living: make(map[int]*own)}
+}
 
 // open implements place. The mesh comes in by way of the instances.
 func (p *processes) open() {}
@@ -223,23 +236,72 @@ func (p *processes) count(s *Status) {
 	defer p.mu.Unlock()
 	addCounters(s, &p.past)
 	s.Abandoned += p.app.abandoned.Load() // those that were killed
-	for o := range p.ready {
+	s.Conns += p.app.conns.count()        // raw ones, which children take without asking
+	s.Panics += p.app.tallies.panics()
+	for _, o := range p.living {
 		now := shown(o.slot)
 		addCounters(s, &now)
 		s.Busy += now.Busy
 		s.Queued += now.Queued
 		s.Conns += now.Conns
+		s.PublicConns += now.PublicConns
+		s.Streams += now.Streams
+		s.Upgraded += now.Upgraded
 		s.Overloaded = s.Overloaded || now.Overloaded
 	}
 }
 
-// collect keeps what a child has counted that has ended.
-func (p *processes) collect(slot *page.Slot) {
+// expect begins to believe what a child counts.
+func (p *processes) expect(o *own) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := shown(slot)
+	o.slot.Reset()
+	p.living[o.index] = o
+}
+
+// collect keeps what a child has counted that has ended.
+func (p *processes) collect(o *own) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.living[o.index] != o {
+		return // it never began
+	}
+	delete(p.living, o.index)
+	last := shown(o.slot)
+	last.Panics = 0 // the tally has them
 	addCounters(&p.past, &last)
-	slot.Reset()
+	p.app.tallies.instance(o.index).Add(&o.slot.Served)
+	o.slot.Reset()
+	for i, callee := range p.app.conf().Calls {
+		calls := p.nursery.callsOf(p.app, o.index, i)
+		p.app.mesh.edges[callee].Add(calls)
+		calls.Reset()
+	}
+}
+
+// served returns what an instance has counted, also in earlier generations.
+func (p *processes) served(index int) *count.Served {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := new(count.Served)
+	sum.Add(p.app.tallies.instance(index))
+	if o := p.living[index]; o != nil {
+		sum.Add(&o.slot.Served)
+	}
+	return sum
+}
+
+// called returns what the instances have counted of their calls of callee.
+func (p *processes) called(callee string) *count.Calls {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sum := new(count.Calls)
+	sum.Add(p.app.mesh.edges[callee])
+	i := slices.Index(p.app.conf().Calls, callee)
+	for index := range p.living {
+		sum.Add(p.nursery.callsOf(p.app, index, i))
+	}
+	return sum
 }
 
 // shown returns what a child shows of itself. It may be anything, after a fault of the child's.
@@ -247,12 +309,14 @@ func shown(slot *page.Slot) Status {
 	counter := func(n *atomic.Int64) uint64 { return uint64(page.Within(n, math.MaxInt64)) }
 	return Status{
 		Busy: int(page.Within(&slot.Busy, math.MaxInt32)), Queued: int(page.Within(&slot.Queued, math.MaxInt32)),
-		Conns: int(page.Within(&slot.Conns, math.MaxInt32)), Overloaded: slot.Overloaded.Load() == 1,
-		Admitted: counter(&slot.Admitted), QueueFull: counter(&slot.QueueFull), WaitTooLong: counter(&slot.WaitTooLong),
+		Conns: int(page.Within(&slot.Conns, math.MaxInt32)), PublicConns: int(page.Within(&slot.PublicConns, math.MaxInt32)),
+		Streams: int(page.Within(&slot.Streams, math.MaxInt32)), Upgraded: int(page.Within(&slot.Upgraded, math.MaxInt32)),
+		Overloaded: slot.Overloaded.Load() == 1,
+		Admitted:   counter(&slot.Admitted), QueueFull: counter(&slot.QueueFull), WaitTooLong: counter(&slot.WaitTooLong),
 		PushedOut: counter(&slot.PushedOut), Deadline: counter(&slot.Deadline), Gone: counter(&slot.Gone), Refused: counter(&slot.Refused),
 		QueueWait: time.Duration(counter(&slot.QueueWait)), BusyTime: time.Duration(counter(&slot.BusyTime)),
 		DownstreamTime: time.Duration(counter(&slot.DownstreamTime)),
-		Panics:         counter(&slot.Panics), Abandoned: counter(&slot.Abandoned),
+		Panics:         count.Read(&slot.Served.Panics), Abandoned: counter(&slot.Abandoned),
 	}
 }
 

@@ -35,6 +35,7 @@ type publicServer struct {
 	trusts   bool        // clients with a verified certificate
 	lame     atomic.Bool // every answer tells the client to go away
 	serving  atomic.Bool
+	accepted *atomic.Int64
 	served   chan struct{} // closed when nothing is accepted any more
 
 	mu     sync.Mutex
@@ -43,7 +44,10 @@ type publicServer struct {
 
 func newPublicServer(d *door, config *App, listener net.Listener) *publicServer {
 	errorLog, _ := zap.NewStdLogAt(d.app.log, zap.DebugLevel) // strangers' broken handshakes are no news
-	s := &publicServer{listener: listener, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
+	s := &publicServer{
+		listener: listener, accepted: &d.app.tallies.instance(d.app.first).Accepted,
+		served: make(chan struct{}), states: make(map[net.Conn]http.ConnState),
+	}
 	s.server = &http.Server{
 		Handler:           d,
 		Protocols:         config.Protocols,
@@ -77,6 +81,9 @@ func (s *publicServer) serve() error {
 func (s *publicServer) note(conn net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.accepted.Add(1)
+	}
 	if state == http.StateClosed || state == http.StateHijacked {
 		delete(s.states, conn)
 		return

@@ -45,7 +45,7 @@ func newRemote(a *app, config *App) *remote {
 // open implements place.
 func (rem *remote) open() {
 	rem.calls = rem.app.pool.Add()
-	rem.calls.Open(&generation{app: rem.app})
+	rem.calls.Open(&generation{app: rem.app, tally: rem.app.tallies.instance(0)})
 }
 
 func (rem *remote) begin(int) life { panic("watt: an app elsewhere has no instance here") }

@@ -26,8 +26,9 @@ type request struct {
 	trace    trace
 	call     *call           // on whose behalf it is served without a connection, or nil
 	exchange direct.Exchange // with that call
-	by       time.Time       // when the first byte of the answer must be out; zero if only the deadline limits it
-	timer    *time.Timer     // sees to that; nil if the caller keeps time
+	arrived  time.Time
+	by       time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
+	timer    *time.Timer // sees to that; nil if the caller keeps time
 	answer   answer1
 	method   string
 	path     string
@@ -41,6 +42,7 @@ type request struct {
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
 	upgraded  bool // its connection was hijacked and has a place
+	outlived  bool // it was one of these two
 	draining  bool // long-lived requests are no longer welcome
 
 	next, prev *request // in the generation's list; guarded by its mutex
@@ -117,7 +119,8 @@ func (q *request) becomeLongLived() error {
 		q.mu.Unlock()
 		return err
 	}
-	q.holds, q.longLived = false, true
+	q.holds, q.longLived, q.outlived = false, true, true
+	q.app.streams.Add(1)
 	q.mu.Unlock()
 	q.discard()
 	return nil
@@ -127,7 +130,7 @@ func (q *request) becomeLongLived() error {
 func (q *request) hijacked() {
 	q.mu.Lock()
 	held, draining := q.holds, q.draining
-	q.holds, q.upgraded = false, true
+	q.holds, q.upgraded, q.outlived = false, true, true
 	q.mu.Unlock()
 	if held {
 		q.discard()
@@ -159,6 +162,7 @@ func (q *request) Serve(r *http.Request) {
 	q.gen.requests.add(q)
 	pprof.SetGoroutineLabels(q.gen.labels)
 	a := &q.answer
+	defer q.count()
 	defer func() {
 		reason := recover()
 		q.gen.requests.remove(q)
@@ -193,14 +197,25 @@ func (q *request) panicked(r *http.Request, reason any) {
 	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
 		panic(reason)
 	}
-	q.app.panics.Add(1)
+	q.gen.tally.Panics.Add(1)
 	q.gen.env.Logger.Error("handler panicked",
 		zap.String("method", r.Method), zap.String("path", r.URL.Path),
 		zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
 	if q.answer.begun {
+		q.answer.status = http.StatusInternalServerError // as far as it goes
 		panic(http.ErrAbortHandler)
 	}
 	WriteError(&q.answer.answer, errPanicked)
+}
+
+// count counts the request, which is over. How long what outlived its worker took says nothing.
+func (q *request) count() {
+	tally := q.gen.tally
+	tally.Answered(q.method, q.answer.status)
+	tally.Bytes.Add(q.answer.sent)
+	if !q.outlived {
+		tally.Duration.Add(time.Since(q.arrived))
+	}
 }
 
 // abandon lets a caller go whose handler does not return.
@@ -274,6 +289,7 @@ func (q *request) end() {
 		q.ticket.Release()
 	}
 	if longLived {
+		q.app.streams.Add(-1)
 		q.app.conns.leave()
 	}
 }

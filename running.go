@@ -38,8 +38,10 @@ type app struct {
 	conns conns
 	sheds shedLog
 
-	panics, restarts, abandoned atomic.Uint64
-	downstream                  atomic.Int64 // nanoseconds
+	restarts, abandoned atomic.Uint64
+	downstream          atomic.Int64 // nanoseconds
+	streams             atomic.Int64 // long-lived requests, which conns has too
+	tallies             tallies
 
 	started chan struct{} // closed when the first start has succeeded
 	drained chan struct{} // closed when the drain is over
@@ -93,11 +95,12 @@ func (a *app) elsewhere() bool {
 	return across || a.conf().URL != ""
 }
 
-// admit takes a worker, waiting for it as long as the limits allow, or until it is moved: see [admission.Pool.AcquireOr].
-// Its errors are CallErrors without a caller, or the cause of ctx's end.
-func (a *app) admit(ctx context.Context, waits func() (moved <-chan struct{})) (ticket, error) {
+// admit takes a worker for what has arrived at that time, waiting for it as long as the limits allow, or until it is
+// moved: see [admission.Pool.AcquireOr]. Its errors are CallErrors without a caller, or the cause of ctx's end.
+func (a *app) admit(ctx context.Context, arrived time.Time, waits func() (moved <-chan struct{})) (ticket, error) {
 	t, err := a.pool.AcquireOr(ctx, waits)
 	if err == nil {
+		t.Value().tally.Wait.Add(time.Since(arrived))
 		return t, nil
 	}
 	if _, shed := errors.AsType[*admission.ShedError](err); shed {

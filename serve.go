@@ -40,6 +40,12 @@ func (s *relay) publish() {
 	}
 }
 
+// count implements place: what the public side accepts is all that is tracked.
+func (s *relay) count(to *Status) {
+	s.inside.count(to)
+	to.PublicConns, to.Upgraded = to.Upgraded, 0
+}
+
 func (s *relay) addr() string {
 	if s.listener == nil {
 		return ""
@@ -122,6 +128,7 @@ func (s *relay) run() {
 }
 
 func (s *relay) hand(conn net.Conn) {
+	s.app.tallies.instance(s.app.first).Accepted.Add(1)
 	tracked, err := s.app.conns.track(conn)
 	if err != nil {
 		s.app.sheds.note()

@@ -2,6 +2,7 @@ package watt
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"time"
 
@@ -22,6 +23,9 @@ type Status struct {
 
 	// Busy workers, requests that wait for one, and long-lived requests and connections, now.
 	Busy, Queued, Conns int
+	// Streams are the long-lived requests among Conns, and Upgraded the connections that were upgraded; the rest are
+	// raw. PublicConns are the connections that the public side has open, idle ones included.
+	Streams, Upgraded, PublicConns int
 	// Overloaded reports whether the queue has not been empty for 100 ms.
 	Overloaded bool
 
@@ -42,6 +46,10 @@ type Status struct {
 
 	// PerInstance has an entry for each instance; none for an app with a URL.
 	PerInstance []InstanceStatus
+	// PerCaller has an entry for main, and one for each app that may call this one.
+	PerCaller []CallerStatus
+	// PerListener has an entry for each public listener: one, or one for each instance that has a process of its own.
+	PerListener []ListenerStatus
 }
 
 // InstanceStatus is what is known of one instance.
@@ -59,8 +67,62 @@ type InstanceStatus struct {
 	// LastError is why it last ended or could not start, "" if it never has. If it lives in a process of its own, the
 	// first line is followed by the end of what that wrote to stderr, 64 KiB at most.
 	LastError string
-	// PID is the process that the instance lives in, if it is one of its own; otherwise 0.
-	PID int
+	// Restarts by cause: it has "ended" by itself, its process was "killed" by a signal, its "start" has failed, or
+	// somebody has "asked" for it.
+	Restarts map[string]uint64
+
+	// Requests that are over, by method ("GET", ..., "other") and class of status ("2xx", ..., "other" if there was no
+	// answer). An answer that a panic has cut off is a 5xx. What was shed is in [Status] alone, and of a Serve app
+	// requests are not seen.
+	Requests map[string]map[string]uint64
+	// Duration is the time from a request's arrival until its handler has returned, but of those that have become
+	// long-lived; QueueWait the part of it before there was a worker.
+	Duration, QueueWait Times
+	// SentBytes of answers' bodies, Panics of handlers, and requests HandedOver to an idle sibling, which counts them too.
+	SentBytes, Panics, HandedOver uint64
+
+	// PID is the process that the instance lives in, if it is one of its own; otherwise 0. CPUTime is what that has used,
+	// and Memory how many bytes it has in memory, both 0 where the system does not tell.
+	PID     int
+	CPUTime time.Duration
+	Memory  int64
+}
+
+// CallerStatus is what is known of one app's calls of another by [Env.Client]. A call is counted when it ends, which is
+// with the body of its answer.
+type CallerStatus struct {
+	// Caller is the name of the app that calls, "" for main.
+	Caller string
+	// Errors by kind: "overloaded", "unavailable", "timeout", "canceled", "died" or "other". Whatever the callee has
+	// answered is none.
+	Errors map[string]uint64
+	// Duration of all calls, failed ones included.
+	Duration Times
+	// SentBytes of requests whose length was known, and ReceivedBytes of answers' bodies.
+	SentBytes, ReceivedBytes uint64
+}
+
+// ListenerStatus is what is known of one public listener.
+type ListenerStatus struct {
+	// Instance is whose it is; 0 for the one of an app in this process.
+	Instance int
+	// Accepted connections so far.
+	Accepted uint64
+	// Queued connections wait to be accepted; -1 if the system does not tell.
+	Queued int
+	// Chosen reports whether new connections get there.
+	Chosen bool
+}
+
+// Times is a distribution of durations.
+type Times struct {
+	Count uint64
+	// Sum of all, the median and the 99th percentile; these two are accurate to a fifth.
+	Sum, P50, P99 time.Duration
+	// Buckets are those of Prometheus's native histograms with schema 2: number i has what took longer than 2^((i-1)/4)
+	// seconds, but not longer than 2^(i/4). The first, -80, also has all that is shorter (than 1 µs), and the last, 49,
+	// all that is longer (than 68 minutes). Only those that are not empty are there.
+	Buckets map[int]uint64 `json:"-"`
 }
 
 // Status returns what is known of every app, in the order given to [New]. Before the start it shows
@@ -94,8 +156,11 @@ func (a *app) status() Status {
 	defer a.mu.Unlock()
 	s.State, s.Since = a.stateLocked(), a.since
 	for _, in := range a.instances {
-		s.PerInstance = append(s.PerInstance, in.status())
+		one := in.status()
+		a.served(&one)
+		s.PerInstance = append(s.PerInstance, one)
 	}
+	s.PerCaller, s.PerListener = a.perCaller(), a.perListener()
 	return s
 }
 
@@ -104,9 +169,11 @@ func (in *instance) status() InstanceStatus {
 	defer in.mu.Unlock()
 	s := InstanceStatus{
 		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
+		Restarts: maps.Clone(in.causes),
 	}
 	if o, ok := in.life.(*own); ok {
 		s.PID, s.Busy = o.process.PID(), int(page.Within(&o.slot.Busy, math.MaxInt32))
+		s.CPUTime, s.Memory = process.Usage(s.PID)
 		if s.State == stateReady && o.slot.State.Load() == slotSilent {
 			s.State = stateSilent
 		}

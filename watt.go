@@ -242,6 +242,7 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 		}
 		a.reachable = a.reachable || a.conf().Listen != ""
 	}
+	rt.mesh.edges = newEdges(byName)
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,11 +21,7 @@ const options = "?_journal_mode=wal&_busy_timeout=5000&_txlock=immediate&_foreig
 // open opens a database with a table of notes.
 func open(tb testing.TB, file string, more ...string) *sql.DB {
 	tb.Helper()
-	dsn := "file:" + file + options
-	for _, m := range more {
-		dsn += "&" + m
-	}
-	db, err := sql.Open("sqlite", dsn)
+	db, err := sql.Open("sqlite", "file:"+file+strings.Join(append([]string{options}, more...), "&"))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestWhereThereAreNoPagesTheErrorSaysSo(t *testing.T) {
-	if _, err := page.Create(1); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := page.Create(1, 0); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("got error %v, want %v", err, errors.ErrUnsupported)
 	}
 }

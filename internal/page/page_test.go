@@ -11,15 +11,17 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
+	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/page"
 )
 
 // create makes a page that is closed when the test ends.
 func create(t *testing.T, slots int) *page.Page {
 	t.Helper()
-	p, err := page.Create(slots)
+	p, err := page.Create(slots, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,14 +40,15 @@ func twin(t *testing.T, p *page.Page) *page.Page {
 	return second
 }
 
-// content returns what is in the file of a page with one slot, if it had so many slots.
-func content(t *testing.T, slots uint64) []byte {
+// content returns what is in the file of a page with one slot and 3 kinds of calls, if it had so many.
+func content(t *testing.T, slots, calls uint64) []byte {
 	t.Helper()
-	text := make([]byte, 2*page.SlotSize)
+	text := make([]byte, 2*page.SlotSize+3*unsafe.Sizeof(count.Calls{}))
 	if _, err := create(t, 1).File().ReadAt(text, 0); err != nil {
 		t.Fatal(err)
 	}
 	binary.NativeEndian.PutUint64(text[8:], slots)
+	binary.NativeEndian.PutUint64(text[16:], calls)
 	return text
 }
 
@@ -62,8 +65,8 @@ func fields(t *testing.T, s *page.Slot) []*atomic.Int64 {
 			all = append(all, field)
 		}
 	}
-	if len(all) != 23 {
-		t.Fatalf("a slot has %d fields, want 23", len(all))
+	if len(all) != 25 {
+		t.Fatalf("a slot has %d fields, want 25", len(all))
 	}
 	return all
 }
@@ -92,15 +95,42 @@ func TestWhatOneWritesTheOtherReads(t *testing.T) {
 	}
 }
 
+func TestWhatOneCountsTheOtherSees(t *testing.T) {
+	here := create(t, 2)
+	there := twin(t, here)
+	for i := range 3 {
+		here.Calls(i).Ended(time.Second, count.Kind(1+i))
+	}
+	here.Slot(1).Served.Answered("GET", 200)
+	if got := there.Slot(1).Served.Answers()["GET"]["2xx"]; got != 1 {
+		t.Errorf("got %d answers, want 1", got)
+	}
+	for i := range 3 {
+		if got := there.Calls(i).Errors(); len(got) != 1 || got[count.Kind(1+i).String()] != 1 {
+			t.Errorf("calls %d: got %v", i, got)
+		}
+	}
+	for _, calls := range []int{-1, 1<<20 + 1} {
+		if p, err := page.Create(1, calls); err == nil {
+			p.Close()
+			t.Errorf("a page for %d kinds of calls was made", calls)
+		}
+	}
+}
+
 func TestResetEmptiesOneSlotOnly(t *testing.T) {
 	p := create(t, 3)
 	for i := range 3 {
+		p.Slot(i).Served.Panics.Store(7)
 		for _, field := range fields(t, p.Slot(i)) {
 			field.Store(7)
 		}
 	}
 	p.Slot(1).Reset()
 	for i, want := range []int64{7, 0, 7} {
+		if got := p.Slot(i).Served.Panics.Load(); got != want {
+			t.Errorf("slot %d has %d panics, want %d", i, got, want)
+		}
 		for k, field := range fields(t, p.Slot(i)) {
 			if got := field.Load(); got != want {
 				t.Errorf("field %d of slot %d is %d, want %d", k, i, got, want)
@@ -141,7 +171,7 @@ func TestWithinBelievesNoImpossibleNumber(t *testing.T) {
 
 func TestAPageHasAReasonableNumberOfSlots(t *testing.T) {
 	for _, slots := range []int{-1, 0, 1<<16 + 1, 1 << 62} {
-		if p, err := page.Create(slots); err == nil {
+		if p, err := page.Create(slots, 3); err == nil {
 			p.Close()
 			t.Errorf("a page of %d slots was made", slots)
 		}
@@ -167,7 +197,7 @@ func TestOpenRefusesWhatIsNoPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer end.Close()
-	version := content(t, 1)
+	version := content(t, 1, 3)
 	version[0] ^= 0xff
 	version[7] ^= 0xff
 	for name, f := range map[string]*os.File{
@@ -175,10 +205,10 @@ func TestOpenRefusesWhatIsNoPage(t *testing.T) {
 		"a text":              file([]byte(strings.Repeat("watt ", 1000))),
 		"a pipe":              pipe,
 		"another version":     file(version),
-		"no slots":            file(content(t, 0)),
-		"slots without end":   file(content(t, 1<<60)),
-		"fewer bytes":         file(content(t, 2)),
-		"nothing but a start": file(content(t, 1)[:16]),
+		"no slots":            file(content(t, 0, 3)),
+		"slots without end":   file(content(t, 1<<60, 3)),
+		"fewer bytes":         file(content(t, 2, 3)),
+		"nothing but a start": file(content(t, 1, 3)[:16]),
 	} {
 		p, err := page.Open(f)
 		if err == nil {
@@ -222,7 +252,7 @@ func TestNothingIsLeftOfPages(t *testing.T) {
 	}
 	before := descriptors()
 	for range 100 {
-		here, err := page.Create(4)
+		here, err := page.Create(4, 3)
 		if err != nil {
 			t.Fatal(err)
 		}

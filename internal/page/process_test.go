@@ -25,7 +25,7 @@ const (
 
 // roles are what this program does where a test runs it as a child, with the page as descriptor 3.
 var roles = map[string]func(f *os.File){
-	"count":  count,
+	"count":  counting,
 	"shrink": shrink,
 	"ruin":   ruin,
 }
@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// count beats in slot 1 until it is killed.
-func count(f *os.File) {
+// counting beats in slot 1 until it is killed.
+func counting(f *os.File) {
 	p, err := page.Open(f)
 	if err != nil {
 		fmt.Println(err)

@@ -65,15 +65,15 @@ func TestOpenRefusesAPageThatCouldShrink(t *testing.T) {
 
 func TestOpenRefusesASealedFileThatClaimsToBeLarger(t *testing.T) {
 	for _, test := range []struct {
-		slots uint64
-		ok    bool
-	}{{0, false}, {1, true}, {2, false}, {1 << 60, false}} {
+		slots, calls uint64
+		ok           bool
+	}{{0, 3, false}, {1, 3, true}, {2, 3, false}, {1 << 60, 3, false}, {1, 4, false}, {1, 1 << 60, false}} {
 		fd, err := unix.MemfdCreate("page", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
 		if err != nil {
 			t.Fatal(err)
 		}
 		f := os.NewFile(uintptr(fd), "page")
-		if _, err := f.Write(content(t, test.slots)); err != nil {
+		if _, err := f.Write(content(t, test.slots, test.calls)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
@@ -81,7 +81,7 @@ func TestOpenRefusesASealedFileThatClaimsToBeLarger(t *testing.T) {
 		}
 		p, err := page.Open(f)
 		if (err == nil) != test.ok {
-			t.Errorf("got error %v for a page of one slot that claims to have %d", err, test.slots)
+			t.Errorf("got error %v for a page of one slot and 3 kinds of calls that claims to have %d and %d", err, test.slots, test.calls)
 		}
 		if err == nil {
 			p.Slot(p.Len() - 1).Room.Store(1)

@@ -3,11 +3,16 @@ package page
 import (
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/org/watt/internal/count"
 )
 
 // SlotSize is how many bytes a slot takes: whole cache lines, also on machines that fetch them in pairs,
-// so that no child slows down another's counting.
-const SlotSize = 256
+// so that no child slows down another's counting. What siblings look at is apart from what is only counted.
+const (
+	SlotSize  = 4096
+	shownSize = 256
+)
 
 // Slot is what one instance, or an app of the parent's, tells of itself. Durations are in nanoseconds, counters start at 0 with the
 // child and only grow.
@@ -42,10 +47,16 @@ type Slot struct {
 	DownstreamTime atomic.Int64 // of that, waiting for other apps
 	RetryAfter     atomic.Int64 // what a request that is refused now is told
 
-	Panics    atomic.Int64
-	Abandoned atomic.Int64 // requests that were left behind
+	Abandoned   atomic.Int64 // requests that were left behind
+	PublicConns atomic.Int64
+	Streams     atomic.Int64 // long-lived requests, which Conns has too
+	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
 
-	_ [SlotSize - 23*8]byte
+	_ [shownSize - 25*8]byte
+
+	Served count.Served // the child counts in it
+
+	_ [SlotSize - shownSize - unsafe.Sizeof(count.Served{})]byte
 }
 
 // Reset makes all fields 0, one after the other. It is for a slot whose child has ended, or has not

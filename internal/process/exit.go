@@ -4,6 +4,8 @@ package process
 type ExitError struct {
 	// Reason says it in a line.
 	Reason string
+	// Killed reports whether a signal has ended it.
+	Killed bool
 	// Output is the end of what it wrote to stderr, 64 KiB at most.
 	Output string
 	// Err is why this process has killed it, or nil.

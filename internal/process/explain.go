@@ -27,7 +27,7 @@ func explain(state *os.ProcessState, output string, why error, starved bool) *Ex
 	}
 	signal := ""
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		signal = unix.SignalName(status.Signal())
+		signal, e.Killed = unix.SignalName(status.Signal()), true
 	}
 	switch {
 	case signal == "SIGKILL" && why != nil:

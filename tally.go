@@ -1,0 +1,133 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/org/watt/internal/count"
+)
+
+// tallies are what an app's instances count in, by number. A tally outlives the generations, and an instance that
+// was removed: what has been counted never goes back. In a child, the one there is lies in the page.
+type tallies struct {
+	mu sync.Mutex
+	of map[int]*count.Served
+}
+
+func (t *tallies) instance(index int) *count.Served {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of[index] == nil {
+		t.putLocked(index, new(count.Served))
+	}
+	return t.of[index]
+}
+
+func (t *tallies) put(index int, tally *count.Served) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.putLocked(index, tally)
+}
+
+func (t *tallies) putLocked(index int, tally *count.Served) {
+	if t.of == nil {
+		t.of = make(map[int]*count.Served)
+	}
+	t.of[index] = tally
+}
+
+// panics returns how many handlers have panicked.
+func (t *tallies) panics() (n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tally := range t.of {
+		n += count.Read(&tally.Panics)
+	}
+	return n
+}
+
+// edges are what calls are counted in, by callee.
+type edges map[string]*count.Calls
+
+func newEdges[T any](callees map[string]T) edges {
+	e := make(edges, len(callees))
+	for name := range callees {
+		e[name] = new(count.Calls)
+	}
+	return e
+}
+
+// kindOf says why a call has failed with err.
+func kindOf(err error) count.Kind {
+	for _, k := range []struct {
+		is   error
+		kind count.Kind
+	}{
+		{ErrInstanceDied, count.Died},
+		{ErrOverloaded, count.Overloaded},
+		{ErrUnavailable, count.Unavailable},
+		{context.DeadlineExceeded, count.Timeout},
+		{context.Canceled, count.Canceled},
+	} {
+		if errors.Is(err, k.is) {
+			return k.kind
+		}
+	}
+	return count.Other
+}
+
+// served fills in what an instance has counted.
+func (a *app) served(s *InstanceStatus) {
+	tally := a.tallies.instance(s.Instance)
+	if p, ok := a.place.(*processes); ok {
+		tally = p.served(s.Instance)
+	}
+	s.Requests, s.Duration, s.QueueWait = tally.Answers(), timesOf(&tally.Duration), timesOf(&tally.Wait)
+	s.SentBytes, s.Panics, s.HandedOver = count.Read(&tally.Bytes), count.Read(&tally.Panics), count.Read(&tally.HandedOver)
+}
+
+func (a *app) perCaller() []CallerStatus {
+	all := []CallerStatus{callerStatus("", a.rt.mesh.edges[a.name])}
+	for _, caller := range slices.Compact(slices.Clone(a.callers)) { // Calls may name it twice
+		calls := caller.mesh.edges[a.name]
+		if p, ok := caller.place.(*processes); ok {
+			calls = p.called(a.name)
+		}
+		all = append(all, callerStatus(caller.name, calls))
+	}
+	return all
+}
+
+func callerStatus(caller string, calls *count.Calls) CallerStatus {
+	return CallerStatus{
+		Caller: caller, Errors: calls.Errors(), Duration: timesOf(&calls.Duration),
+		SentBytes: count.Read(&calls.Sent), ReceivedBytes: count.Read(&calls.Received),
+	}
+}
+
+func timesOf(counted *count.Times) Times {
+	var t Times
+	t.Sum, t.Buckets = counted.Read()
+	for _, n := range t.Buckets {
+		t.Count += n
+	}
+	t.P50, t.P99 = t.quantile(0.5), t.quantile(0.99)
+	return t
+}
+
+// quantile returns the upper end of the bucket that has it, 0 if nothing was counted.
+func (t *Times) quantile(q float64) time.Duration {
+	rank := uint64(math.Ceil(q * float64(t.Count)))
+	for i := count.First; i <= count.Last; i++ {
+		if n := t.Buckets[i]; n < rank {
+			rank -= n
+		} else if rank > 0 {
+			return time.Duration(count.Limit(i) * float64(time.Second))
+		}
+	}
+	return 0
+}
