@@ -179,9 +179,9 @@ func kind(err error) string {
 }
 
 // differences says where two observations differ, a line for each.
-func (o observation) differences(other observation) string {
+func (o *observation) differences(other *observation) string {
 	var b strings.Builder
-	one, two := reflect.ValueOf(o), reflect.ValueOf(other)
+	one, two := reflect.ValueOf(*o), reflect.ValueOf(*other)
 	for i := range one.NumField() {
 		if f, g := one.Field(i).Interface(), two.Field(i).Interface(); !reflect.DeepEqual(f, g) {
 			fmt.Fprintf(&b, "\n\t%s: %.1000q\n\t\tand %.1000q", one.Type().Field(i).Name, fmt.Sprintf("%+v", f), fmt.Sprintf("%+v", g))

@@ -90,7 +90,7 @@ func (w world) observe(tb testing.TB, s scenario) *observation {
 type sightKey struct{}
 
 // in returns what counts in w.
-func (o *observation) in(w world) observation {
+func (o *observation) in(w world) *observation {
 	seen := *o
 	if w.blind {
 		seen.Traced = nil
@@ -100,7 +100,7 @@ func (o *observation) in(w world) observation {
 		seen.Header.Del("Connection")
 		seen.Close = false
 	}
-	return seen
+	return &seen
 }
 
 type dial func(context.Context) (net.Conn, error)
