@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,10 +21,13 @@ import (
 func limited(t *testing.T, l *funnel.Limit, callers ...string) func(caller string) (status, after int) {
 	t.Helper()
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })
+	var mu sync.Mutex // apps start at the same time
 	envs := make(map[string]*watt.Env)
 	apps := []watt.App{{Name: "store", Handler: l.Handler(hello)}}
 	for _, name := range callers {
 		apps = append(apps, watt.App{Name: name, Calls: []string{"store"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			envs[name] = env
 			return hello, nil
 		}})
