@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,7 +51,7 @@ func newSpeaker(_ context.Context, env *watt.Env) (http.Handler, error) {
 		w.Header().Set("Trailer", "X-Sum")
 		http.NewResponseController(w).EnableFullDuplex()
 		n, _ := io.Copy(flushing{w}, r.Body)
-		w.Header().Set("X-Sum", fmt.Sprint(n))
+		w.Header().Set("X-Sum", strconv.FormatInt(n, 10))
 	})
 	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", watt.Caller(r.Context())) })
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {

@@ -53,6 +53,7 @@ func onUnixSockets(do func(fd int)) {
 }
 
 func TestAChildThatIsOutOfHandIsEndedAndReplaced(t *testing.T) {
+	t.Parallel()
 	for path, want := range map[string]string{
 		"/garbage": "malformed message",
 		"/huge":    "is malformed",

@@ -185,6 +185,7 @@ func recovered(t *testing.T, rt *watt.Runtime, before uint64) string {
 }
 
 func TestAnInstanceThatEndsTakesOnlyItsOwnRequestsAlong(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		ill  func(rt *watt.Runtime, pid int)
 		want string // of the first line of the last error

@@ -297,6 +297,7 @@ func listenAsNobody(t *testing.T) net.Listener {
 }
 
 func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
+	t.Parallel()
 	for strange, want := range map[string][]string{
 		"exit":  {"main did not reach Run", "repeatable", "exit status 4", "I cannot open the database twice"},
 		"slow":  {"main did not reach Run in time", "repeatable"},
