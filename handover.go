@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -189,17 +188,20 @@ func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
 func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, deadline time.Time) bool {
 	defer to.handed.Add(-1)
-	begun, body := true, &untaken{ReadCloser: r.Body}
+	begun, body := true, rewind(r.Body)
 	proxy := &httputil.ReverseProxy{
 		FlushInterval: -1,
 		Transport:     to,
 		ErrorLog:      zap.NewStdLog(h.child.app.log),
 		Rewrite:       func(pr *httputil.ProxyRequest) { h.rewrite(pr, p, deadline, body) },
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			if begun = !untouched(err) || body.read.Load(); begun {
+			whole := body.restart()
+			if begun = whole == nil || !untouched(err) && !errors.Is(err, wire.ErrNotSent); begun {
 				h.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
 				WriteError(w, h.failure(err))
+				return
 			}
+			r.Body = whole
 		},
 	}
 	proxy.ServeHTTP(w, r)
@@ -221,7 +223,7 @@ func (h *handover) failure(err error) error {
 }
 
 // rewrite makes the request what the sibling is sent: as it is, and from whom.
-func (h *handover) rewrite(pr *httputil.ProxyRequest, p *peer, deadline time.Time, body *untaken) {
+func (h *handover) rewrite(pr *httputil.ProxyRequest, p *peer, deadline time.Time, body *rewindable) {
 	in, out := pr.In, pr.Out
 	out.URL = &url.URL{Scheme: "http", Host: h.child.app.name + suffix, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: in.URL.RawQuery}
 	out.Host = in.Host
@@ -234,24 +236,10 @@ func (h *handover) rewrite(pr *httputil.ProxyRequest, p *peer, deadline time.Tim
 	out.Header.Set(headerRemote, in.RemoteAddr)
 	setRemaining(out.Header, deadline)
 	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = body
+		out.Body = body.restart()
+		out.GetBody = body.again
 	}
 }
-
-// untaken is a request's body that is still whole if nobody has read it. The server closes it.
-type untaken struct {
-	io.ReadCloser
-
-	read atomic.Bool
-}
-
-func (b *untaken) Read(p []byte) (int, error) {
-	b.read.Store(true)
-	return b.ReadCloser.Read(p)
-}
-
-// Close does nothing.
-func (b *untaken) Close() error { return nil }
 
 // setRemaining says in a request's headers what is left until the deadline, if there is one.
 func setRemaining(h http.Header, deadline time.Time) {

@@ -51,7 +51,7 @@ func upTCP(ctx context.Context) (session, error) {
 	if err != nil {
 		return session{}, err
 	}
-	address, closeServer, err := playServer(answer(document(600), "application/json"))
+	address, closeServer, err := playServer(answer(document(600), "application/json")) //nolint:contextcheck // it is closed by its own end
 	if err != nil {
 		end()
 		return session{}, err

@@ -27,7 +27,7 @@ func imbalance(jobs *jobs, at int) func(context.Context) (session, error) {
 		}
 		l := &keptLoad{conns: make(chan *client, keptConns)}
 		j := jobs.lasting(jobTime)
-		proof := j.proof()
+		proof := j.proof() //nolint:contextcheck // it has no end
 		for i := range keptConns {
 			c, err := dialInstance(ctx, rt.Status()[0].Addr, i%at)
 			if err != nil {

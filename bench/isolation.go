@@ -55,7 +55,7 @@ func isolation(r role, jobs *jobs) func(context.Context) (session, error) {
 			return session{}, err
 		}
 		b := &beside{address: servers[0].address, job: jobs.lasting(jobTime)}
-		b.proof = b.job.proof()
+		b.proof = b.job.proof() //nolint:contextcheck // it has no end
 		end := func() {
 			for _, c := range b.clients {
 				_ = c.conn.Close()
@@ -149,7 +149,7 @@ func visitAt(ctx context.Context, address, path string, want []byte) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
-	defer c.conn.Close()
+	defer func() { _ = c.conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
 	return c.get(ctx)
 }

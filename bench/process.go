@@ -55,7 +55,7 @@ func throughputOf(jobs *jobs) func(context.Context) (session, error) {
 			return session{}, err
 		}
 		j := jobs.lasting(jobTime)
-		proof := j.proof()
+		proof := j.proof() //nolint:contextcheck // it has no end
 		ops := make([]op, 2*runtime.GOMAXPROCS(0))
 		for i := range ops {
 			ops[i] = get(rt.Env().Client.Do, url("mill")+j.path()[1:], proof)

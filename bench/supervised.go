@@ -82,7 +82,7 @@ func supervised(mill wattlib.App, jobs *jobs, measure func(context.Context, *wat
 			return session{}, err
 		}
 		j := jobs.lasting(shortJob)
-		proof := j.proof()
+		proof := j.proof() //nolint:contextcheck // it has no end
 		return session{close: end, measure: func(ctx context.Context, d time.Duration) (sample, error) {
 			v := &visits{address: rt.Status()[0].Addr, job: j, proof: proof}
 			also, err := measure(ctx, rt, v, share(d))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, error) {
 	return func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		r := chi.NewRouter()
-		r.Use(httprate.LimitByIP(perMinute, time.Minute))
+		r.Use(httprate.LimitBy(perMinute, time.Minute, byClient))
 		r.Use(cors.Handler(cors.Options{AllowedOrigins: []string{frontend}, AllowedHeaders: []string{"Authorization", "Content-Type"}}))
 
 		r.With(middleware.RequestSize(maxForm)).Post("/token", giveToken(key))
@@ -46,6 +47,13 @@ func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, erro
 		describe(r, env)
 		return r, nil
 	}
+}
+
+// byClient tells clients apart by the address they call from. Behind a reverse proxy that is the proxy's: use
+// middleware.ClientIPFromXFF and middleware.GetClientIP there.
+func byClient(r *http.Request) (string, error) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return httprate.CanonicalizeIP(host), err
 }
 
 // home composes a page of what three apps know of a user, and asks them all at once. There is no page without the user;

@@ -77,8 +77,12 @@ func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Resp
 		if !x.stale {
 			break
 		}
-		if sent, _ := c.out.progress(); sent && got == nil { // nobody can tell what the server has begun
+		sent, _ := c.out.progress()
+		if sent && got == nil { // nobody can tell what the server has begun
 			break
+		}
+		if !sent {
+			err = fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 	}
 	return nil, err
@@ -100,6 +104,10 @@ func again(req *http.Request) *http.Request {
 	req.Body = body
 	return req
 }
+
+// ErrNotSent means that a kept connection had ended before anything of the request was sent on it, and that the
+// request's body cannot be read again for another.
+var ErrNotSent = errors.New("nothing of the request was sent")
 
 var (
 	// errStale means that a kept connection has ended without a byte of the answer.
