@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -56,8 +57,8 @@ func waiting(tb testing.TB, b *funnel.Batch, n int) {
 	}
 }
 
-// behind gathers calls of fns behind one that is held, in order, and returns their results.
-func behind(tb testing.TB, b *funnel.Batch, fns ...func(context.Context, *sql.Tx) error) (first error, rest []error) {
+// behind gathers calls of fns behind one that is held, in order, and returns their results, and the held one's.
+func behind(tb testing.TB, b *funnel.Batch, fns ...func(context.Context, *sql.Tx) error) (rest []error, first error) {
 	tb.Helper()
 	h := hold(tb, b, write("first"))
 	results := make([]chan error, len(fns))
@@ -69,7 +70,7 @@ func behind(tb testing.TB, b *funnel.Batch, fns ...func(context.Context, *sql.Tx
 	for _, c := range results {
 		rest = append(rest, result(tb, c))
 	}
-	return result(tb, h.done), rest
+	return rest, result(tb, h.done)
 }
 
 func TestCallsThatComeTogetherShareATransactionInOrder(t *testing.T) {
@@ -77,9 +78,9 @@ func TestCallsThatComeTogetherShareATransactionInOrder(t *testing.T) {
 	b := &funnel.Batch{DB: db}
 	var fns []func(context.Context, *sql.Tx) error
 	for i := range 9 {
-		fns = append(fns, write(fmt.Sprint(i)))
+		fns = append(fns, write(strconv.Itoa(i)))
 	}
-	first, rest := behind(t, b, fns...)
+	rest, first := behind(t, b, fns...)
 	if err := errors.Join(append(rest, first)...); err != nil {
 		t.Error(err)
 	}
@@ -87,7 +88,7 @@ func TestCallsThatComeTogetherShareATransactionInOrder(t *testing.T) {
 		t.Errorf("got %v calls in %d transactions, want 10 in 1", calls, times)
 	}
 	for i := range 9 {
-		if got := count(t, db, `select id from notes where text = ?`, fmt.Sprint(i)); got != i+2 {
+		if got := count(t, db, `select id from notes where text = ?`, strconv.Itoa(i)); got != i+2 {
 			t.Errorf("got call %d as number %d, want %d", i, got, i+2)
 		}
 	}
@@ -102,7 +103,7 @@ func TestOneBadCallDoesNotFailTheOthers(t *testing.T) {
 		}
 		return errOnPurpose
 	}
-	first, rest := behind(t, b, write("a"), both, write("a"), write("b"))
+	rest, first := behind(t, b, write("a"), both, write("a"), write("b"))
 	if first != nil || rest[0] != nil || rest[3] != nil {
 		t.Errorf("got %v and %v of those that were good", first, rest)
 	}
@@ -153,7 +154,7 @@ func TestALostTransactionIsToldToEveryoneInIt(t *testing.T) {
 		}
 		return errOnPurpose
 	}
-	first, rest := behind(t, b, write("a"), undo, write("later"))
+	rest, first := behind(t, b, write("a"), undo, write("later"))
 	for _, err := range []error{first, rest[0]} {
 		if !errors.Is(err, watt.ErrUnavailable) || !errors.Is(err, errOnPurpose) {
 			t.Errorf("got %v, want unavailable, and why", err)
@@ -189,7 +190,7 @@ func TestAFullDiskFailsWhatDoesNotFitAndNothingElse(t *testing.T) {
 	db := open(t, file(t), "_pragma=max_page_count(20)")
 	b := &funnel.Batch{DB: db}
 	large := strings.Repeat("x", 1<<20)
-	first, rest := behind(t, b, write("a"), write(large), write("b"))
+	rest, first := behind(t, b, write("a"), write(large), write("b"))
 	if rest[1] == nil || !strings.Contains(rest[1].Error(), "full") {
 		t.Errorf("got %v, want the disk to be full", rest[1])
 	}
@@ -214,7 +215,7 @@ func TestAnErrorOfTheCommitIsEverybodys(t *testing.T) {
 	db := open(t, file(t))
 	must(t, db, `create table replies (note integer references notes deferrable initially deferred)`)
 	b := &funnel.Batch{DB: db}
-	first, rest := behind(t, b, func(ctx context.Context, tx *sql.Tx) error {
+	rest, first := behind(t, b, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `insert into replies values (999)`)
 		return err
 	})
@@ -243,7 +244,7 @@ func TestADatabaseThatIsLockedIsToldToAllWhoWaitAtOnce(t *testing.T) {
 	began := time.Now()
 	results := []chan error{doing(b, write("0"))}
 	for i := range 20 {
-		results = append(results, doing(b, write(fmt.Sprint(i))))
+		results = append(results, doing(b, write(strconv.Itoa(i))))
 		waiting(t, b, i+1)
 	}
 	for _, c := range results {
@@ -325,7 +326,7 @@ func TestDoInsideOfDoJoins(t *testing.T) {
 	b := &funnel.Batch{DB: db}
 	var leaked context.Context
 	err := b.Do(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
-		leaked = ctx
+		leaked = ctx //nolint:fatcontext // to see what becomes of it
 		if err := b.Do(ctx, write("kept")); err != nil {
 			return err
 		}
@@ -337,7 +338,7 @@ func TestDoInsideOfDoJoins(t *testing.T) {
 		var both sync.WaitGroup // at the same time, for one database connection
 		for i := range 2 {
 			both.Go(func() {
-				if err := b.Do(ctx, write(fmt.Sprint(i))); err != nil {
+				if err := b.Do(ctx, write(strconv.Itoa(i))); err != nil {
 					t.Error(err)
 				}
 			})
@@ -355,7 +356,7 @@ func TestDoInsideOfDoJoins(t *testing.T) {
 
 func TestMaxSizeAndMaxDelay(t *testing.T) {
 	b := &funnel.Batch{DB: open(t, file(t)), MaxSize: 2}
-	first, rest := behind(t, b, write("a"), write("b"), write("c"))
+	rest, first := behind(t, b, write("a"), write("b"), write("c"))
 	if err := errors.Join(append(rest, first)...); err != nil {
 		t.Error(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -160,7 +161,7 @@ func TestKeysThatComeTogetherShareATransaction(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
-			if got := s.post(context.Background(), fmt.Sprint(i), fmt.Sprint(i)); got.Code != http.StatusCreated {
+			if got := s.post(context.Background(), strconv.Itoa(i), strconv.Itoa(i)); got.Code != http.StatusCreated {
 				t.Errorf("got %d %s", got.Code, got.Body)
 			}
 		})

@@ -36,9 +36,9 @@ func file(tb testing.TB) string {
 	return filepath.Join(tb.TempDir(), "test.db")
 }
 
-func must(tb testing.TB, db *sql.DB, statement string, args ...any) {
+func must(tb testing.TB, db *sql.DB, statement string) {
 	tb.Helper()
-	if _, err := db.ExecContext(context.Background(), statement, args...); err != nil {
+	if _, err := db.ExecContext(context.Background(), statement); err != nil {
 		tb.Fatalf("%s: %v", statement, err)
 	}
 }

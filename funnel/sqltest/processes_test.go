@@ -7,12 +7,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,7 +48,7 @@ func newHash(_ context.Context, env *watt.Env) (http.Handler, error) {
 			watt.WriteError(w, err)
 			return
 		}
-		result := strings.NewReader(fmt.Sprintf("%x", sum.Sum(nil)))
+		result := strings.NewReader(hex.EncodeToString(sum.Sum(nil)))
 		pass(w, r, env, "/notes", result)
 	})
 	mux.HandleFunc("POST /stream", func(w http.ResponseWriter, r *http.Request) { pass(w, r, env, "/sink", r.Body) })
@@ -373,7 +375,7 @@ func TestLargeBodiesStreamThroughWithBoundedMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if got, _ := io.ReadAll(resp.Body); string(got) != fmt.Sprint(n) {
+		if got, _ := io.ReadAll(resp.Body); string(got) != strconv.FormatInt(n, 10) {
 			t.Errorf("got %s %s, want %d bytes", resp.Status, got, n)
 		}
 	}
