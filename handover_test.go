@@ -96,6 +96,9 @@ func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (a
 					bad = append(bad, status)
 				}
 				mu.Unlock()
+				if status == 0 { // the connection has ended
+					return
+				}
 			}
 		})
 	}

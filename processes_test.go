@@ -236,7 +236,10 @@ func newHolder(_ context.Context, env *watt.Env) (http.Handler, error) {
 		who(w)
 	})
 	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
+		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != r.ContentLength {
+			http.Error(w, fmt.Sprintf("got %d bytes, %v", n, err), http.StatusInternalServerError)
+			return
+		}
 		who(w)
 	})
 	mux.HandleFunc("/release", func(w http.ResponseWriter, r *http.Request) {
