@@ -79,8 +79,11 @@ func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (a
 		good    int
 		bad     []int
 	)
-	for range 4 {
-		conn := dialPair(t, top, "0")
+	conns := make([]net.Conn, 4)
+	for i := range conns { // before there is work, since who is asked may not be who answers then
+		conns[i] = dialPair(t, top, "0")
+	}
+	for _, conn := range conns {
 		clients.Go(func() {
 			for {
 				select {
