@@ -53,6 +53,7 @@ func benchmarks(cfg config) []benchmark {
 		scaleBenchmarks(cfg),
 		pyramidBenchmarks(),
 		processBenchmarks(cfg),
+		funnelBenchmarks(cfg),
 	)
 }
 

@@ -41,7 +41,9 @@ func play() bool {
 		if !wattlib.IsChild() {
 			return false
 		}
-		err = milling(wattlib.App{}).Run(context.Background()) // it returns only if this is another's child
+		for _, rt := range children() {
+			err = rt.Run(context.Background()) // it returns only if this is another's child
+		}
 	case wattPyramid:
 		address, end, err = playWatt(pyramidOf("127.0.0.1:0"))
 	case ownProcesses:
@@ -63,6 +65,11 @@ func play() bool {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	end()
 	return true
+}
+
+// children are the runtimes whose instances this program is started again for.
+func children() []*wattlib.Runtime {
+	return []*wattlib.Runtime{milling(wattlib.App{}), funnelling(wattlib.App{}, newHash, 0)}
 }
 
 func playWatt(rt *wattlib.Runtime) (string, func(), error) {

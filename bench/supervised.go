@@ -50,7 +50,7 @@ func (f *failures) err() error {
 	if len(f.errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d requests have failed: %w", len(f.errs), errors.Join(f.errs[:min(100, len(f.errs))]...))
+	return fmt.Errorf("%d requests have failed: %w", len(f.errs), errors.Join(f.errs[:min(10, len(f.errs))]...))
 }
 
 // visits are requests for a job, each on a connection of its own.
@@ -152,7 +152,7 @@ func killing(kill bool) func(context.Context, *wattlib.Runtime, *visits, float64
 }
 
 // killOne kills an instance that is ready, the nth or one after it, and returns how many requests were in progress
-// there.
+// there: on its own connections, and those that siblings had handed to its workers. One that is both counts twice.
 func killOne(rt *wattlib.Runtime, nth int) (int, error) {
 	mill := rt.Status()[0]
 	for i := range mill.PerInstance {
@@ -164,12 +164,12 @@ func killOne(rt *wattlib.Runtime, nth int) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		busy := rt.Status()[0].PerInstance[in.Instance].Busy // a sibling may have handed it over
+		busy := rt.Status()[0].PerInstance[in.Instance].Busy
 		process, err := os.FindProcess(in.PID)
 		if err != nil {
 			return 0, err
 		}
-		return max(conns, busy), process.Kill()
+		return conns + busy, process.Kill()
 	}
 	return 0, nil
 }

@@ -30,7 +30,10 @@ func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, erro
 	return func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		r := chi.NewRouter()
 		r.Use(httprate.LimitBy(perMinute, time.Minute, byClient))
-		r.Use(cors.Handler(cors.Options{AllowedOrigins: []string{frontend}, AllowedHeaders: []string{"Authorization", "Content-Type"}}))
+		r.Use(cors.Handler(cors.Options{
+			AllowedOrigins: []string{frontend},
+			AllowedHeaders: []string{"Authorization", "Content-Type", "Idempotency-Key"},
+		}))
 
 		r.With(middleware.RequestSize(maxForm)).Post("/token", giveToken(key))
 		r.Mount("/users", pyramid.Proxy(env, "users")) // GET /users/7 arrives at users as GET /7

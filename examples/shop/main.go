@@ -1,7 +1,8 @@
-// Command shop is a small web shop in one program: a gateway in front of users, orders and resize,
-// which makes thumbnails; all of them keep their data in store. In support customers talk.
+// Command shop is a small web shop in one program, a pyramid and a funnel at once: a gateway in front of users, orders
+// and resize, which makes thumbnails in a process per processor; all of them keep their data in store. In support
+// customers talk.
 //
-//	go run ./examples/shop [-addr 127.0.0.1:8080] [-data DIR]
+//	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.
@@ -28,19 +29,21 @@ import (
 	"github.com/org/watt/examples/shop/store"
 	"github.com/org/watt/examples/shop/support"
 	"github.com/org/watt/examples/shop/users"
+	"github.com/org/watt/funnel"
 	"github.com/org/watt/pyramid"
 )
 
 //go:generate go run testdata/mandelbrot.go
 
 type config struct {
-	addr, data string
-	key        []byte // of what clients sign in with
+	addr, pictures, data string
+	key                  []byte // of what clients sign in with
 }
 
 func main() {
 	c := config{key: []byte(os.Getenv("SHOP_KEY"))}
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "public address")
+	flag.StringVar(&c.pictures, "pictures-addr", "", "address at which resize takes pictures past the gateway; none if empty")
 	flag.StringVar(&c.data, "data", ".", "directory of the database")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -61,20 +64,18 @@ func main() {
 	}
 }
 
-// newShop describes the shop; its test starts the same.
+// newShop describes the shop; its test starts the same, and so do the processes of resize.
 func newShop(c config) *watt.Runtime {
+	thumbnails, data := funnel.New(
+		watt.App{Name: "resize", New: resize.New, Listen: c.pictures},
+		watt.App{Name: "store", New: store.New(filepath.Join(c.data, "shop.db")), Workers: store.Connections},
+	)
 	return watt.New(pyramid.New(
 		watt.App{Name: "gateway", New: newGateway(c.key), Listen: c.addr}, // may call all that follow
 		watt.App{Name: "users", New: users.New, Calls: []string{"store"}},
 		watt.App{Name: "orders", New: orders.New, Calls: []string{"store"}},
-		watt.App{
-			Name: "resize", New: resize.New, Calls: []string{"store"},
-			Profile: watt.CPUBound, Isolation: watt.InProcess,
-		},
-		watt.App{
-			Name: "store", New: store.New(filepath.Join(c.data, "shop.db")),
-			Profile: watt.IOBound, Workers: store.Connections,
-		},
+		thumbnails,
+		data,
 		watt.App{Name: "support", New: support.New},
 	)...)
 }
@@ -101,7 +102,7 @@ func usage(url string) string {
   TOKEN=$(curl -d user=1 URL/token)
   curl -H "Authorization: Bearer $TOKEN" URL/orders/mine
   curl URL/home/1
-  curl --data-binary @examples/shop/testdata/mandelbrot.jpg 'URL/pictures?user=1'
+  curl -H 'Idempotency-Key: "1"' --data-binary @examples/shop/testdata/mandelbrot.jpg 'URL/pictures?user=1'
   curl URL/pictures/1
   curl -o thumbnail.jpg URL/pictures/1/256
   curl -N URL/support/feed

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,21 +14,35 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// asMain makes the test's binary the program itself.
-const asMain = "SHOP_TEST_AS_MAIN"
+// built is the directory of the program.
+var built string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asMain) != "" {
-		main()
-		return
+	var err error
+	if built, err = os.MkdirTemp("", "shop"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(built)
+	os.Exit(code)
 }
+
+// program builds the program, once. It is not the test's binary, since in that resize would stay in its process.
+var program = sync.OnceValues(func() (string, error) {
+	file := filepath.Join(built, "shop")
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", file, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return file, err
+})
 
 // command returns the program, to be run with args.
 func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
@@ -35,8 +50,11 @@ func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	stderr = new(bytes.Buffer)
-	cmd = exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asMain+"=1")
+	file, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.CommandContext(ctx, file, args...)
 	cmd.Stderr = stderr
 	return cmd, stderr
 }
@@ -78,6 +96,7 @@ func paste(t *testing.T, line string) {
 	i := strings.LastIndex(line, " ") + 1
 	options, url := line[:i], strings.Trim(line[i:], "'")
 	method, body := http.MethodGet, io.Reader(http.NoBody)
+	options, keyed := strings.CutPrefix(options, `-H 'Idempotency-Key: "1"' `)
 	if path, ok := strings.CutPrefix(options, "--data-binary @"); ok {
 		f, err := os.Open(filepath.Join("../..", strings.Trim(path, " '")))
 		if err != nil {
@@ -89,6 +108,9 @@ func paste(t *testing.T, line string) {
 	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if keyed {
+		req.Header.Set("Idempotency-Key", `"1"`)
 	}
 	if strings.Contains(options, "$TOKEN") {
 		req.Header.Set("Authorization", "Bearer "+tokenOf(t, "http://"+req.Host, "1"))

@@ -158,6 +158,57 @@ func TestPicturesOfAUser(t *testing.T) {
 	}
 }
 
+// TestAnUploadIsSavedOnce sends pictures with keys, as clients do that got no answer.
+func TestAnUploadIsSavedOnce(t *testing.T) {
+	t.Parallel()
+	c := config{addr: "127.0.0.1:0", data: t.TempDir()}
+	s := startShop(t, newShop(c))
+	send := func(key string, body []byte) answer {
+		t.Helper()
+		req := s.request(http.MethodPost, "/pictures?user=1", bytes.NewReader(body))
+		req.Header.Set("Idempotency-Key", key)
+		return s.do(req)
+	}
+	tall, wide := pngOf(t, 20, 30), pngOf(t, 30, 20)
+	first, other := send(`"a"`, tall), send(`"b"`, tall)
+	if first.status != http.StatusCreated || other.status != http.StatusCreated || bytes.Equal(first.body, other.body) {
+		t.Fatalf("got %d %s and %d %s, want two pictures", first.status, first.body, other.status, other.body)
+	}
+	for range 2 {
+		if again := send(`"a"`, tall); again.status != http.StatusCreated || !bytes.Equal(again.body, first.body) {
+			t.Errorf("again: got %d %s, want %s", again.status, again.body, first.body)
+		}
+		if got := send(`"a"`, wide); got.status != http.StatusUnprocessableEntity {
+			t.Errorf("another picture: got %d %s, want 422", got.status, got.body)
+		}
+		if got := send("a b", tall); got.status != http.StatusBadRequest {
+			t.Errorf("a malformed key: got %d %s, want 400", got.status, got.body)
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
+		s = startShop(t, newShop(c)) // the keys are in the database
+	}
+	if home := decode[struct{ Pictures []picture }](t, s.get("/home/1")); len(home.Pictures) != 2 {
+		t.Errorf("got %v, want two pictures", home.Pictures)
+	}
+}
+
+// TestPastTheGateway uploads to resize itself.
+func TestPastTheGateway(t *testing.T) {
+	t.Parallel()
+	rt := newShop(config{addr: "127.0.0.1:0", pictures: "127.0.0.1:0", data: t.TempDir()})
+	s := startShop(t, rt)
+	for _, app := range rt.Status() {
+		if app.Name == "resize" {
+			s.url = "http://" + app.Addr
+		}
+	}
+	if saved := s.upload("?user=1", pngOf(t, 30, 20)); saved.Width != 30 {
+		t.Errorf("got %+v", saved)
+	}
+}
+
 // TestTransparent uploads a picture of nothing, which is white on paper.
 func TestTransparent(t *testing.T) {
 	t.Parallel()

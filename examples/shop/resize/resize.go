@@ -53,7 +53,7 @@ func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 			return
 		}
 		up.User = user
-		saved, err := save(r.Context(), env.Client, up)
+		saved, err := save(r, env.Client, up)
 		if err != nil {
 			watt.WriteError(w, err)
 			return
@@ -80,14 +80,18 @@ func userOf(r *http.Request) (*int64, error) {
 	return &id, nil
 }
 
-func save(ctx context.Context, client *http.Client, up *upload) (*picture, error) {
+// save has store keep the thumbnails of the picture that r brought: once, if the client repeats it with its key.
+func save(r *http.Request, client *http.Client, up *upload) (*picture, error) {
 	body, err := json.Marshal(up)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://store.watt.local/pictures", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://store.watt.local/pictures", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
+	}
+	if key := r.Header.Values("Idempotency-Key"); len(key) > 0 {
+		req.Header["Idempotency-Key"] = key
 	}
 	return watt.JSON[*picture](client.Do(req))
 }

@@ -59,30 +59,28 @@ func (s *store) addPicture(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusCreated, p)
 }
 
-// insert stores a picture with all its thumbnails, or nothing. It returns [sql.ErrNoRows] if there
-// is no such user.
+// insert stores a picture with all its thumbnails, or nothing, in one transaction with what else comes at the time. It
+// returns [sql.ErrNoRows] if there is no such user.
 func (s *store) insert(ctx context.Context, up *upload) (*picture, error) {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = tx.Rollback() }()
 	p := &picture{Width: up.Width, Height: up.Height}
-	err = tx.QueryRowContext(ctx, `insert into pictures (user_id, width, height)
-		select ?1, ?2, ?3 where ?1 is null or exists (select 1 from users where id = ?1) returning id`,
-		up.User, up.Width, up.Height).Scan(&p.ID)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range up.Thumbnails {
-		_, err := tx.ExecContext(ctx, `insert into thumbnails (picture_id, place, width, jpeg) values (?, ?, ?, ?)`,
-			p.ID, t.Place, t.Width, t.JPEG)
+	err := s.batch.Do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		err := tx.QueryRowContext(ctx, `insert into pictures (user_id, width, height)
+			select ?1, ?2, ?3 where ?1 is null or exists (select 1 from users where id = ?1) returning id`,
+			up.User, up.Width, up.Height).Scan(&p.ID)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		p.add(t.Place, t.Width)
-	}
-	return p, tx.Commit()
+		for _, t := range up.Thumbnails {
+			_, err := tx.ExecContext(ctx, `insert into thumbnails (picture_id, place, width, jpeg) values (?, ?, ?, ?)`,
+				p.ID, t.Place, t.Width, t.JPEG)
+			if err != nil {
+				return err
+			}
+			p.add(t.Place, t.Width)
+		}
+		return nil
+	})
+	return p, err
 }
 
 // pictures answers with the latest pictures of a user.

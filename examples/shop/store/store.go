@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt"
+	"github.com/org/watt/funnel"
 )
 
 // document describes what other programs may ask of the app.
@@ -27,8 +28,9 @@ var document embed.FS
 const Connections = 8
 
 type store struct {
-	db  *sql.DB
-	log *zap.Logger
+	db    *sql.DB
+	batch *funnel.Batch // of all writes: SQLite has one writer at a time
+	log   *zap.Logger
 }
 
 // New returns what makes the handler of the store app, which keeps its data in file.
@@ -39,12 +41,16 @@ func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
 			return nil, fmt.Errorf("database %s: %w", file, err)
 		}
 		env.Cleanup(db.Close)
-		s := &store{db: db, log: env.Logger}
+		s := &store{db: db, batch: &funnel.Batch{DB: db}, log: env.Logger}
+		once := &funnel.Idempotency{Batch: s.batch, MaxBytes: maxUpload}
+		if err := errors.Join(env.Metrics.Register(s.batch), env.Metrics.Register(once)); err != nil {
+			return nil, err
+		}
 
 		r := chi.NewRouter()
 		r.Get("/users/{id:[0-9]+}", s.user)
 		r.Get("/orders", s.orders)
-		r.Post("/pictures", s.addPicture)
+		r.With(once.Handler).Post("/pictures", s.addPicture)
 		r.Get("/pictures", s.pictures)
 		r.Get("/pictures/{id:[0-9]+}", s.picture)
 		r.Get("/pictures/{id:[0-9]+}/{width:[0-9]+}", s.thumbnail)

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/org/watt/watttest"
+)
+
+// api is somebody else's API.
+type api struct {
+	tried atomic.Int64
+	serve func(w http.ResponseWriter, r *http.Request, n int64)
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.serve(w, r, a.tried.Add(1)) }
+
+// outside starts the program in front of an API, and returns its URL.
+func outside(t *testing.T, a *api) string {
+	t.Helper()
+	server := httptest.NewServer(a)
+	t.Cleanup(server.Close)
+	return watttest.Start(t, newOutside("127.0.0.1:0", server.URL)).URL("web")
+}
+
+func ask(t *testing.T, method, url, key string) (status int, body string, header http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader("tea"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text), resp.Header
+}
+
+func TestWhatMayBeDoneAgainIs(t *testing.T) {
+	for _, test := range []struct {
+		method, key string
+		tries       int64
+	}{
+		{http.MethodGet, "", 3}, {http.MethodPut, "", 3}, {http.MethodPost, `"1"`, 3}, {http.MethodPost, "", 1},
+	} {
+		a := &api{serve: func(w http.ResponseWriter, r *http.Request, n int64) {
+			if text, err := io.ReadAll(r.Body); err != nil || string(text) != "tea" {
+				http.Error(w, "not the whole body", http.StatusBadRequest)
+				return
+			}
+			if n < 3 {
+				http.Error(w, "not now", http.StatusInternalServerError)
+				return
+			}
+			fmt.Fprint(w, "done")
+		}}
+		status, body, _ := ask(t, test.method, outside(t, a), test.key)
+		want := http.StatusOK
+		if test.tries < 3 {
+			want = http.StatusInternalServerError
+		}
+		if tried := a.tried.Load(); status != want || tried != test.tries {
+			t.Errorf("%s with key %q: got %d %q after %d tries, want %d after %d", test.method, test.key, status, body, tried, want, test.tries)
+		}
+	}
+}
+
+func TestRetryAfterIsTheLeastToWait(t *testing.T) {
+	a := &api{serve: func(w http.ResponseWriter, _ *http.Request, n int64) {
+		if n < 2 {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}}
+	url := outside(t, a)
+	began := time.Now()
+	if status, _, _ := ask(t, http.MethodGet, url, ""); status != http.StatusOK || time.Since(began) < time.Second {
+		t.Errorf("got %d after %v, want 200 after a second", status, time.Since(began))
+	}
+}
+
+func TestAServiceThatWantsMorePatienceIsNotWaitedFor(t *testing.T) {
+	a := &api{serve: func(w http.ResponseWriter, _ *http.Request, _ int64) {
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}}
+	status, _, header := ask(t, http.MethodGet, outside(t, a), "")
+	if tried := a.tried.Load(); status != http.StatusTooManyRequests || header.Get("Retry-After") != "60" || tried != 1 {
+		t.Errorf("got %d, Retry-After %q, after %d tries", status, header.Get("Retry-After"), tried)
+	}
+}
+
+func TestAServiceThatFailsIsLeftAlone(t *testing.T) {
+	a := &api{serve: func(w http.ResponseWriter, _ *http.Request, _ int64) { w.WriteHeader(http.StatusInternalServerError) }}
+	url := outside(t, a)
+	var status int
+	var header http.Header
+	for range 30 {
+		status, _, header = ask(t, http.MethodPost, url, "")
+	}
+	if tried := a.tried.Load(); tried > 10 || status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("got %d tries and then %d with Retry-After %q, want 10, and 503 with one", tried, status, header.Get("Retry-After"))
+	}
+}
+
+func TestAServiceThatIsNotThereIs502(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	url := watttest.Start(t, newOutside("127.0.0.1:0", server.URL)).URL("web")
+	if status, body, _ := ask(t, http.MethodPost, url, ""); status != http.StatusBadGateway {
+		t.Errorf("got %d %s, want 502", status, body)
+	}
+}
