@@ -2,7 +2,7 @@
 // and resize, which makes thumbnails in a process per processor; all of them keep their data in store. In support
 // customers talk.
 //
-//	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
+//	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-admin 127.0.0.1:9090] [-data DIR]
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.
@@ -15,11 +15,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -30,20 +32,22 @@ import (
 	"github.com/org/watt/examples/shop/support"
 	"github.com/org/watt/examples/shop/users"
 	"github.com/org/watt/funnel"
+	"github.com/org/watt/metrics"
 	"github.com/org/watt/pyramid"
 )
 
 //go:generate go run testdata/mandelbrot.go
 
 type config struct {
-	addr, pictures, data string
-	key                  []byte // of what clients sign in with
+	addr, pictures, admin, data string
+	key                         []byte // of what clients sign in with
 }
 
 func main() {
 	c := config{key: []byte(os.Getenv("SHOP_KEY"))}
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "public address")
 	flag.StringVar(&c.pictures, "pictures-addr", "", "address at which resize takes pictures past the gateway; none if empty")
+	flag.StringVar(&c.admin, "admin", "", "address of the metrics; none if empty")
 	flag.StringVar(&c.data, "data", ".", "directory of the database")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -70,7 +74,7 @@ func newShop(c config) *watt.Runtime {
 		watt.App{Name: "resize", New: resize.New, Listen: c.pictures},
 		watt.App{Name: "store", New: store.New(filepath.Join(c.data, "shop.db")), Workers: store.Connections},
 	)
-	return watt.New(pyramid.New(
+	rt := watt.New(pyramid.New(
 		watt.App{Name: "gateway", New: newGateway(c.key), Listen: c.addr}, // may call all that follow
 		watt.App{Name: "users", New: users.New, Calls: []string{"store"}},
 		watt.App{Name: "orders", New: orders.New, Calls: []string{"store"}},
@@ -78,6 +82,10 @@ func newShop(c config) *watt.Runtime {
 		data,
 		watt.App{Name: "support", New: support.New},
 	)...)
+	if c.admin != "" {
+		rt.Admin = &http.Server{Addr: c.admin, Handler: metrics.Handler(rt), ReadHeaderTimeout: time.Second}
+	}
+	return rt
 }
 
 // run runs the shop until ctx ends, and tells out how to reach it.

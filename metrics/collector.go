@@ -1,0 +1,176 @@
+package metrics
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/org/watt"
+)
+
+// collector makes metrics of a runtime's Status.
+type collector struct {
+	rt   *watt.Runtime
+	past past
+}
+
+// main is the caller that is no app; no app can have that name.
+const main = "(main)"
+
+// Describe implements [prometheus.Collector].
+func (c *collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range all {
+		descs <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(metrics chan<- prometheus.Metric) {
+	now := time.Now()
+	for _, s := range c.rt.Status() {
+		app := sink{metrics, []string{s.Name}}
+		app.limits(&s)
+		app.shed(&s)
+		app.connections(&s)
+		app.gauge(saturation, c.past.saturation(&s, now))
+		for i := range s.PerInstance {
+			in := &s.PerInstance[i]
+			one := app.with(strconv.Itoa(in.Instance))
+			one.instance(&s, in)
+			one.served(in)
+		}
+		for i := range s.PerListener {
+			app.listener(&s.PerListener[i])
+		}
+		for i := range s.PerCaller {
+			app.caller(&s.PerCaller[i])
+		}
+	}
+}
+
+// sink takes samples with some labels.
+type sink struct {
+	metrics chan<- prometheus.Metric
+	labels  []string
+}
+
+func (k sink) with(labels ...string) sink {
+	return sink{k.metrics, append(k.labels[:len(k.labels):len(k.labels)], labels...)}
+}
+
+func (k sink) gauge(d *prometheus.Desc, v float64) {
+	k.metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, k.labels...)
+}
+
+func (k sink) counter(d *prometheus.Desc, v float64) {
+	k.metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, k.labels...)
+}
+
+func (k sink) limits(s *watt.Status) {
+	k.with(s.Profile.String(), s.Isolation.String()).gauge(info, 1)
+	k.gauge(workers, float64(max(s.Workers, 0)*len(s.PerInstance)))
+	k.gauge(workersBusy, float64(s.Busy))
+	k.counter(busySeconds, s.BusyTime.Seconds())
+	k.counter(downstreamSeconds, s.DownstreamTime.Seconds())
+	k.gauge(queueCapacity, float64(max(s.Queue, 0)))
+	k.gauge(queueLength, float64(s.Queued))
+	k.gauge(overloaded, truth(s.Overloaded))
+	k.counter(abandoned, float64(s.Abandoned))
+}
+
+func (k sink) shed(s *watt.Status) {
+	k.counter(admitted, float64(s.Admitted))
+	for _, reason := range []struct {
+		name string
+		n    uint64
+	}{
+		{"queue_full", s.QueueFull},
+		{"wait_too_long", s.WaitTooLong},
+		{"pushed_out", s.PushedOut},
+		{"deadline", s.Deadline},
+		{"gone", s.Gone},
+		{"refused", s.Refused},
+	} {
+		k.with(reason.name).counter(shed, float64(reason.n))
+	}
+}
+
+func (k sink) connections(s *watt.Status) {
+	for _, kind := range []struct {
+		name string
+		n    int
+	}{
+		{"stream", s.Streams}, {"upgraded", s.Upgraded}, {"raw", max(0, s.Conns-s.Streams-s.Upgraded)}, {"public", s.PublicConns},
+	} {
+		k.with(kind.name).gauge(connections, float64(kind.n))
+	}
+}
+
+// states are those of an instance.
+func states() []string {
+	return []string{"new", "starting", "ready", "silent", "restarting", "draining", "failed", "stopped"}
+}
+
+func (k sink) instance(s *watt.Status, in *watt.InstanceStatus) {
+	k.gauge(up, truth(in.State == "ready"))
+	for _, name := range states() {
+		k.with(name).gauge(state, truth(in.State == name))
+	}
+	if !in.Since.IsZero() {
+		k.gauge(stateSince, float64(in.Since.UnixMilli())/1000)
+	}
+	k.gauge(generation, float64(in.Generation))
+	for _, cause := range []string{"ended", "killed", "start", "asked"} {
+		k.with(cause).counter(restarts, float64(in.Restarts[cause]))
+	}
+	k.gauge(instanceWorkers, float64(max(s.Workers, 0)))
+	k.gauge(instanceBusy, float64(in.Busy))
+	if in.PID != 0 && in.Memory > 0 {
+		k.counter(cpuSeconds, in.CPUTime.Seconds())
+		k.gauge(memoryBytes, float64(in.Memory))
+	}
+}
+
+func (k sink) served(in *watt.InstanceStatus) {
+	for method, classes := range in.Requests {
+		for class, n := range classes {
+			k.with(method, class).counter(requests, float64(n))
+		}
+	}
+	k.histogram(duration, &in.Duration)
+	k.histogram(queueWait, &in.QueueWait)
+	k.counter(responseBytes, float64(in.SentBytes))
+	k.counter(panics, float64(in.Panics))
+	k.counter(handedOver, float64(in.HandedOver))
+}
+
+func (k sink) listener(l *watt.ListenerStatus) {
+	k = k.with(strconv.Itoa(l.Instance))
+	k.counter(accepted, float64(l.Accepted))
+	k.gauge(chosen, truth(l.Chosen))
+	if l.Queued >= 0 {
+		k.gauge(backlog, float64(l.Queued))
+	}
+}
+
+func (k sink) caller(c *watt.CallerStatus) {
+	name := c.Caller
+	if name == "" {
+		name = main
+	}
+	k = k.with(name)
+	k.histogram(callDuration, &c.Duration)
+	for kind, n := range c.Errors {
+		k.with(kind).counter(callErrors, float64(n))
+	}
+	k.counter(callSent, float64(c.SentBytes))
+	k.counter(callReceived, float64(c.ReceivedBytes))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,339 @@
+package metrics_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/org/watt"
+	"github.com/org/watt/metrics"
+	"github.com/org/watt/watttest"
+)
+
+func TestMain(m *testing.M) { watttest.Main(m, mills, everything) }
+
+// shop is a gateway in front of two apps, one of which counts something of its own.
+func shop() *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "gateway", Profile: watt.Entrypoint, Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
+		watt.App{Name: "orders", Workers: 1, Queue: -1, Instances: 2, New: newOrders},
+	)
+}
+
+func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resp, err := env.Get(r.Context(), "http://orders.watt.local"+r.URL.Path)
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		defer resp.Body.Close()
+		w.WriteHeader(resp.StatusCode)
+		io.Copy(w, resp.Body)
+	}), nil
+}
+
+func newOrders(_ context.Context, env *watt.Env) (http.Handler, error) {
+	sold := prometheus.NewCounter(prometheus.CounterOpts{Name: "orders_sold_total", Help: "Orders that were sold."})
+	if err := env.Metrics.Register(sold); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/sell", func(w http.ResponseWriter, _ *http.Request) {
+		sold.Inc()
+		fmt.Fprint(w, "sold")
+	})
+	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
+	return mux, nil
+}
+
+// mills are two instances in processes of their own.
+func mills() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "mill", Listen: "127.0.0.1:0", Instances: 2, Profile: watt.CPUBound, Isolation: watt.OwnProcess, New: newOrders,
+	})
+}
+
+// scrape returns all samples of a runtime, as Prometheus reads them.
+func scrape(t *testing.T, rt *watt.Runtime) samples {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	metrics.Handler(rt).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	if recorder.Code != http.StatusOK {
+		t.Fatalf("got %d %s", recorder.Code, recorder.Body)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(recorder.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// samples are metrics by name.
+type samples map[string]*dto.MetricFamily
+
+// find returns the metric of a family that has these labels, written as in PromQL, and fails the test if there is none.
+func (s samples) find(t *testing.T, name, labels string) *dto.Metric {
+	t.Helper()
+	if m := s.has(name, labels); m != nil {
+		return m
+	}
+	t.Errorf("there is no %s{%s}", name, labels)
+	return new(dto.Metric)
+}
+
+func (s samples) has(name, labels string) *dto.Metric {
+	for _, m := range s[name].GetMetric() {
+		all := make([]string, 0, len(m.GetLabel()))
+		for _, l := range m.GetLabel() {
+			all = append(all, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+		}
+		if strings.Join(all, ",") == labels {
+			return m
+		}
+	}
+	return nil
+}
+
+func (s samples) value(t *testing.T, name, labels string) float64 {
+	t.Helper()
+	m := s.find(t, name, labels)
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+}
+
+func get(t *testing.T, url string) int {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	http.DefaultClient.CloseIdleConnections()
+	return resp.StatusCode
+}
+
+func TestWhatIsServedShows(t *testing.T) {
+	rt := shop()
+	top := watttest.Start(t, rt)
+	for _, path := range []string{"/sell", "/sell", "/panic", "/nothing"} {
+		get(t, top.URL("gateway")+path)
+	}
+	got := scrape(t, rt)
+	instances := []string{`watt_app="orders",watt_instance="0"`, `watt_app="orders",watt_instance="1"`}
+	sum := func(name, more string) (n float64) {
+		for _, instance := range instances {
+			if m := got.has(name, more+instance); m != nil {
+				n += m.GetCounter().GetValue()
+			}
+		}
+		return n
+	}
+	for _, want := range []struct {
+		name, more string
+		n          float64
+	}{
+		{"orders_sold_total", "", 2},
+		{"watt_requests_total", `method="GET",status="2xx",`, 2},
+		{"watt_requests_total", `method="GET",status="4xx",`, 1},
+		{"watt_requests_total", `method="GET",status="5xx",`, 1},
+		{"watt_panics_total", "", 1},
+	} {
+		if n := sum(want.name, want.more); n != want.n {
+			t.Errorf("%s{%s}: got %v, want %v", want.name, want.more, n, want.n)
+		}
+	}
+	for name, want := range map[string]float64{
+		`watt_app_info{isolation="inprocess",profile="entrypoint",watt_app="gateway"}`:        1,
+		`watt_requests_admitted_total{watt_app="gateway"}`:                                    4,
+		`watt_requests_total{method="GET",status="5xx",watt_app="gateway",watt_instance="0"}`: 1,
+		`watt_workers{watt_app="orders"}`:                                                     2,
+		`watt_workers_busy{watt_app="orders"}`:                                                0,
+		`watt_queue_capacity{watt_app="orders"}`:                                              0,
+		`watt_instance_up{watt_app="orders",watt_instance="1"}`:                               1,
+		`watt_instance_state{state="ready",watt_app="orders",watt_instance="1"}`:              1,
+		`watt_instance_state{state="failed",watt_app="orders",watt_instance="1"}`:             0,
+		`watt_instance_generation{watt_app="orders",watt_instance="1"}`:                       1,
+		`watt_listener_chosen{watt_app="gateway",watt_instance="0"}`:                          1,
+		`watt_requests_shed_total{reason="queue_full",watt_app="orders"}`:                     0,
+		`watt_instance_restarts_total{cause="asked",watt_app="orders",watt_instance="0"}`:     0,
+		`watt_call_received_bytes_total{watt_app="orders",watt_caller="(main)"}`:              0,
+		`watt_connections{kind="upgraded",watt_app="gateway"}`:                                0,
+		`watt_response_bytes_total{watt_app="gateway",watt_instance="0"}`:                     bytesOf(got, "gateway"),
+		`watt_call_received_bytes_total{watt_app="orders",watt_caller="gateway"}`:             bytesOf(got, "gateway"),
+	} {
+		name, labels, _ := strings.Cut(strings.TrimSuffix(name, "}"), "{")
+		if n := got.value(t, name, labels); n != want {
+			t.Errorf("%s{%s}: got %v, want %v", name, labels, n, want)
+		}
+	}
+	if n := got.value(t, "watt_listener_accepted_total", `watt_app="gateway",watt_instance="0"`); n < 1 {
+		t.Errorf("got %v accepted connections", n)
+	}
+	if h := got.find(t, "watt_call_duration_seconds", `watt_app="orders",watt_caller="gateway"`).GetHistogram(); h.GetSampleCount() != 4 {
+		t.Errorf("got %v calls, want 4", h)
+	}
+}
+
+// bytesOf is what the gateway has answered with, which it has from orders.
+func bytesOf(s samples, app string) float64 {
+	return s.has("watt_response_bytes_total", fmt.Sprintf(`watt_app=%q,watt_instance="0"`, app)).GetCounter().GetValue()
+}
+
+// TestHistogramsSayTheSameTwice compares the classic buckets with the native ones.
+func TestHistogramsSayTheSameTwice(t *testing.T) {
+	rt := shop()
+	top := watttest.Start(t, rt)
+	for range 50 {
+		get(t, top.URL("gateway")+"/sell")
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.Collector(rt))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			h := m.GetHistogram()
+			if h.GetSampleCount() == 0 {
+				continue
+			}
+			seen++
+			native := nativeBuckets(h)
+			for _, b := range h.GetBucket() {
+				var n int64
+				for i, in := range native {
+					if math.Exp2(float64(i)/4) <= b.GetUpperBound()*1.0001 {
+						n += in
+					}
+				}
+				if uint64(n) != b.GetCumulativeCount() {
+					t.Errorf("%s: %d up to %v, native ones say %d", f.GetName(), b.GetCumulativeCount(), b.GetUpperBound(), n)
+				}
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("got %d histograms", seen)
+	}
+}
+
+// nativeBuckets decodes the buckets of a native histogram.
+func nativeBuckets(h *dto.Histogram) map[int]int64 {
+	all := make(map[int]int64)
+	at, next := 0, 0
+	var n int64
+	for _, span := range h.GetPositiveSpan() {
+		at += int(span.GetOffset())
+		for range span.GetLength() {
+			n += h.GetPositiveDelta()[next]
+			all[at] = n
+			at, next = at+1, next+1
+		}
+	}
+	return all
+}
+
+func TestLint(t *testing.T) {
+	rt := shop()
+	top := watttest.Start(t, rt)
+	get(t, top.URL("gateway")+"/panic")
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.Collector(rt))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestBeforeTheStartThereIsAnAnswerToo(t *testing.T) {
+	got := scrape(t, shop())
+	if got.value(t, "watt_workers", `watt_app="orders"`) != 0 {
+		t.Error("there are workers before the start")
+	}
+}
+
+func TestWhatIsShedSaturates(t *testing.T) {
+	rt := watt.New(watt.App{Name: "slow", Listen: "127.0.0.1:0", Workers: 1, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+	})})
+	top := watttest.Start(t, rt)
+	registry := prometheus.NewRegistry() // one, since it remembers
+	registry.MustRegister(metrics.Collector(rt))
+	ratio := func() float64 {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := make(samples)
+		for _, f := range families {
+			all[f.GetName()] = f
+		}
+		return all.value(t, "watt_app_saturation_ratio", `watt_app="slow"`)
+	}
+	if got := ratio(); got != 0 {
+		t.Errorf("got %v of an idle app", got)
+	}
+	body, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		resp, err := http.Post(top.URL("slow"), "text/plain", body)
+		if err == nil {
+			resp.Body.Close()
+		}
+	}()
+	soon(t, "a busy worker", func() bool { return rt.Status()[0].Busy == 1 })
+	if status := get(t, top.URL("slow")); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d, want 503", status)
+	}
+	if got := ratio(); got < 1 {
+		t.Errorf("got %v of an app that refuses requests", got)
+	}
+	w.Close()
+	<-done
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// soon waits until what is asked for holds.
+func soon(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(20 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// names returns the names of a runtime's own metrics, in order.
+func names(s samples) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(name string) bool { return !strings.HasPrefix(name, "watt_") })
+}

@@ -1,0 +1,58 @@
+package metrics_test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt/watttest"
+)
+
+func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
+	rt := mills()
+	top := watttest.Start(t, rt)
+	for range 20 {
+		get(t, top.URL("mill")+"/sell")
+	}
+	total := func(s samples, name, more string) (n float64) {
+		for i := range 2 {
+			if m := s.has(name, fmt.Sprintf(`%swatt_app="mill",watt_instance="%d"`, more, i)); m != nil {
+				n += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+		return n
+	}
+	soon(t, "20 requests", func() bool { return total(scrape(t, rt), "watt_requests_total", `method="GET",status="2xx",`) == 20 })
+	got := scrape(t, rt)
+	if n := total(got, "orders_sold_total", ""); n != 20 {
+		t.Errorf("got %v of the app's own, want 20", n)
+	}
+	if n := total(got, "watt_instance_resident_memory_bytes", ""); n < 1<<20 {
+		t.Errorf("got %v bytes of memory", n)
+	}
+	if n := total(got, "watt_listener_accepted_total", ""); n < 20 {
+		t.Errorf("got %v accepted connections", n)
+	}
+
+	stopped := rt.Status()[0].PerInstance[1].PID
+	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(stopped, syscall.SIGCONT)
+	soon(t, "the instance to be silent", func() bool { return rt.Status()[0].PerInstance[1].State == "silent" })
+	began := time.Now()
+	got = scrape(t, rt)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a scrape with a stopped process took %v", took)
+	}
+	if n := got.value(t, "watt_instance_up", `watt_app="mill",watt_instance="1"`); n != 0 {
+		t.Error("the stopped instance is up")
+	}
+	if got.value(t, "watt_instance_state", `state="silent",watt_app="mill",watt_instance="1"`) != 1 {
+		t.Error("the stopped instance is not silent")
+	}
+	if got.has("orders_sold_total", `watt_app="mill",watt_instance="1"`) != nil || got.has("orders_sold_total", `watt_app="mill",watt_instance="0"`) == nil {
+		t.Error("want the samples of the running instance, and not of the stopped one")
+	}
+}
