@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,14 +16,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/profile"
 )
 
 // What the runtime itself wants of a child goes over connections like those of the mesh, but past the app and its
 // admission.
 const (
-	pathMetrics = "/metrics"
-	metricsTime = time.Second // that a child has to tell its metrics
-	metricsMost = 16 << 20    // bytes of them
+	pathMetrics  = "/metrics"
+	pathProfiles = "/profiles/"
+	metricsTime  = time.Second // that a child has to tell its metrics
+	metricsMost  = 16 << 20    // bytes of them
 )
 
 // errands serves them in the child.
@@ -34,6 +37,7 @@ type errands struct {
 func newErrands(a *app) *errands {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathMetrics, func(w http.ResponseWriter, _ *http.Request) { writeMetrics(w, a) })
+	mux.Handle(pathProfiles, http.StripPrefix(strings.TrimSuffix(pathProfiles, "/"), profile.Handler()))
 	return &errands{
 		listener: pipe.Listen(new(pipe.Buffers), address(a.name)),
 		server:   http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout, ErrorLog: zap.NewStdLog(a.log)},
@@ -82,16 +86,20 @@ func (o *own) metrics() prometheus.Gatherer {
 	})
 }
 
-// ask fetches the child's metrics.
-func (o *own) ask(ctx context.Context) ([]*dto.MetricFamily, error) {
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+// errands carries requests past the app, each on a connection of its own.
+func (o *own) errands() http.RoundTripper {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return o.reach(connection{Errand: true})
 	}}
+}
+
+// ask fetches the child's metrics.
+func (o *own) ask(ctx context.Context) ([]*dto.MetricFamily, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.place.app.name+suffix+pathMetrics, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := o.errands().RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}

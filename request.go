@@ -85,6 +85,15 @@ func AnswerBy(ctx context.Context) (time.Time, bool) {
 	return by, limited
 }
 
+// Arrived returns when the request of ctx came to the app's door: what has passed until its handler was called, it has
+// waited for a worker. It reports false if ctx is of no request.
+func Arrived(ctx context.Context) (time.Time, bool) {
+	if q := requestOf(ctx); q != nil {
+		return q.arrived, true
+	}
+	return time.Time{}, false
+}
+
 // callerOf returns the name of the app that serves the request of ctx, for errors of its calls.
 func callerOf(ctx context.Context) string {
 	if q := requestOf(ctx); q != nil {

@@ -33,8 +33,8 @@ func validate(apps []App, admin *http.Server) error {
 		p.check(&apps[i], names)
 	}
 	if admin != nil {
-		if admin.Addr == "" {
-			p = append(p, errors.New("watt: Admin: Addr is not set"))
+		if err := adminProblem(admin); err != nil {
+			p = append(p, fmt.Errorf("watt: Admin: %w", err))
 		}
 		apps = append(slices.Clone(apps), App{Name: "Admin", Listen: admin.Addr})
 	}
@@ -43,6 +43,19 @@ func validate(apps []App, admin *http.Server) error {
 		p.add(&App{Name: cycle[0]}, "Calls", "goes round in a circle: "+strings.Join(cycle, " → "))
 	}
 	return errors.Join(p...)
+}
+
+// adminProblem returns what is wrong with the address of Runtime.Admin. Its handler may have an opinion.
+func adminProblem(admin *http.Server) error {
+	if admin.Addr == "" {
+		return errors.New("Addr is not set")
+	}
+	if h, ok := admin.Handler.(interface{ CheckAddr(addr string) error }); ok {
+		if err := h.CheckAddr(admin.Addr); err != nil {
+			return fmt.Errorf("%s: %w", admin.Addr, err)
+		}
+	}
+	return nil
 }
 
 // problems are what is wrong with a configuration.

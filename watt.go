@@ -62,7 +62,8 @@ type Runtime struct {
 	ShutdownTimeout time.Duration
 
 	// Admin, if set, is served outside admission, from before the first app starts until after the
-	// last has stopped. Its Addr must be set.
+	// last has stopped. Its Addr must be set; if its Handler has a method CheckAddr(addr string) error, what that
+	// says against the address keeps the runtime from starting.
 	Admin *http.Server
 
 	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that

@@ -13,6 +13,7 @@ require (
 	github.com/go-chi/httprate v0.16.1
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/org/watt v0.0.0
+	github.com/org/watt/admin v0.0.0
 	github.com/org/watt/openapi v0.0.0
 	go.uber.org/zap v1.28.0
 	golang.org/x/image v0.47.0
@@ -55,5 +56,7 @@ require (
 )
 
 replace github.com/org/watt => ../
+
+replace github.com/org/watt/admin => ../admin
 
 replace github.com/org/watt/openapi => ../openapi

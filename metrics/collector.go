@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -9,31 +10,35 @@ import (
 	"github.com/org/watt"
 )
 
-// collector makes metrics of a runtime's Status.
-type collector struct {
-	rt   *watt.Runtime
-	past past
+// Collector makes metrics of a runtime's Status, for a registry of one's own.
+type Collector struct {
+	rt    *watt.Runtime
+	descs *descs
+	past  past
 }
+
+// NewCollector returns a collector of rt's metrics, those in Env.Metrics left out: [watt.Runtime.Gather] has them.
+func NewCollector(rt *watt.Runtime) *Collector { return &Collector{rt: rt, descs: newDescs()} }
 
 // main is the caller that is no app; no app can have that name.
 const main = "(main)"
 
 // Describe implements [prometheus.Collector].
-func (c *collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range all {
+func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range c.descs.all {
 		descs <- d
 	}
 }
 
 // Collect implements [prometheus.Collector].
-func (c *collector) Collect(metrics chan<- prometheus.Metric) {
+func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, s := range c.rt.Status() {
-		app := sink{metrics, []string{s.Name}}
+		app := sink{metrics, c.descs, []string{s.Name}}
 		app.limits(&s)
 		app.shed(&s)
 		app.connections(&s)
-		app.gauge(saturation, c.past.saturation(&s, now))
+		app.gauge(c.descs.saturation, c.past.saturation(&s, now))
 		for i := range s.PerInstance {
 			in := &s.PerInstance[i]
 			one := app.with(strconv.Itoa(in.Instance))
@@ -52,11 +57,12 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 // sink takes samples with some labels.
 type sink struct {
 	metrics chan<- prometheus.Metric
+	d       *descs
 	labels  []string
 }
 
 func (k sink) with(labels ...string) sink {
-	return sink{k.metrics, append(k.labels[:len(k.labels):len(k.labels)], labels...)}
+	return sink{k.metrics, k.d, slices.Concat(k.labels, labels)}
 }
 
 func (k sink) gauge(d *prometheus.Desc, v float64) {
@@ -68,19 +74,19 @@ func (k sink) counter(d *prometheus.Desc, v float64) {
 }
 
 func (k sink) limits(s *watt.Status) {
-	k.with(s.Profile.String(), s.Isolation.String()).gauge(info, 1)
-	k.gauge(workers, float64(max(s.Workers, 0)*len(s.PerInstance)))
-	k.gauge(workersBusy, float64(s.Busy))
-	k.counter(busySeconds, s.BusyTime.Seconds())
-	k.counter(downstreamSeconds, s.DownstreamTime.Seconds())
-	k.gauge(queueCapacity, float64(max(s.Queue, 0)))
-	k.gauge(queueLength, float64(s.Queued))
-	k.gauge(overloaded, truth(s.Overloaded))
-	k.counter(abandoned, float64(s.Abandoned))
+	k.with(s.Profile.String(), s.Isolation.String()).gauge(k.d.info, 1)
+	k.gauge(k.d.workers, float64(max(s.Workers, 0)*len(s.PerInstance)))
+	k.gauge(k.d.workersBusy, float64(s.Busy))
+	k.counter(k.d.busySeconds, s.BusyTime.Seconds())
+	k.counter(k.d.downstreamSeconds, s.DownstreamTime.Seconds())
+	k.gauge(k.d.queueCapacity, float64(max(s.Queue, 0)))
+	k.gauge(k.d.queueLength, float64(s.Queued))
+	k.gauge(k.d.overloaded, truth(s.Overloaded))
+	k.counter(k.d.abandoned, float64(s.Abandoned))
 }
 
 func (k sink) shed(s *watt.Status) {
-	k.counter(admitted, float64(s.Admitted))
+	k.counter(k.d.admitted, float64(s.Admitted))
 	for _, reason := range []struct {
 		name string
 		n    uint64
@@ -92,7 +98,7 @@ func (k sink) shed(s *watt.Status) {
 		{"gone", s.Gone},
 		{"refused", s.Refused},
 	} {
-		k.with(reason.name).counter(shed, float64(reason.n))
+		k.with(reason.name).counter(k.d.shed, float64(reason.n))
 	}
 }
 
@@ -103,7 +109,7 @@ func (k sink) connections(s *watt.Status) {
 	}{
 		{"stream", s.Streams}, {"upgraded", s.Upgraded}, {"raw", max(0, s.Conns-s.Streams-s.Upgraded)}, {"public", s.PublicConns},
 	} {
-		k.with(kind.name).gauge(connections, float64(kind.n))
+		k.with(kind.name).gauge(k.d.connections, float64(kind.n))
 	}
 }
 
@@ -113,44 +119,44 @@ func states() []string {
 }
 
 func (k sink) instance(s *watt.Status, in *watt.InstanceStatus) {
-	k.gauge(up, truth(in.State == "ready"))
+	k.gauge(k.d.up, truth(in.State == "ready"))
 	for _, name := range states() {
-		k.with(name).gauge(state, truth(in.State == name))
+		k.with(name).gauge(k.d.state, truth(in.State == name))
 	}
 	if !in.Since.IsZero() {
-		k.gauge(stateSince, float64(in.Since.UnixMilli())/1000)
+		k.gauge(k.d.stateSince, float64(in.Since.UnixMilli())/1000)
 	}
-	k.gauge(generation, float64(in.Generation))
+	k.gauge(k.d.generation, float64(in.Generation))
 	for _, cause := range []string{"ended", "killed", "start", "asked"} {
-		k.with(cause).counter(restarts, float64(in.Restarts[cause]))
+		k.with(cause).counter(k.d.restarts, float64(in.Restarts[cause]))
 	}
-	k.gauge(instanceWorkers, float64(max(s.Workers, 0)))
-	k.gauge(instanceBusy, float64(in.Busy))
+	k.gauge(k.d.instanceWorkers, float64(max(s.Workers, 0)))
+	k.gauge(k.d.instanceBusy, float64(in.Busy))
 	if in.PID != 0 && in.Memory > 0 {
-		k.counter(cpuSeconds, in.CPUTime.Seconds())
-		k.gauge(memoryBytes, float64(in.Memory))
+		k.counter(k.d.cpuSeconds, in.CPUTime.Seconds())
+		k.gauge(k.d.memoryBytes, float64(in.Memory))
 	}
 }
 
 func (k sink) served(in *watt.InstanceStatus) {
 	for method, classes := range in.Requests {
 		for class, n := range classes {
-			k.with(method, class).counter(requests, float64(n))
+			k.with(method, class).counter(k.d.requests, float64(n))
 		}
 	}
-	k.histogram(duration, &in.Duration)
-	k.histogram(queueWait, &in.QueueWait)
-	k.counter(responseBytes, float64(in.SentBytes))
-	k.counter(panics, float64(in.Panics))
-	k.counter(handedOver, float64(in.HandedOver))
+	k.histogram(k.d.duration, &in.Duration)
+	k.histogram(k.d.queueWait, &in.QueueWait)
+	k.counter(k.d.responseBytes, float64(in.SentBytes))
+	k.counter(k.d.panics, float64(in.Panics))
+	k.counter(k.d.handedOver, float64(in.HandedOver))
 }
 
 func (k sink) listener(l *watt.ListenerStatus) {
 	k = k.with(strconv.Itoa(l.Instance))
-	k.counter(accepted, float64(l.Accepted))
-	k.gauge(chosen, truth(l.Chosen))
+	k.counter(k.d.accepted, float64(l.Accepted))
+	k.gauge(k.d.chosen, truth(l.Chosen))
 	if l.Queued >= 0 {
-		k.gauge(backlog, float64(l.Queued))
+		k.gauge(k.d.backlog, float64(l.Queued))
 	}
 }
 
@@ -160,12 +166,12 @@ func (k sink) caller(c *watt.CallerStatus) {
 		name = main
 	}
 	k = k.with(name)
-	k.histogram(callDuration, &c.Duration)
+	k.histogram(k.d.callDuration, &c.Duration)
 	for kind, n := range c.Errors {
-		k.with(kind).counter(callErrors, float64(n))
+		k.with(kind).counter(k.d.callErrors, float64(n))
 	}
-	k.counter(callSent, float64(c.SentBytes))
-	k.counter(callReceived, float64(c.ReceivedBytes))
+	k.counter(k.d.callSent, float64(c.SentBytes))
+	k.counter(k.d.callReceived, float64(c.ReceivedBytes))
 }
 
 func truth(b bool) float64 {

@@ -22,12 +22,12 @@ import (
 	"github.com/org/watt"
 )
 
-// Handler returns what Prometheus scrapes: the runtime's metrics ([Collector]), those that apps have registered in
+// Handler returns what Prometheus scrapes: the runtime's metrics ([NewCollector]), those that apps have registered in
 // their Env.Metrics, and those of the first process and its Go runtime. If some cannot be had, the others are
 // answered, and rt.Logger says why.
 func Handler(rt *watt.Runtime) http.Handler {
 	own := prometheus.NewRegistry()
-	own.MustRegister(Collector(rt), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	own.MustRegister(NewCollector(rt), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return promhttp.HandlerFor(prometheus.Gatherers{own, rt}, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
 		ErrorLog:            logger{rt},
@@ -44,6 +44,3 @@ func (l logger) Println(v ...any) {
 		l.rt.Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
 	}
 }
-
-// Collector returns the runtime's metrics, for a registry of one's own.
-func Collector(rt *watt.Runtime) prometheus.Collector { return &collector{rt: rt} }

@@ -203,7 +203,7 @@ func TestHistogramsSayTheSameTwice(t *testing.T) {
 		get(t, top.URL("gateway")+"/sell")
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.Collector(rt))
+	registry.MustRegister(metrics.NewCollector(rt))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +256,7 @@ func TestLint(t *testing.T) {
 	top := watttest.Start(t, rt)
 	get(t, top.URL("gateway")+"/panic")
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.Collector(rt))
+	registry.MustRegister(metrics.NewCollector(rt))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestWhatIsShedSaturates(t *testing.T) {
 	})})
 	top := watttest.Start(t, rt)
 	registry := prometheus.NewRegistry() // one, since it remembers
-	registry.MustRegister(metrics.Collector(rt))
+	registry.MustRegister(metrics.NewCollector(rt))
 	ratio := func() float64 {
 		families, err := registry.Gather()
 		if err != nil {

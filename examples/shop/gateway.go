@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	perMinute   = 600                  // requests of one client
+	perMinute   = 600                  // requests of one client, unless the shop is its own
 	maxForm     = 1 << 10              // bytes
 	maxUpload   = 20 << 20             // bytes of a picture
 	mostPatient = 2 * time.Second      // for a part that a page can do without
@@ -26,7 +26,7 @@ const (
 
 // newGateway returns what makes the only handler that strangers reach. It knows who they are; what they want is
 // for the apps behind to know.
-func newGateway(key []byte) func(context.Context, *watt.Env) (http.Handler, error) {
+func newGateway(key []byte, perMinute int) func(context.Context, *watt.Env) (http.Handler, error) {
 	return func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		r := chi.NewRouter()
 		r.Use(httprate.LimitBy(perMinute, time.Minute, byClient))

@@ -2,7 +2,11 @@
 // and resize, which makes thumbnails in a process per processor; all of them keep their data in store. In support
 // customers talk.
 //
-//	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-admin 127.0.0.1:9090] [-data DIR]
+//	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
+//	go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms]
+//
+// With -admin there is a page at that address which shows what goes on, and with -load something does. Actions there need
+// the token that is in SHOP_TOKEN.
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.
@@ -24,15 +28,16 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt"
+	"github.com/org/watt/admin"
 	"github.com/org/watt/examples/shop/orders"
 	"github.com/org/watt/examples/shop/resize"
 	"github.com/org/watt/examples/shop/store"
 	"github.com/org/watt/examples/shop/support"
 	"github.com/org/watt/examples/shop/users"
 	"github.com/org/watt/funnel"
-	"github.com/org/watt/metrics"
 	"github.com/org/watt/pyramid"
 )
 
@@ -41,13 +46,18 @@ import (
 type config struct {
 	addr, pictures, admin, data string
 	key                         []byte // of what clients sign in with
+	token                       string // that actions need
+	load                        bool
+	slow                        time.Duration // that store takes more
 }
 
 func main() {
-	c := config{key: []byte(os.Getenv("SHOP_KEY"))}
+	c := config{key: []byte(os.Getenv("SHOP_KEY")), token: os.Getenv("SHOP_TOKEN")}
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "public address")
 	flag.StringVar(&c.pictures, "pictures-addr", "", "address at which resize takes pictures past the gateway; none if empty")
-	flag.StringVar(&c.admin, "admin", "", "address of the metrics; none if empty")
+	flag.StringVar(&c.admin, "admin", "", "address of the page for those who run the shop; none if empty")
+	flag.BoolVar(&c.load, "load", false, "visit the shop all the time, to see what happens")
+	flag.DurationVar(&c.slow, "slow-store", 0, "time that store takes more for each request, to see what happens")
 	flag.StringVar(&c.data, "data", ".", "directory of the database")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -61,8 +71,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
 	rt := newShop(c)
-	rt.Logger = newLogger()
-	if err := run(ctx, rt, os.Stdout); err != nil {
+	if err := run(ctx, rt, os.Stdout, c.load); err != nil {
 		fmt.Fprintln(os.Stderr, "shop:", err)
 		os.Exit(1)
 	}
@@ -72,31 +81,44 @@ func main() {
 func newShop(c config) *watt.Runtime {
 	thumbnails, data := funnel.New(
 		watt.App{Name: "resize", New: resize.New, Listen: c.pictures},
-		watt.App{Name: "store", New: store.New(filepath.Join(c.data, "shop.db")), Workers: store.Connections},
+		watt.App{Name: "store", New: store.New(filepath.Join(c.data, "shop.db"), c.slow), Workers: store.Connections},
 	)
+	most := perMinute
+	if c.load {
+		most = 1000 * perMinute // the shop is its own best client
+	}
 	rt := watt.New(pyramid.New(
-		watt.App{Name: "gateway", New: newGateway(c.key), Listen: c.addr}, // may call all that follow
+		watt.App{Name: "gateway", New: newGateway(c.key, most), Listen: c.addr}, // may call all that follow
 		watt.App{Name: "users", New: users.New, Calls: []string{"store"}},
 		watt.App{Name: "orders", New: orders.New, Calls: []string{"store"}},
 		thumbnails,
 		data,
 		watt.App{Name: "support", New: support.New},
 	)...)
+	logs := &admin.Logs{Level: zap.WarnLevel}
+	rt.Logger = newLogger(logs)
 	if c.admin != "" {
-		rt.Admin = &http.Server{Addr: c.admin, Handler: metrics.Handler(rt), ReadHeaderTimeout: time.Second}
+		rt.Admin = &http.Server{
+			Addr: c.admin, ReadHeaderTimeout: time.Second,
+			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs}),
+		}
 	}
 	return rt
 }
 
-// run runs the shop until ctx ends, and tells out how to reach it.
-func run(ctx context.Context, rt *watt.Runtime, out io.Writer) error {
+// run runs the shop until ctx ends, under load if it is to be, and tells out how to reach it.
+func run(ctx context.Context, rt *watt.Runtime, out io.Writer, load bool) error {
 	switch err := rt.Start(ctx); {
 	case errors.Is(err, context.Canceled):
 		return nil // Ctrl-C came first
 	case err != nil:
 		return err
 	}
-	fmt.Fprintln(out, usage("http://"+rt.Status()[0].Addr))
+	url := "http://" + rt.Status()[0].Addr
+	fmt.Fprintln(out, usage(url))
+	if load {
+		visit(ctx, url)
+	}
 	<-ctx.Done()
 	return rt.Shutdown(context.WithoutCancel(ctx))
 }
@@ -117,10 +139,10 @@ func usage(url string) string {
 `, "URL", url)
 }
 
-// newLogger writes warnings and errors to stderr, for people.
-func newLogger() *zap.Logger {
+// newLogger writes warnings and errors to stderr, for people, and to the page.
+func newLogger(logs *admin.Logs) *zap.Logger {
 	c := zap.NewDevelopmentConfig()
 	c.Level.SetLevel(zap.WarnLevel)
 	c.DisableStacktrace = true
-	return zap.Must(c.Build())
+	return zap.Must(c.Build(zap.WrapCore(func(stderr zapcore.Core) zapcore.Core { return zapcore.NewTee(stderr, logs) })))
 }

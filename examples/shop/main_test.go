@@ -207,7 +207,7 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	err = run(t.Context(), newShop(config{addr: taken.Addr().String(), data: t.TempDir()}), t.Output())
+	err = run(t.Context(), newShop(config{addr: taken.Addr().String(), data: t.TempDir()}), t.Output(), false)
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), taken.Addr().String()) {
 		t.Errorf("got %v, want an address in use", err)
 	}

@@ -30,7 +30,7 @@ func startShop(t *testing.T, rt *watt.Runtime) *shop {
 	out, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := run(ctx, rt, w)
+		err := run(ctx, rt, w, false)
 		_ = w.CloseWithError(err)
 		done <- err
 	}()
@@ -231,7 +231,7 @@ func TestCtrlCAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := run(ctx, newTestShop(t), t.Output()); err != nil {
+	if err := run(ctx, newTestShop(t), t.Output(), false); err != nil {
 		t.Errorf("got %v, want no error", err)
 	}
 }

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/admin"
 	"github.com/org/watt/watttest"
 )
 
@@ -54,6 +60,38 @@ func TestHomeWithoutPictures(t *testing.T) {
 	if status != http.StatusOK || strings.Contains(body, "pictures") || !strings.Contains(body, "Ada") {
 		t.Errorf("got %d %s, want 200 without pictures", status, body)
 	}
+}
+
+// TestThoseWhoRunItSeeTheLoad starts the program as its comment says, and waits until the slow store shows.
+func TestThoseWhoRunItSeeTheLoad(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	free.Close()
+	cmd, stderr := command(t, "-addr", "127.0.0.1:0", "-admin", addr, "-load", "-slow-store", "80ms", "-data", t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(cmd.Process.Signal(os.Interrupt), cmd.Wait()); err != nil {
+			t.Errorf("%v: %s", err, stderr)
+		}
+	}()
+	within(t, 50*time.Second, func() bool {
+		resp, err := http.Get("http://" + addr + "/status")
+		if err != nil {
+			return false // not yet
+		}
+		defer resp.Body.Close()
+		var report struct{ Advice []admin.Advice }
+		if err := json.NewDecoder(resp.Body).Decode(&report); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(report.Advice, func(a admin.Advice) bool { return a.App == "store" && a.Kind == "raise" })
+	})
 }
 
 func TestOverloadReachesTheClient(t *testing.T) {

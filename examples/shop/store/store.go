@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"go.uber.org/zap"
@@ -33,8 +34,9 @@ type store struct {
 	log   *zap.Logger
 }
 
-// New returns what makes the handler of the store app, which keeps its data in file.
-func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
+// New returns what makes the handler of the store app, which keeps its data in file. It takes slow more time for each
+// request, to show what a slow backend does.
+func New(file string, slow time.Duration) func(context.Context, *watt.Env) (http.Handler, error) {
 	return func(ctx context.Context, env *watt.Env) (http.Handler, error) {
 		db, err := open(ctx, file)
 		if err != nil {
@@ -48,6 +50,9 @@ func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
 		}
 
 		r := chi.NewRouter()
+		if slow > 0 {
+			r.Use(slower(slow))
+		}
 		r.Get("/users/{id:[0-9]+}", s.user)
 		r.Get("/orders", s.orders)
 		r.With(once.Handler).Post("/pictures", s.addPicture)
@@ -56,6 +61,18 @@ func New(file string) func(context.Context, *watt.Env) (http.Handler, error) {
 		r.Get("/pictures/{id:[0-9]+}/{width:[0-9]+}", s.thumbnail)
 		r.Handle("/openapi.yaml", http.FileServerFS(document))
 		return r, nil
+	}
+}
+
+func slower(by time.Duration) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(by):
+			case <-r.Context().Done():
+			}
+			next.ServeHTTP(w, r)
+		})
 	}
 }
 

@@ -1,0 +1,131 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/org/watt"
+)
+
+// maxBody is the longest body of an action, in bytes.
+const maxBody = 4 << 10
+
+func (h *handler) restart(w http.ResponseWriter, r *http.Request) {
+	instance, err := strconv.Atoi(r.PathValue("instance"))
+	if err != nil {
+		plain(w, http.StatusNotFound, "there is no such instance")
+		return
+	}
+	h.done(w, h.rt.Restart(r.PathValue("app"), instance))
+}
+
+// limits are what may be changed of an app; nil leaves a value as it is.
+type limits struct {
+	Workers, Queue, Instances *int
+}
+
+func (h *handler) change(w http.ResponseWriter, r *http.Request) {
+	var l limits
+	if !decode(w, r, &l) {
+		return
+	}
+	h.done(w, h.rt.Update(r.PathValue("app"), func(a *watt.App) {
+		for _, field := range []struct{ to, is *int }{{&a.Workers, l.Workers}, {&a.Queue, l.Queue}, {&a.Instances, l.Instances}} {
+			if field.is != nil {
+				*field.to = *field.is
+			}
+		}
+	}))
+}
+
+// done answers an action that has ended with err.
+func (h *handler) done(w http.ResponseWriter, err error) {
+	switch {
+	case err == nil:
+		w.WriteHeader(http.StatusNoContent)
+	case errors.Is(err, watt.ErrNoSuchApp):
+		plain(w, http.StatusNotFound, err.Error())
+	default:
+		plain(w, http.StatusConflict, err.Error())
+	}
+}
+
+// level is how much the log says, for a while.
+type level struct {
+	mu       sync.Mutex
+	original zapcore.Level
+	back     *time.Timer // nil if the level is the original one
+}
+
+func (h *handler) level(w http.ResponseWriter, r *http.Request) {
+	if h.options.Level == nil {
+		plain(w, http.StatusNotFound, "admin.Options.Level is not set")
+		return
+	}
+	var wish struct {
+		Level zapcore.Level
+		For   string
+	}
+	if !decode(w, r, &wish) {
+		return
+	}
+	length, err := time.ParseDuration(wish.For)
+	if err != nil || length <= 0 || length > 24*time.Hour {
+		plain(w, http.StatusBadRequest, `"for" must be a duration of up to a day, as "10m"`)
+		return
+	}
+	h.raised.set(h.options.Level, wish.Level, length)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// set sets a level, and restores the one that was there before it all after some time.
+func (l *level) set(of *zap.AtomicLevel, to zapcore.Level, length time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.back == nil {
+		l.original = of.Level()
+	} else {
+		l.back.Stop()
+	}
+	of.SetLevel(to)
+	var timer *time.Timer
+	timer = time.AfterFunc(length, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.back == timer {
+			of.SetLevel(l.original)
+			l.back = nil
+		}
+	})
+	l.back = timer
+}
+
+// decode reads what an action wants, and answers if it makes no sense.
+func decode(w http.ResponseWriter, r *http.Request, v any) bool {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		plain(w, http.StatusBadRequest, fmt.Sprint("not understood: ", err))
+		return false
+	}
+	return true
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // who asked has gone
+}

@@ -1,0 +1,104 @@
+// Package admin serves what people and machines that run a program want to know of its runtime, and to do with it:
+// probes, metrics, status, profiles, logs, a page for browsers, and actions.
+//
+//		logs := new(admin.Logs)
+//		rt.Logger = zap.New(zapcore.NewTee(core, logs))
+//		rt.Admin = &http.Server{Addr: "127.0.0.1:9090", Handler: admin.Handler(rt, admin.Options{Token: token, Logs: logs})}
+//
+//	  - GET /: the page; one look tells what is wrong
+//	  - GET /healthz: 200 as long as the program lives
+//	  - GET /readyz: 200, or 503 and who is not ready ([watt.Runtime.Ready])
+//	  - GET /metrics: for Prometheus (package metrics)
+//	  - GET /status: all that is known, and advice, as JSON ([Report]); GET /events: the same every second, as
+//	    server-sent events; GET /history: the last 15 minutes, for charts
+//	  - GET /logs?app=orders: the last lines of the log, and those to come, as server-sent events; without app, all
+//	  - GET /debug/pprof/: [watt.Runtime.Profiles]
+//	  - POST /apps/{app}/instances/{instance}/restart: drains and replaces an instance
+//	  - PATCH /apps/{app} with {"workers": 8, "queue": 64, "instances": 2}: changes limits, those that are there
+//	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while
+//
+// Actions need the token, and are refused to pages of other origins. Only requests to a loopback address, to localhost or
+// to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of its own (DNS rebinding). A
+// runtime does not start if its Admin can be reached from elsewhere and there is no token; with one, everything but the
+// probes needs it there.
+package admin
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/org/watt"
+	"github.com/org/watt/metrics"
+)
+
+// Options are what an admin handler may do, and for whom.
+type Options struct {
+	// Token is what actions need, as "Authorization: Bearer" or as the password of basic authentication. If empty,
+	// there are no actions.
+	Token string
+
+	// Hosts are names, without ports, by which it may be called besides localhost and loopback addresses.
+	Hosts []string
+
+	// Logs are shown at /logs, if set.
+	Logs *Logs
+
+	// Level is what PUT /level changes, if set.
+	Level *zap.AtomicLevel
+}
+
+// Handler returns the handler for [watt.Runtime.Admin]. It begins to remember, for charts and advice, with its first
+// request.
+func Handler(rt *watt.Runtime, o Options) http.Handler {
+	h := &handler{rt: rt, options: o, watch: newWatch(rt)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", h.ready)
+	mux.Handle("GET /metrics", metrics.Handler(rt))
+	mux.HandleFunc("GET /status", h.status)
+	mux.HandleFunc("GET /events", h.events)
+	mux.HandleFunc("GET /history", h.history)
+	mux.HandleFunc("GET /logs", h.logs)
+	mux.Handle("GET /debug/pprof/", http.StripPrefix("/debug/pprof", rt.Profiles()))
+	mux.Handle("POST /apps/{app}/instances/{instance}/restart", h.action(h.restart))
+	mux.Handle("PATCH /apps/{app}", h.action(h.change))
+	mux.Handle("PUT /level", h.action(h.level))
+	mux.Handle("GET /", page())
+	h.routes = http.NewCrossOriginProtection().Handler(mux)
+	return h
+}
+
+type handler struct {
+	rt      *watt.Runtime
+	options Options
+	watch   *watch
+	raised  level
+	routes  http.Handler
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.admits(w, r) {
+		return
+	}
+	h.watch.begin()
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	h.routes.ServeHTTP(w, r)
+}
+
+func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.rt.Ready(); err != nil {
+		plain(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	plain(w, http.StatusOK, "ready")
+}
+
+func (h *handler) status(w http.ResponseWriter, _ *http.Request) {
+	reply(w, h.watch.report(time.Now()))
+}
+
+func (h *handler) history(w http.ResponseWriter, _ *http.Request) { reply(w, h.watch.history()) }

@@ -1,0 +1,371 @@
+package admin_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/org/watt"
+	"github.com/org/watt/admin"
+	"github.com/org/watt/watttest"
+)
+
+const token = "open sesame"
+
+// started is a runtime with an admin side, and its URL.
+func started(t *testing.T, o admin.Options, apps ...watt.App) (rt *watt.Runtime, url string) {
+	t.Helper()
+	if len(apps) == 0 {
+		apps = []watt.App{
+			{Name: "gateway", Profile: watt.Entrypoint, Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: passOn("orders")},
+			{Name: "orders", Workers: 2, Instances: 2, Handler: http.NotFoundHandler()},
+		}
+	}
+	rt = watt.New(apps...)
+	address := make(chan string, 1)
+	rt.Listen = func(ctx context.Context, network, addr string) (net.Listener, error) {
+		ln, err := new(net.ListenConfig).Listen(ctx, network, addr)
+		if err == nil {
+			select {
+			case address <- ln.Addr().String(): // Admin's is the first
+			default:
+			}
+		}
+		return ln, err
+	}
+	if o.Logs != nil {
+		rt.Logger = zap.New(o.Logs)
+	}
+	rt.Admin = &http.Server{Addr: "127.0.0.1:0", Handler: admin.Handler(rt, o)}
+	watttest.Start(t, rt)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return rt, "http://" + <-address
+}
+
+// passOn returns what makes a handler that answers as another app does.
+func passOn(app string) func(context.Context, *watt.Env) (http.Handler, error) {
+	return func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			resp, err := env.Get(r.Context(), "http://"+app+".watt.local"+r.URL.Path)
+			if err != nil {
+				watt.WriteError(w, err)
+				return
+			}
+			resp.Body.Close()
+			w.WriteHeader(resp.StatusCode)
+		}), nil
+	}
+}
+
+// do sends a request; change may add to it.
+func do(t *testing.T, method, url, body string, change ...func(*http.Request)) (status int, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range change {
+		c(req)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(all)
+}
+
+func with(name, value string) func(*http.Request) {
+	return func(r *http.Request) {
+		if name == "Host" {
+			r.Host = value
+			return
+		}
+		r.Header.Set(name, value)
+	}
+}
+
+func authorized(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+
+func TestWhatIsServed(t *testing.T) {
+	_, url := started(t, admin.Options{})
+	for path, has := range map[string]string{
+		"/healthz":                       "ok",
+		"/readyz":                        "ready",
+		"/metrics":                       `watt_instance_up{watt_app="orders",watt_instance="1"} 1`,
+		"/status":                        `"Name":"orders"`,
+		"/history":                       `"Utilisation":0`,
+		"/debug/pprof/":                  "goroutine",
+		"/debug/pprof/goroutine?debug=1": "goroutine profile",
+		"/":                              "<html",
+	} {
+		if status, text := do(t, http.MethodGet, url+path, ""); status != http.StatusOK || !strings.Contains(text, has) {
+			t.Errorf("%s: got %d %.200s, want %q in it", path, status, text, has)
+		}
+	}
+	for _, path := range []string{"/logs", "/nothing", "/debug/pprof/nothing"} {
+		if status, _ := do(t, http.MethodGet, url+path, ""); status != http.StatusNotFound {
+			t.Errorf("%s: got %d, want 404", path, status)
+		}
+	}
+}
+
+func TestReadinessFollowsTheApps(t *testing.T) {
+	rt, url := started(t, admin.Options{}, watt.App{Name: "flaky", MaxRestarts: -1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		if conn, err := ln.Accept(); err == nil {
+			conn.Close()
+			return errors.New("ended on purpose")
+		}
+		return nil
+	}})
+	if status, _ := do(t, http.MethodGet, url+"/readyz", ""); status != http.StatusOK {
+		t.Fatalf("got %d before", status)
+	}
+	conn, err := rt.Env().Dial(t.Context(), "flaky")
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, conn)
+	conn.Close()
+	for {
+		status, text := do(t, http.MethodGet, url+"/readyz", "")
+		if status == http.StatusServiceUnavailable {
+			if !strings.Contains(text, "flaky") {
+				t.Errorf("got %q, want the app's name in it", text)
+			}
+			return
+		}
+		if rt.Status()[0].PerInstance[0].Generation > 1 { // too fast for us, but it went through it
+			return
+		}
+	}
+}
+
+func TestOnlyThoseWhoMayDo(t *testing.T) {
+	rt, url := started(t, admin.Options{Token: token, Hosts: []string{"ops.example"}})
+	restart := url + "/apps/orders/instances/0/restart"
+	for _, test := range []struct {
+		name   string
+		method string
+		url    string
+		body   string
+		change []func(*http.Request)
+		status int
+	}{
+		{"no token", http.MethodPost, restart, "", nil, http.StatusUnauthorized},
+		{"a wrong token", http.MethodPost, restart, "", []func(*http.Request){with("Authorization", "Bearer open")}, http.StatusUnauthorized},
+		{"an empty token", http.MethodPost, restart, "", []func(*http.Request){with("Authorization", "Bearer ")}, http.StatusUnauthorized},
+		{"another origin", http.MethodPost, restart, "", []func(*http.Request){authorized, with("Sec-Fetch-Site", "cross-site")}, http.StatusForbidden},
+		{"another name", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "evil.example")}, http.StatusMisdirectedRequest},
+		{"another name, even of a probe", http.MethodGet, url + "/healthz", "", []func(*http.Request){with("Host", "127.0.0.1.evil.example")}, http.StatusMisdirectedRequest},
+		{"a name that is known", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "OPS.example:1")}, http.StatusOK},
+		{"localhost", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "localhost:9090")}, http.StatusOK},
+		{"the token", http.MethodPost, restart, "", []func(*http.Request){authorized}, http.StatusNoContent},
+		{"the token as a password", http.MethodPost, restart, "", []func(*http.Request){func(r *http.Request) { r.SetBasicAuth("me", token) }}, http.StatusNoContent},
+		{"no such app", http.MethodPost, url + "/apps/nobody/instances/0/restart", "", []func(*http.Request){authorized}, http.StatusNotFound},
+		{"no such instance", http.MethodPost, url + "/apps/orders/instances/7/restart", "", []func(*http.Request){authorized}, http.StatusConflict},
+		{"no number", http.MethodPost, url + "/apps/orders/instances/x/restart", "", []func(*http.Request){authorized}, http.StatusNotFound},
+		{"limits", http.MethodPatch, url + "/apps/orders", `{"workers": 5, "queue": 7}`, []func(*http.Request){authorized}, http.StatusNoContent},
+		{"nonsense", http.MethodPatch, url + "/apps/orders", `{"workers": "many"}`, []func(*http.Request){authorized}, http.StatusBadRequest},
+		{"unknown limits", http.MethodPatch, url + "/apps/orders", `{"walkers": 5}`, []func(*http.Request){authorized}, http.StatusBadRequest},
+		{"impossible limits", http.MethodPatch, url + "/apps/orders", `{"workers": -5}`, []func(*http.Request){authorized}, http.StatusConflict},
+		{"limits of nobody", http.MethodPatch, url + "/apps/nobody", `{}`, []func(*http.Request){authorized}, http.StatusNotFound},
+		{"too much", http.MethodPatch, url + "/apps/orders", `{"workers": 1` + strings.Repeat(" ", 5000) + "}", []func(*http.Request){authorized}, http.StatusBadRequest},
+		{"no level to set", http.MethodPut, url + "/level", `{"level": "debug", "for": "1m"}`, []func(*http.Request){authorized}, http.StatusNotFound},
+		{"by GET", http.MethodGet, restart, "", []func(*http.Request){authorized}, http.StatusNotFound},
+	} {
+		if status, text := do(t, test.method, test.url, test.body, test.change...); status != test.status {
+			t.Errorf("%s: got %d %s, want %d", test.name, status, text, test.status)
+		}
+	}
+	orders := rt.Status()[1]
+	if orders.Workers != 5 || orders.Queue != 7 || orders.Instances != 2 || orders.PerInstance[0].Generation != 3 {
+		t.Errorf("got %d workers, a queue of %d, %d instances, generation %d", orders.Workers, orders.Queue, orders.Instances, orders.PerInstance[0].Generation)
+	}
+}
+
+func TestWithoutATokenThereAreNoActions(t *testing.T) {
+	_, url := started(t, admin.Options{})
+	if status, _ := do(t, http.MethodPost, url+"/apps/orders/instances/0/restart", "", with("Authorization", "Bearer ")); status != http.StatusForbidden {
+		t.Errorf("got %d, want 403", status)
+	}
+}
+
+func TestFromElsewhereThereMustBeAToken(t *testing.T) {
+	for _, addr := range []string{":9090", "0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090", "ops.example:9090"} {
+		rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
+		rt.Admin = &http.Server{Addr: addr, Handler: admin.Handler(rt, admin.Options{})}
+		if err := rt.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "admin.Options.Token") {
+			t.Errorf("%s: got %v", addr, err)
+		}
+	}
+	h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token, Hosts: []string{"ops.example"}})
+	for _, test := range []struct {
+		path   string
+		change func(*http.Request)
+		status int
+	}{
+		{"/status", func(*http.Request) {}, http.StatusUnauthorized},
+		{"/metrics", func(*http.Request) {}, http.StatusUnauthorized},
+		{"/healthz", func(*http.Request) {}, http.StatusOK},
+		{"/readyz", func(*http.Request) {}, http.StatusServiceUnavailable},
+		{"/status", authorized, http.StatusOK},
+	} {
+		if status := answerTo(t, h, test.path, test.change); status != test.status {
+			t.Errorf("%s: got %d, want %d", test.path, status, test.status)
+		}
+	}
+}
+
+// answerTo asks a handler that is served at an address which others reach: it is not one of this machine alone.
+func answerTo(t *testing.T, h http.Handler, path string, change func(*http.Request)) int {
+	t.Helper()
+	elsewhere := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9090}
+	ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(elsewhere))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ops.example:9090"+path, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(req)
+	rec := &recorder{header: make(http.Header)}
+	h.ServeHTTP(rec, req)
+	return rec.status
+}
+
+type recorder struct {
+	header http.Header
+	status int
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return len(p), nil
+}
+
+func (r *recorder) WriteHeader(status int) { r.status = status }
+
+// events reads the first events of a stream that has says is what is waited for.
+func events(t *testing.T, url string, has func(data string) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		if data, ok := strings.CutPrefix(in.Text(), "data: "); ok && has(data) {
+			return
+		}
+	}
+	t.Fatalf("%s has ended with %v", url, in.Err())
+}
+
+func TestTheReportComesEverySecond(t *testing.T) {
+	rt, url := started(t, admin.Options{})
+	seen := 0
+	events(t, url+"/events", func(data string) bool {
+		var r struct{ Apps []struct{ Now admin.Figures } }
+		if err := json.Unmarshal([]byte(data), &r); err != nil {
+			t.Fatal(err)
+		}
+		if seen++; seen < 2 {
+			for range 10 {
+				do(t, http.MethodGet, "http://"+rt.Status()[0].Addr+"/", "")
+			}
+			return false
+		}
+		return r.Apps[1].Now.Requests > 0 && r.Apps[1].Now.Calls["gateway"] > 0 && r.Apps[1].Now.P99 > 0
+	})
+}
+
+func TestLogsShowWhatAnAppSays(t *testing.T) {
+	logs := new(admin.Logs)
+	rt, url := started(t, admin.Options{Logs: logs}, watt.App{Name: "noisy", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			env.Logger.Debug("too much")
+			env.Logger.Warn("listen to me", zap.Int("times", 3))
+		}), nil
+	}})
+	call := func() {
+		resp, err := rt.Env().Get(t.Context(), "http://noisy.watt.local/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	call()
+	seen := 0
+	events(t, url+"/logs?app=noisy", func(data string) bool {
+		if strings.Contains(data, "too much") {
+			t.Error("a line below the level is there")
+		}
+		if !strings.Contains(data, "listen to me") || !strings.Contains(data, `"times":3`) || !strings.Contains(data, `"App":"noisy"`) {
+			return false
+		}
+		if seen++; seen == 1 {
+			call() // one was there, one comes
+		}
+		return seen == 2
+	})
+}
+
+func TestTheLevelComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		level := zap.NewAtomicLevelAt(zap.WarnLevel)
+		h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token, Level: &level})
+		set := func(body string) int {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://localhost/level", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			authorized(req)
+			rec := &recorder{header: make(http.Header)}
+			h.ServeHTTP(rec, req)
+			return rec.status
+		}
+		for _, body := range []string{`{}`, `{"level": "debug"}`, `{"level": "loud", "for": "1m"}`, `{"level": "debug", "for": "25h"}`, `{"level": "debug", "for": "-1m"}`} {
+			if status := set(body); status != http.StatusBadRequest {
+				t.Errorf("%s: got %d", body, status)
+			}
+		}
+		if status := set(`{"level": "info", "for": "1m"}`); status != http.StatusNoContent || level.Level() != zap.InfoLevel {
+			t.Fatalf("got %d and level %v", status, level.Level())
+		}
+		time.Sleep(50 * time.Second)
+		set(`{"level": "debug", "for": "1m"}`) // goes on from there, and not back to info
+		time.Sleep(50 * time.Second)
+		if level.Level() != zap.DebugLevel {
+			t.Errorf("got %v before the time", level.Level())
+		}
+		time.Sleep(11 * time.Second)
+		if level.Level() != zap.WarnLevel {
+			t.Errorf("got %v after it", level.Level())
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package admin_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/admin"
+)
+
+// app is an app with two instances of four workers, which change changes.
+func app(change func(*admin.App)) admin.App {
+	a := admin.App{Status: watt.Status{
+		App: watt.App{Name: "orders", Profile: watt.Domain, Workers: 4, Queue: 64, Calls: []string{"store"}},
+		PerInstance: []watt.InstanceStatus{
+			{Instance: 0, State: "ready", Generation: 1}, {Instance: 1, State: "ready", Generation: 1},
+		},
+	}}
+	change(&a)
+	return a
+}
+
+// busy are the figures of an app with that utilisation.
+func busy(utilisation float64) admin.Figures {
+	return admin.Figures{Requests: 100, P50: 0.05, P99: 0.2, Utilisation: utilisation, Downstream: 0.1 * utilisation}
+}
+
+func TestAdvice(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const idle, none = 1.0, 0.0
+	for _, test := range []struct {
+		name  string
+		idle  float64
+		app   func(*admin.App)
+		kinds string
+		has   []string
+	}{
+		{"all is well", idle, func(a *admin.App) { a.Now = busy(0.5) }, "", nil},
+		{"nothing happens", idle, func(a *admin.App) {}, "", nil},
+		{"busy, but nobody waits", idle, func(a *admin.App) { a.Now = busy(0.95) }, "", nil},
+		{"requests wait, but not for workers", idle, func(a *admin.App) { a.Now = busy(0.5); a.Now.Wait99 = 0.5 }, "", nil},
+
+		{
+			"too few workers", idle, func(a *admin.App) { a.Now = busy(0.95); a.Now.Wait99 = 0.3 }, "raise",
+			[]string{"its 8 workers are busy 95 %", "wait 300ms", "1 of 2 processors are idle", "raise Workers to 6"},
+		},
+		{"far too few", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Shed = 300 }, "raise", []string{"300 a second are shed", "raise Workers to 8"}},
+		{"no processors left", none, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3 }, "processors", []string{"the 2 processors are used up"}},
+		{
+			"it waits for others", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3; a.Now.Downstream = 0.9 }, "downstream",
+			[]string{"90 % of that time they wait for store"},
+		},
+
+		{"the last increase has brought latency", idle, func(a *admin.App) {
+			a.Now, a.BeforeWorkers = busy(1), 4
+			a.Now.Wait99, a.Now.P50 = 0.3, 0.1
+			before := busy(1)
+			a.Before = &before
+		}, "backend", []string{"the backend is the limit", "8 workers instead of 4", "from 50ms to 100ms"}},
+		{"the last increase has brought requests", idle, func(a *admin.App) {
+			a.Now, a.BeforeWorkers = busy(1), 4
+			a.Now.Wait99, a.Now.Requests = 0.3, 200
+			before := busy(1)
+			a.Before = &before
+		}, "raise", nil},
+		{"the last change was a decrease", idle, func(a *admin.App) {
+			a.Now, a.BeforeWorkers = busy(1), 16
+			a.Now.Wait99, a.Now.P50 = 0.3, 0.1
+			before := busy(1)
+			a.Before = &before
+		}, "raise", nil},
+
+		{"an I/O app that computes", idle, func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.CPU = 0.8 }, "burns", []string{"0.8 processors"}},
+		{"a CPU app that computes", idle, func(a *admin.App) { a.Profile = watt.CPUBound; a.Now = busy(0.5); a.Now.CPU = 1.8 }, "", nil},
+		{"an I/O app that waits", idle, func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.CPU = 0.1 }, "", nil},
+
+		{"logic in the entrypoint", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.5); a.Now.Downstream = 0.15 }, "entrypoint", []string{"70 %"}},
+		{"an entrypoint that waits", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.5); a.Now.Downstream = 0.45 }, "", nil},
+		{"an entrypoint with next to nothing to do", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.01); a.Now.Downstream = 0 }, "", nil},
+		{"logic in another app", idle, func(a *admin.App) { a.Now = busy(0.5); a.Now.Downstream = 0 }, "", nil},
+
+		{"idle workers", idle, func(a *admin.App) { a.Workers = 32; a.Now = busy(0.05) }, "", nil},
+		{"too many connections", idle, func(a *admin.App) { a.Profile, a.Workers, a.Now = watt.IOBound, 32, busy(0.05) }, "lower", []string{"its 64 workers are busy 5 %", "4 would do"}},
+		{"few connections, hardly used", idle, func(a *admin.App) { a.Profile, a.Now = watt.IOBound, busy(0.05) }, "", nil},
+		{"many connections, just changed", idle, func(a *admin.App) {
+			a.Profile, a.Workers, a.Now, a.Before = watt.IOBound, 32, busy(0.05), new(admin.Figures)
+		}, "", nil},
+
+		{"an instance that ends again and again", idle, func(a *admin.App) {
+			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now.Add(-time.Minute), LastError: "panic: no tea\nand more", Restarts: map[string]uint64{"ended": 4}}
+		}, "restarts", []string{"instance 1 has ended 4 times: panic: no tea"}},
+		{"an instance that has ended, long ago", idle, func(a *admin.App) {
+			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now.Add(-time.Hour), Restarts: map[string]uint64{"ended": 4}}
+		}, "", nil},
+		{"an instance that was restarted on purpose", idle, func(a *admin.App) {
+			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now, Restarts: map[string]uint64{"asked": 40}}
+		}, "", nil},
+		{"an instance that was given up", idle, func(a *admin.App) {
+			a.PerInstance[0] = watt.InstanceStatus{State: "failed", LastError: "exit status 1", Restarts: map[string]uint64{"start": 10}}
+		}, "down", []string{"instance 0 was given up after 10 restarts: exit status 1"}},
+		{"a silent instance", idle, func(a *admin.App) { a.PerInstance[0] = watt.InstanceStatus{State: "silent", Since: now} }, "down", []string{"no sign of life since 03:04:05"}},
+	} {
+		r := &admin.Report{Time: now, Processors: 2, Idle: test.idle, Apps: []admin.App{app(test.app)}}
+		var kinds, texts []string
+		for _, a := range admin.Advise(r) {
+			kinds, texts = append(kinds, a.Kind), append(texts, a.Text)
+		}
+		text := strings.Join(texts, "; ")
+		if strings.Join(kinds, " ") != test.kinds {
+			t.Errorf("%s: got %q: %s, want %q", test.name, kinds, text, test.kinds)
+		}
+		for _, has := range test.has {
+			if !strings.Contains(text, has) {
+				t.Errorf("%s: got %q, want %q in it", test.name, text, has)
+			}
+		}
+	}
+}
+
+func TestTheMostUrgentComesFirst(t *testing.T) {
+	raise := app(func(a *admin.App) { a.Name, a.Now = "first", busy(1); a.Now.Shed = 1 })
+	down := app(func(a *admin.App) { a.Name, a.PerInstance[0].State = "second", "failed" })
+	got := admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: []admin.App{raise, down}})
+	if len(got) != 2 || got[0].App != "second" || got[1].App != "first" {
+		t.Errorf("got %+v", got)
+	}
+}

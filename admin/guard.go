@@ -1,0 +1,97 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// CheckAddr returns why the handler must not be served at addr, or nil. The runtime asks before it starts.
+func (h *handler) CheckAddr(addr string) error {
+	if h.options.Token != "" || local(addr) {
+		return nil
+	}
+	return errors.New("it can be reached from elsewhere: listen at 127.0.0.1, or set admin.Options.Token")
+}
+
+// admits reports whether a request may be answered at all, and answers it if not.
+func (h *handler) admits(w http.ResponseWriter, r *http.Request) bool {
+	switch {
+	case !h.called(r.Host):
+		plain(w, http.StatusMisdirectedRequest, "this is not reached by that name; see admin.Options.Hosts")
+	case h.fromHere(r) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+		return true
+	case h.options.Token == "":
+		plain(w, http.StatusForbidden, "from elsewhere this needs a token: set admin.Options.Token")
+	case !h.authorized(r):
+		unauthorized(w)
+	default:
+		return true
+	}
+	return false
+}
+
+// called reports whether a request may come by this name.
+func (h *handler) called(host string) bool {
+	return local(host) || slices.ContainsFunc(h.options.Hosts, func(name string) bool {
+		return strings.EqualFold(name, withoutPort(host))
+	})
+}
+
+// fromHere reports whether a request has come over a loopback address, or not over a network.
+func (h *handler) fromHere(r *http.Request) bool {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return !ok || addr.Network() == "unix" || local(addr.String())
+}
+
+// local reports whether an address, with a port or without, is of this machine alone.
+func local(addr string) bool {
+	host := withoutPort(addr)
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func withoutPort(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+// authorized reports whether a request has the token.
+func (h *handler) authorized(r *http.Request) bool {
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		_, given, ok = r.BasicAuth()
+	}
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(h.options.Token)) // of one length, whatever they are
+	return ok && h.options.Token != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+func unauthorized(w http.ResponseWriter) {
+	w.Header().Set("WWW-Authenticate", `Basic realm="watt"`)
+	plain(w, http.StatusUnauthorized, "this needs the token")
+}
+
+// action lets those do something that have the token.
+func (h *handler) action(do http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case h.options.Token == "":
+			plain(w, http.StatusForbidden, "there are no actions without admin.Options.Token")
+		case !h.authorized(r):
+			plain(w, http.StatusUnauthorized, "this needs the token") // the page asks for it, not the browser
+		default:
+			do(w, r)
+		}
+	})
+}

@@ -1,0 +1,192 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	keptLines   = 1000
+	behindLines = 256 // that a reader may be late; it misses others
+)
+
+// Logs keeps the last thousand lines of a log, and shows them at /logs. It is a [zapcore.Core]: make it a part of the
+// runtime's Logger with [zapcore.NewTee]. The zero value takes lines from level info on. Lines that instances in
+// processes of their own write do not pass the runtime's Logger, and are not here.
+type Logs struct {
+	// Level says what is kept. If nil, info and above. It may be the AtomicLevel of the rest of the Logger.
+	Level zapcore.LevelEnabler
+
+	mu      sync.Mutex
+	lines   []Line // the oldest first
+	readers map[chan Line]bool
+}
+
+// Line is a line of the log.
+type Line struct {
+	Time   time.Time
+	Level  zapcore.Level
+	App    string
+	Text   string
+	Fields map[string]any
+}
+
+// logsWith is Logs for a logger that has fields of its own.
+type logsWith struct {
+	*Logs
+	fields []zapcore.Field
+}
+
+// Enabled implements [zapcore.Core].
+func (l *Logs) Enabled(level zapcore.Level) bool {
+	if l.Level == nil {
+		return level >= zapcore.InfoLevel
+	}
+	return l.Level.Enabled(level)
+}
+
+// With implements [zapcore.Core].
+func (l *Logs) With(fields []zapcore.Field) zapcore.Core { return &logsWith{l, fields} }
+
+// Check implements [zapcore.Core].
+func (l *Logs) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return (&logsWith{l, nil}).Check(e, checked)
+}
+
+// Write implements [zapcore.Core].
+func (l *Logs) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	l.add(lineOf(e, fields))
+	return nil
+}
+
+// Sync implements [zapcore.Core].
+func (l *Logs) Sync() error { return nil }
+
+// With implements [zapcore.Core].
+func (l *logsWith) With(fields []zapcore.Field) zapcore.Core {
+	return &logsWith{l.Logs, slices.Concat(l.fields, fields)}
+}
+
+// Check implements [zapcore.Core].
+func (l *logsWith) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if l.Enabled(e.Level) {
+		return checked.AddCore(e, l)
+	}
+	return checked
+}
+
+// Write implements [zapcore.Core].
+func (l *logsWith) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	return l.Logs.Write(e, slices.Concat(l.fields, fields))
+}
+
+func lineOf(e zapcore.Entry, fields []zapcore.Field) Line {
+	all := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(all)
+	}
+	line := Line{Time: e.Time, Level: e.Level, Text: e.Message, Fields: all.Fields}
+	line.App, _ = all.Fields["app"].(string)
+	return line
+}
+
+func (l *Logs) add(line Line) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) >= keptLines {
+		l.lines = slices.Delete(l.lines, 0, keptLines/10)
+	}
+	l.lines = append(l.lines, line)
+	for reader := range l.readers {
+		select {
+		case reader <- line:
+		default: // it is too slow
+		}
+	}
+}
+
+// read returns the lines there are, and a channel of those to come, until stop.
+func (l *Logs) read() (lines []Line, more chan Line, stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	more = make(chan Line, behindLines)
+	if l.readers == nil {
+		l.readers = make(map[chan Line]bool)
+	}
+	l.readers[more] = true
+	return slices.Clone(l.lines), more, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.readers, more)
+	}
+}
+
+func (h *handler) logs(w http.ResponseWriter, r *http.Request) {
+	if h.options.Logs == nil {
+		plain(w, http.StatusNotFound, "admin.Options.Logs is not set")
+		return
+	}
+	app := r.URL.Query().Get("app")
+	lines, more, stop := h.options.Logs.read()
+	defer stop()
+	s := newStream(w)
+	for _, line := range lines {
+		if app == "" || line.App == app {
+			s.send(line)
+		}
+	}
+	for s.flush() {
+		select {
+		case line := <-more:
+			if app == "" || line.App == app {
+				s.send(line)
+			}
+		case <-r.Context().Done():
+			return
+		case <-h.watch.ended():
+			return
+		}
+	}
+}
+
+// stream is an answer of server-sent events.
+type stream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	err     error
+}
+
+// patience is how long a reader may take to take an event.
+const patience = 10 * time.Second
+
+func newStream(w http.ResponseWriter) *stream {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.WriteHeader(http.StatusOK)
+	return &stream{w: w, control: http.NewResponseController(w)}
+}
+
+func (s *stream) send(v any) {
+	if s.err != nil {
+		return
+	}
+	_ = s.control.SetWriteDeadline(time.Now().Add(patience)) // not everything that writes has one
+	text, err := json.Marshal(v)
+	if err == nil {
+		_, err = fmt.Fprintf(s.w, "data: %s\n\n", text)
+	}
+	s.err = err
+}
+
+// flush sends what there is, and reports whether anybody takes it.
+func (s *stream) flush() bool {
+	if s.err == nil {
+		s.err = s.control.Flush()
+	}
+	return s.err == nil
+}

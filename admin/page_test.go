@@ -1,0 +1,260 @@
+//go:build chromium
+
+package admin_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdpruntime "github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"github.com/org/watt"
+	"github.com/org/watt/admin"
+	"github.com/org/watt/funnel"
+	"github.com/org/watt/pyramid"
+)
+
+// These tests need Chromium, which most machines do not have: go test -tags chromium ./admin. With SCREENSHOT set, the
+// page is written there.
+
+// system is a pyramid and a funnel, in front of a store that is too slow for what comes.
+func system() *watt.Runtime {
+	slow := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+	})
+	resize, store := funnel.New(
+		watt.App{Name: "resize", New: passOn("store"), Workers: 4, Isolation: watt.InProcess},
+		watt.App{Name: "store", Handler: slow, Workers: 2, Queue: 4},
+	)
+	return watt.New(pyramid.New(
+		watt.App{Name: "gateway", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			mux := http.NewServeMux()
+			mux.Handle("/users/", pyramid.Proxy(env, "users"))
+			mux.Handle("/pictures/", pyramid.Proxy(env, "resize"))
+			return mux, nil
+		}},
+		watt.App{Name: "users", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Instances: 2},
+		resize, store,
+	)...)
+}
+
+// serve starts the system with its admin side at addr, and with load on it. The system ends with stop.
+func serve(t *testing.T, addr string) (url string, stop func()) {
+	t.Helper()
+	rt := system()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt.Listen = func(ctx context.Context, network, at string) (net.Listener, error) {
+		if at == ln.Addr().String() {
+			return ln, nil
+		}
+		return new(net.ListenConfig).Listen(ctx, network, at)
+	}
+	rt.Admin = &http.Server{Addr: ln.Addr().String(), Handler: admin.Handler(rt, admin.Options{Token: token})}
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var load sync.WaitGroup
+	for range 12 {
+		load.Go(func() { visit(ctx, "http://"+rt.Status()[0].Addr+"/pictures/") })
+	}
+	load.Go(func() { visit(ctx, "http://"+rt.Status()[0].Addr+"/users/") })
+	return "http://" + ln.Addr().String(), sync.OnceFunc(func() {
+		cancel()
+		load.Wait()
+		if err := rt.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func visit(ctx context.Context, url string) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return
+		}
+		if resp, err := client.Do(req); err == nil {
+			resp.Body.Close()
+		}
+		<-tick.C
+	}
+}
+
+// browser is a tab of a browser.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	failures := chromedp.Events(ctx, cdpruntime.ExceptionThrown)
+	go func() {
+		for e, err := range failures {
+			if err == nil {
+				t.Errorf("the page has failed: %+v", e.ExceptionDetails)
+			}
+		}
+	}()
+	return ctx
+}
+
+type step = chromedp.Action[chromedp.Void]
+
+func run(t *testing.T, ctx context.Context, steps ...step) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for i, s := range steps {
+		if err := chromedp.Do(ctx, s); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+}
+
+// holds waits until an expression of JavaScript is true.
+func holds(expression string) step {
+	return without(chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(40*time.Second), chromedp.WithPollingInterval(100*time.Millisecond)))
+}
+
+// without does something whose value nobody needs.
+func without[T any](a chromedp.Action[T]) step {
+	return func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := a(ctx, target)
+		return chromedp.Void{}, err
+	}
+}
+
+// evaluate returns what an expression of JavaScript is.
+func evaluate[T any](t *testing.T, ctx context.Context, expression string) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// js has JavaScript done.
+func js(statement string) step {
+	return without(chromedp.Evaluate[bool](statement + ", true"))
+}
+
+// scheme has the browser prefer dark or light pages.
+func scheme(name string) step {
+	features := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}
+	return func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: features})
+		return chromedp.Void{}, err
+	}
+}
+
+func TestThePageShowsWhatIsWrong(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	run(t, tab, chromedp.EmulateViewport(1600, 1200), chromedp.Navigate(url),
+		holds(`document.querySelectorAll('#picture a').length === 4`),
+		holds(`document.querySelectorAll('#apps tr').length === 4`),
+		holds(`document.querySelectorAll('#charts canvas').length === 4`),
+		holds(`document.querySelector('#picture .box.hot') !== null`),
+		holds(`[...document.querySelectorAll('#advice li')].some(li => li.textContent.startsWith('store: '))`),
+		holds(`[...document.querySelectorAll('#picture text')].some(t => /\/s/.test(t.textContent))`),
+	)
+	if file := os.Getenv("SCREENSHOT"); file != "" {
+		run(t, tab, holds(`performance.now() > 25000`))
+		picture, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, picture, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, width := range []int64{390, 1600} {
+		run(t, tab, chromedp.EmulateViewport(width, 900))
+		if evaluate[bool](t, tab, `document.documentElement.scrollWidth > innerWidth`) {
+			t.Errorf("the page is wider than %d pixels", width)
+		}
+	}
+	for name, paper := range map[string]string{"dark": "rgb(21, 23, 26)", "light": "rgb(251, 251, 250)"} {
+		run(t, tab, scheme(name))
+		got := evaluate[string](t, tab, `getComputedStyle(document.body).backgroundColor`)
+		if got != paper {
+			t.Errorf("%s: got %s, want %s", name, got, paper)
+		}
+	}
+}
+
+func TestThePageSurvivesARestartOfTheProgram(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	tab := browser(t)
+	run(t, tab, chromedp.Navigate(url), holds(`document.getElementById('health').textContent === 'Ready'`))
+	stop()
+	run(t, tab, holds(`document.getElementById('health').textContent.startsWith('No connection')`))
+	_, stop = serve(t, strings.TrimPrefix(url, "http://"))
+	defer stop()
+	run(t, tab, holds(`document.getElementById('health').textContent === 'Ready'`))
+}
+
+func TestAnActionAsksForTheToken(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	did := func(text string) step {
+		return holds(`document.getElementById('did').textContent.includes('` + text + `')`)
+	}
+	run(t, tab, chromedp.Navigate(url),
+		holds(`document.querySelector('#apps button') !== null`),
+		js(`location.hash = 'users'`),
+		holds(`document.querySelectorAll('#instances button').length === 2`),
+		js(`document.querySelector('#instances button').click()`),
+		holds(`document.getElementById('ask').open`),
+		chromedp.SendKeys(chromedp.CSS(`#ask input`), "wrong\r"),
+		holds(`document.getElementById('ask').open && document.querySelector('#ask input').value === ''`),
+		chromedp.SendKeys(chromedp.CSS(`#ask input`), token+"\r"),
+		did("was restarted"),
+		chromedp.SetValue(chromedp.CSS(`#limits input[name=workers]`), "7"),
+		js(`document.querySelector('#limits button').click()`),
+		did("were changed"),
+		holds(`document.querySelector('#apps tr[data-app=users]').textContent.includes('/ 14')`),
+	)
+}
+
+// TestThePageCanBeUsedByKeyboard goes to an app, and comes back with the focus where it was although everything is drawn anew.
+func TestThePageCanBeUsedByKeyboard(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	run(t, tab, chromedp.Navigate(url), holds(`document.querySelector('#apps button') !== null`),
+		js(`document.querySelector('#apps button[data-app=store]').focus()`),
+		chromedp.KeyEvent("\r"),
+		holds(`document.getElementById('app-title').textContent.startsWith('store')`),
+		holds(`performance.now() > 4000`), // some drawings later
+		holds(`document.activeElement.dataset.app === 'store'`),
+	)
+	unnamed := evaluate[int](t, tab, `[...document.querySelectorAll('button, input, svg a, section, [role=img]')].filter(e =>
+		!(e.textContent.trim() || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.labels?.length)).length`)
+	if unnamed > 0 {
+		t.Errorf("%d parts of the page have no name", unnamed)
+	}
+}

@@ -1,0 +1,327 @@
+package admin
+
+import (
+	"maps"
+	"math"
+	"net/http"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/org/watt"
+)
+
+const (
+	every  = time.Second        // something is looked at
+	kept   = 15 * time.Minute   // for charts
+	spaced = 5 * time.Second    // between the points of a chart
+	recent = 10 * time.Second   // what rates are of
+	points = int(kept / spaced) // of a chart
+)
+
+// watch looks at a runtime from time to time, and remembers.
+type watch struct {
+	rt   *watt.Runtime
+	over chan struct{} // closed when the runtime has ended
+
+	mu      sync.Mutex
+	begun   bool
+	looks   []look // of the last moments, the oldest first
+	chart   []Point
+	changes map[string]change // by app, the last
+}
+
+// look is what was seen at a time.
+type look struct {
+	at   time.Time
+	apps []watt.Status
+	cpu  time.Duration // that this process has used
+}
+
+// change is a change of an app's workers.
+type change struct {
+	at      time.Time
+	workers int // before
+	before  Figures
+}
+
+// Report is what GET /status answers.
+type Report struct {
+	Time time.Time
+	// Ready is what is not, "" if everything is.
+	Ready string
+	Apps  []App
+	// Processors are how many the program may use, and Idle how much of them nobody used in the last ten seconds.
+	Processors, Idle float64
+	// Advice is what should be done, the most urgent first.
+	Advice []Advice
+}
+
+// App is what is known of one app.
+type App struct {
+	watt.Status
+	// Now are figures of the last ten seconds, and Before those before the last change of its workers, of which
+	// there were BeforeWorkers then: nil until something has changed, and ten seconds have passed since.
+	Now           Figures
+	Before        *Figures
+	BeforeWorkers int
+}
+
+// Figures are those of an app over some time.
+type Figures struct {
+	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
+	Requests, Errors, Shed float64
+	// P50 and P99 of their durations, and P99 of the wait for a worker, in seconds.
+	P50, P99, Wait99 float64
+	// Utilisation is the part of their time that workers were busy, and Downstream the part that they waited for
+	// other apps: at most 1.
+	Utilisation, Downstream float64
+	// CPU is how many processors its own processes used.
+	CPU float64
+	// Calls of this app by others, per second, and Failed ones; by caller.
+	Calls, Failed map[string]float64
+}
+
+// Point is a point of the charts.
+type Point struct {
+	Time time.Time
+	Apps map[string]Figures
+}
+
+func newWatch(rt *watt.Runtime) *watch { return &watch{rt: rt, over: make(chan struct{})} }
+
+// begin starts looking, if nobody has. It ends with the runtime.
+func (w *watch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.begun {
+		w.begun = true
+		w.lookLocked(time.Now())
+		time.AfterFunc(every, w.tick)
+	}
+}
+
+func (w *watch) tick() {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lookLocked(now)
+	if w.stoppedLocked() {
+		close(w.over)
+		return
+	}
+	time.AfterFunc(every, w.tick)
+}
+
+// stoppedLocked reports whether the runtime has stopped for good.
+func (w *watch) stoppedLocked() bool {
+	for _, s := range w.looks[len(w.looks)-1].apps {
+		if s.State != "stopped" {
+			return false
+		}
+	}
+	return true
+}
+
+// ended is closed once the runtime has ended.
+func (w *watch) ended() <-chan struct{} { return w.over }
+
+func (w *watch) lookLocked(now time.Time) {
+	w.looks = append(w.looks, look{now, w.rt.Status(), processorTime()})
+	w.noteResizesLocked()
+	for len(w.looks) > 1 && now.Sub(w.looks[1].at) >= recent {
+		w.looks = w.looks[1:]
+	}
+	if n := len(w.chart); n > 0 && now.Sub(w.chart[n-1].Time) < spaced-every/2 {
+		return
+	}
+	p := Point{now, make(map[string]Figures)}
+	for i, s := range w.looks[len(w.looks)-1].apps {
+		p.Apps[s.Name] = w.figuresLocked(i)
+	}
+	if w.chart = append(w.chart, p); len(w.chart) > points {
+		w.chart = w.chart[1:]
+	}
+}
+
+// figuresLocked compares the last look with the first that is remembered.
+func (w *watch) figuresLocked(app int) Figures {
+	first, last := w.looks[0], w.looks[len(w.looks)-1]
+	return figuresOf(&first.apps[app], &last.apps[app], last.at.Sub(first.at))
+}
+
+func (w *watch) report(now time.Time) Report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if last := w.looks[len(w.looks)-1].at; now.Sub(last) > every/2 {
+		w.lookLocked(now)
+	}
+	r := Report{Time: now, Advice: []Advice{}}
+	if err := w.rt.Ready(); err != nil {
+		r.Ready = err.Error()
+	}
+	for i, s := range w.looks[len(w.looks)-1].apps {
+		app := App{Status: s, Now: w.figuresLocked(i)}
+		if c, ok := w.changes[s.Name]; ok && now.Sub(c.at) >= recent {
+			app.Before, app.BeforeWorkers = &c.before, c.workers
+		}
+		r.Apps = append(r.Apps, app)
+	}
+	r.Processors = float64(runtime.GOMAXPROCS(0))
+	r.Idle = w.idleLocked(&r)
+	r.Advice = append(r.Advice, Advise(&r)...)
+	return r
+}
+
+func (w *watch) history() []Point {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Point{}, w.chart...)
+}
+
+// events sends the report every second.
+func (h *handler) events(w http.ResponseWriter, r *http.Request) {
+	s := newStream(w)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		s.send(h.watch.report(time.Now()))
+		if !s.flush() {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+			return
+		case <-h.watch.ended():
+			return
+		}
+	}
+}
+
+// figuresOf are those of an app between two looks at it.
+func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
+	f := Figures{Calls: make(map[string]float64), Failed: make(map[string]float64)}
+	seconds := elapsed.Seconds()
+	if seconds <= 0 {
+		return f
+	}
+	rate := func(after, before uint64) float64 { return float64(after-min(before, after)) / seconds }
+	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)
+	var took, waited times
+	for i := range after.PerInstance {
+		now := &after.PerInstance[i]
+		old := new(watt.InstanceStatus)
+		if i < len(before.PerInstance) {
+			old = &before.PerInstance[i]
+		}
+		f.Requests += rate(answers(now, ""), answers(old, ""))
+		f.Errors += rate(answers(now, "5xx"), answers(old, "5xx"))
+		took.add(&old.Duration, &now.Duration)
+		waited.add(&old.QueueWait, &now.QueueWait)
+		if now.PID == old.PID {
+			f.CPU += max(0, now.CPUTime-old.CPUTime).Seconds() / seconds
+		}
+	}
+	f.P50, f.P99, f.Wait99 = took.quantile(0.5), took.quantile(0.99), waited.quantile(0.99)
+	if workers := float64(workersOf(after)); workers > 0 {
+		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
+		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
+	}
+	for i := range after.PerCaller {
+		c := &after.PerCaller[i]
+		old := new(watt.CallerStatus)
+		if i < len(before.PerCaller) && before.PerCaller[i].Caller == c.Caller {
+			old = &before.PerCaller[i]
+		}
+		f.Calls[c.Caller] = rate(c.Duration.Count, old.Duration.Count)
+		f.Failed[c.Caller] = rate(sum(c.Errors), sum(old.Errors))
+	}
+	return f
+}
+
+// answers are an instance's, of one class of status or of all.
+func answers(in *watt.InstanceStatus, class string) (n uint64) {
+	for _, classes := range in.Requests {
+		for name, count := range classes {
+			if class == "" || name == class {
+				n += count
+			}
+		}
+	}
+	return n
+}
+
+func sum(counts map[string]uint64) (n uint64) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// times is a distribution of durations between two looks, in the buckets of [watt.Times].
+type times map[int]uint64
+
+func (t *times) add(before, after *watt.Times) {
+	if *t == nil {
+		*t = make(times)
+	}
+	for i, n := range after.Buckets {
+		(*t)[i] += n - min(n, before.Buckets[i])
+	}
+}
+
+// quantile returns the upper end of the bucket that has it, in seconds; 0 if there is nothing.
+func (t *times) quantile(q float64) float64 {
+	var all uint64
+	for _, n := range *t {
+		all += n
+	}
+	rank := uint64(math.Ceil(q * float64(all)))
+	for _, i := range slices.Sorted(maps.Keys(*t)) {
+		if n := (*t)[i]; n < rank {
+			rank -= n
+		} else if rank > 0 {
+			return math.Exp2(float64(i) / 4)
+		}
+	}
+	return 0
+}
+
+// noteResizesLocked notices whose workers have changed between the last two looks. From then on, figures are of what
+// came after.
+func (w *watch) noteResizesLocked() {
+	n := len(w.looks)
+	if n < 2 {
+		return
+	}
+	before, after := w.looks[n-2].apps, w.looks[n-1].apps
+	for i := range after {
+		was, is := workersOf(&before[i]), workersOf(&after[i])
+		if was == is || was == 0 {
+			continue
+		}
+		if w.changes == nil {
+			w.changes = make(map[string]change)
+		}
+		first := w.looks[0]
+		w.changes[after[i].Name] = change{w.looks[n-1].at, was, figuresOf(&first.apps[i], &before[i], w.looks[n-2].at.Sub(first.at))}
+	}
+}
+
+func workersOf(s *watt.Status) int { return max(0, s.Workers) * len(s.PerInstance) }
+
+// idleLocked returns how many processors nobody used.
+func (w *watch) idleLocked(r *Report) float64 {
+	first, last := w.looks[0], w.looks[len(w.looks)-1]
+	elapsed := last.at.Sub(first.at).Seconds()
+	if elapsed <= 0 {
+		return r.Processors
+	}
+	used := (last.cpu - first.cpu).Seconds() / elapsed
+	for i := range r.Apps {
+		used += r.Apps[i].Now.CPU
+	}
+	return max(0, r.Processors-used)
+}

@@ -1,0 +1,89 @@
+package watt_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// profileOf asks a runtime for a profile.
+func profileOf(t *testing.T, rt *watt.Runtime, path string) (status int, body string) {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	h := http.StripPrefix("/debug/pprof", rt.Profiles())
+	h.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/debug/pprof"+path, http.NoBody))
+	return recorder.Code, recorder.Body.String()
+}
+
+func TestProfilesOfThisProcessAndOfOthers(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	conn := dialPair(t, top, "1")
+	reading(t, conn)
+	soon(t, "a busy worker", func() bool { return statusOf(t, rt, "pair").Busy == 1 })
+	for _, test := range []struct {
+		path   string
+		status int
+		has    string
+	}{
+		{"/", http.StatusOK, "\ngoroutine\n"},
+		{"/goroutine?debug=1", http.StatusOK, "goroutine profile: "},
+		{"/heap?gc=1", http.StatusOK, "\x1f\x8b"},
+		{"/trace?seconds=1", http.StatusOK, "go 1."},
+		{"/nothing", http.StatusNotFound, ""},
+		{"/heap?debug=x", http.StatusBadRequest, ""},
+		{"/profile?seconds=0", http.StatusBadRequest, ""},
+		{"/profile?seconds=1000", http.StatusBadRequest, ""},
+		{"/pair/1/", http.StatusOK, "\ngoroutine\n"},
+		{"/pair/1/goroutine?debug=1", http.StatusOK, `"app":"pair", "instance":"1"`},
+		{"/pair/1/profile?seconds=1", http.StatusOK, "\x1f\x8b"},
+		{"/pair/1/nothing", http.StatusNotFound, ""},
+		{"/pair/1/../0/heap", http.StatusNotFound, ""},
+		{"/pair/2/heap", http.StatusNotFound, ""},
+		{"/pair/-1/heap", http.StatusNotFound, ""},
+		{"/pair/x/heap", http.StatusNotFound, ""},
+		{"/gate/0/heap", http.StatusNotFound, "no process of its own"},
+		{"/nobody/0/heap", http.StatusNotFound, ""},
+	} {
+		if test.path == "/pair/1/../0/heap" { // ServeMux redirects to the clean path
+			test.status = http.StatusTemporaryRedirect
+		}
+		status, body := profileOf(t, rt, test.path)
+		if status != test.status || !strings.Contains(body, test.has) {
+			t.Errorf("%s: got %d %.300q, want %d and %q in it", test.path, status, body, test.status, test.has)
+		}
+	}
+	io.WriteString(conn, "x")
+	answered(t, conn)
+}
+
+func TestThereIsOneCPUProfileAtATime(t *testing.T) {
+	rt := watt.New(watt.App{Name: "idle", Handler: http.NotFoundHandler()})
+	ctx, leave := context.WithCancel(t.Context())
+	first := make(chan int, 1)
+	go func() {
+		recorder := httptest.NewRecorder()
+		rt.Profiles().ServeHTTP(recorder, httptest.NewRequestWithContext(ctx, http.MethodGet, "/profile?seconds=60", http.NoBody))
+		first <- recorder.Code
+	}()
+	soon(t, "the first to record", func() bool {
+		status, _ := profileOf(t, rt, "/profile?seconds=1")
+		return status == http.StatusConflict
+	})
+	leave() // and it ends with its client
+	select {
+	case status := <-first:
+		if status != http.StatusOK {
+			t.Errorf("got %d", status)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a profile goes on without its client")
+	}
+}

@@ -1,0 +1,207 @@
+// Package tracing makes OpenTelemetry spans of what a runtime does: one for each request that an app serves, and one
+// for each call from an app to another.
+//
+//	rt := watt.New(…)
+//	err := tracing.Instrument(rt, tracing.Options{Provider: provider})
+//	…
+//	err = rt.Run(ctx)
+//
+// In a program with instances in processes of their own, main runs in each of them up to Run: make the provider and call
+// Instrument before that, and the spans of all processes belong together. An exporter that sends in the background loses
+// the last moments of a child, unless it is flushed in a Cleanup of the app's Env.
+//
+// Spans follow OpenTelemetry's conventions for HTTP, made by otelhttp, and say besides:
+//
+//   - watt.app, watt.instance: who serves the request; watt.caller: which app has called, if one has
+//   - the event watt.queued with watt.wait, in seconds: how long the request waited for a worker
+//   - of calls: watt.app, the callee; the event watt.shed with watt.retry_after, in seconds, if it took on no more; and
+//     watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
+//     canceled or other
+//
+// Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to call.
+package tracing
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/org/watt"
+)
+
+// Options say where spans go. Zero values are OpenTelemetry's global ones.
+type Options struct {
+	// Provider makes the spans; it decides which are sampled, and where they go.
+	Provider trace.TracerProvider
+
+	// Propagators read and write the headers. If nil, those of W3C: traceparent, tracestate and baggage.
+	Propagators propagation.TextMapPropagator
+
+	// TrustClients lets requests from outside continue the trace that their headers name. Otherwise each begins one of
+	// its own, with a link to that: strangers could have everything sampled.
+	TrustClients bool
+}
+
+// Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once. Apps with
+// Serve or URL are seen by their callers alone.
+func Instrument(rt *watt.Runtime, o Options) error {
+	if o.Propagators == nil {
+		o.Propagators = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+	}
+	var errs []error
+	for _, s := range rt.Status() {
+		errs = append(errs, rt.Update(s.Name, o.server))
+	}
+	next := rt.Transport
+	rt.Transport = func(caller string, base http.RoundTripper) http.RoundTripper {
+		if next != nil {
+			base = next(caller, base)
+		}
+		return o.client(base)
+	}
+	return errors.Join(errs...)
+}
+
+// common are the options of both sides.
+func (o *Options) common() []otelhttp.Option {
+	all := []otelhttp.Option{otelhttp.WithPropagators(o.Propagators)}
+	if o.Provider != nil {
+		all = append(all, otelhttp.WithTracerProvider(o.Provider))
+	}
+	return all
+}
+
+// server puts spans around an app's handler.
+func (o *Options) server(app *watt.App) {
+	handler, newHandler := app.Handler, app.New
+	switch {
+	case app.URL != "" || app.Serve != nil:
+	case newHandler != nil:
+		app.New = func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+			h, err := newHandler(ctx, env)
+			if h == nil || err != nil {
+				return h, err
+			}
+			return o.traced(env, h), nil
+		}
+	case handler != nil:
+		app.Handler = nil
+		app.New = func(_ context.Context, env *watt.Env) (http.Handler, error) { return o.traced(env, handler), nil }
+	}
+}
+
+func (o *Options) traced(env *watt.Env, next http.Handler) http.Handler {
+	own := []attribute.KeyValue{attribute.String("watt.app", env.App), attribute.Int("watt.instance", env.Instance)}
+	inner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		span := trace.SpanFromContext(r.Context())
+		if !span.IsRecording() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		describe(r.Context(), span, own)
+		next.ServeHTTP(w, r)
+		if route := routeOf(r); route != "" {
+			span.SetAttributes(attribute.String("http.route", route))
+		}
+	})
+	options := append(o.common(), otelhttp.WithSpanNameFormatter(nameOf))
+	if !o.TrustClients {
+		options = append(options, otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return watt.Caller(r.Context()) == "" }))
+	}
+	return otelhttp.NewHandler(inner, env.App, options...)
+}
+
+// describe says of a request's span what only watt knows.
+func describe(ctx context.Context, span trace.Span, own []attribute.KeyValue) {
+	span.SetAttributes(own...)
+	if caller := watt.Caller(ctx); caller != "" {
+		span.SetAttributes(attribute.String("watt.caller", caller))
+	}
+	if arrived, ok := watt.Arrived(ctx); ok {
+		span.AddEvent("watt.queued", trace.WithTimestamp(arrived),
+			trace.WithAttributes(attribute.Float64("watt.wait", time.Since(arrived).Seconds())))
+	}
+}
+
+// nameOf names a span by its method and route, if there is one: paths are too many.
+func nameOf(_ string, r *http.Request) string {
+	if route := routeOf(r); route != "" {
+		return r.Method + " " + route
+	}
+	return r.Method
+}
+
+// routeOf returns the route that a router has found for a request, without its method; "" if none has.
+func routeOf(r *http.Request) string {
+	if _, route, ok := strings.Cut(r.Pattern, " "); ok {
+		return route
+	}
+	return r.Pattern
+}
+
+// client puts a span around each call.
+func (o *Options) client(base http.RoundTripper) http.RoundTripper {
+	options := append(o.common(), otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+		return r.Method + " " + appOf(r)
+	}))
+	return otelhttp.NewTransport(caller{base}, options...)
+}
+
+// appOf returns the app that a call is for, or the host outside.
+func appOf(r *http.Request) string {
+	app, _ := strings.CutSuffix(strings.ToLower(r.URL.Hostname()), ".watt.local")
+	return app
+}
+
+// caller says of a call's span what came of it.
+type caller struct{ base http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
+	span := trace.SpanFromContext(req.Context())
+	if !span.IsRecording() {
+		return c.base.RoundTrip(req)
+	}
+	span.SetAttributes(attribute.String("watt.app", appOf(req)))
+	resp, err := c.base.RoundTrip(req)
+	if err == nil {
+		return resp, nil
+	}
+	if errors.Is(err, watt.ErrOverloaded) {
+		shed := []attribute.KeyValue{}
+		if call, ok := errors.AsType[*watt.CallError](err); ok {
+			shed = append(shed, attribute.Float64("watt.retry_after", call.RetryAfter.Seconds()))
+		}
+		span.AddEvent("watt.shed", trace.WithAttributes(shed...))
+	}
+	span.SetAttributes(attribute.String("watt.error", kindOf(err)))
+	return nil, err
+}
+
+// kindOf says why a call has failed, in one word.
+func kindOf(err error) string {
+	for _, k := range []struct {
+		is   error
+		name string
+	}{
+		{watt.ErrInstanceDied, "died"},
+		{watt.ErrOverloaded, "overloaded"},
+		{watt.ErrUnavailable, "unavailable"},
+		{watt.ErrNotAllowed, "not_allowed"},
+		{watt.ErrNoSuchApp, "no_such_app"},
+		{context.DeadlineExceeded, "timeout"},
+		{context.Canceled, "canceled"},
+	} {
+		if errors.Is(err, k.is) {
+			return k.name
+		}
+	}
+	return "other"
+}

@@ -1,0 +1,284 @@
+package tracing_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	spans "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/org/watt"
+	"github.com/org/watt/tracing"
+	"github.com/org/watt/watttest"
+)
+
+func TestMain(m *testing.M) { watttest.Main(m, elsewhere) }
+
+// receiverVariable tells the processes of a test where spans are to be sent.
+const receiverVariable = "TRACING_TEST_RECEIVER"
+
+// instrumented starts a gateway in front of orders, and returns its URL and what spans it makes.
+func instrumented(t *testing.T, o tracing.Options, orders http.HandlerFunc) (url string, exporter *tracetest.InMemoryExporter) {
+	t.Helper()
+	exporter = tracetest.NewInMemoryExporter()
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter))
+	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
+	rt := watt.New(
+		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
+		watt.App{Name: "orders", Handler: orders, Workers: 1, Queue: -1},
+	)
+	o.Provider = provider
+	if err := tracing.Instrument(rt, o); err != nil {
+		t.Fatal(err)
+	}
+	return watttest.Start(t, rt).URL("gateway"), exporter
+}
+
+func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /home/{id}", func(w http.ResponseWriter, r *http.Request) {
+		resp, err := env.Get(r.Context(), "http://orders.watt.local/of/"+r.PathValue("id"))
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		defer resp.Body.Close()
+		io.Copy(w, resp.Body)
+	})
+	return mux, nil
+}
+
+func get(t *testing.T, url, traceparent string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if traceparent != "" {
+		req.Header.Set("Traceparent", traceparent)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// ended waits for so many spans, and returns all, in the order in which they began.
+func ended(t *testing.T, exporter *tracetest.InMemoryExporter, n int) tracetest.SpanStubs {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if got := exporter.GetSpans(); len(got) >= n {
+			slices.SortFunc(got, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
+			return got
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("got %d spans, want %d", len(exporter.GetSpans()), n)
+		}
+	}
+}
+
+// has reports whether a span has an attribute.
+func has(s *tracetest.SpanStub, key attribute.Key, value any) bool {
+	return slices.ContainsFunc(s.Attributes, func(kv attribute.KeyValue) bool { return kv.Key == key && kv.Value.AsInterface() == value })
+}
+
+func TestARequestAndItsCallsAreOneTrace(t *testing.T) {
+	url, exporter := instrumented(t, tracing.Options{}, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tea") })
+	if status := get(t, url+"/home/7", ""); status != http.StatusOK {
+		t.Fatalf("got %d", status)
+	}
+	all := ended(t, exporter, 3)
+	gateway, call, orders := &all[0], &all[1], &all[2]
+	if gateway.Name != "GET /home/{id}" || call.Name != "GET orders" || orders.Name != "GET" {
+		t.Errorf("got the names %q, %q, %q", gateway.Name, call.Name, orders.Name)
+	}
+	if gateway.SpanKind != trace.SpanKindServer || call.SpanKind != trace.SpanKindClient || orders.SpanKind != trace.SpanKindServer {
+		t.Errorf("got the kinds %v, %v, %v", gateway.SpanKind, call.SpanKind, orders.SpanKind)
+	}
+	if call.Parent.SpanID() != gateway.SpanContext.SpanID() || orders.Parent.SpanID() != call.SpanContext.SpanID() ||
+		orders.SpanContext.TraceID() != gateway.SpanContext.TraceID() {
+		t.Error("the spans do not follow from each other")
+	}
+	for _, want := range []struct {
+		span  *tracetest.SpanStub
+		key   attribute.Key
+		value any
+	}{
+		{gateway, "watt.app", "gateway"},
+		{gateway, "watt.instance", int64(0)},
+		{gateway, "http.response.status_code", int64(200)},
+		{gateway, "http.route", "/home/{id}"},
+		{gateway, "http.request.method", "GET"},
+		{call, "watt.app", "orders"},
+		{call, "server.address", "orders.watt.local"},
+		{orders, "watt.app", "orders"},
+		{orders, "watt.caller", "gateway"},
+		{orders, "url.path", "/of/7"},
+	} {
+		if !has(want.span, want.key, want.value) {
+			t.Errorf("%s: no %s=%v in %v", want.span.Name, want.key, want.value, want.span.Attributes)
+		}
+	}
+	for _, s := range []*tracetest.SpanStub{gateway, orders} {
+		if len(s.Events) == 0 || s.Events[0].Name != "watt.queued" || s.Events[0].Attributes[0].Value.AsFloat64() <= 0 {
+			t.Errorf("%s: got the events %v", s.Name, s.Events)
+		}
+	}
+}
+
+const strangers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
+	for _, trust := range []bool{false, true} {
+		url, exporter := instrumented(t, tracing.Options{TrustClients: trust}, func(http.ResponseWriter, *http.Request) {})
+		get(t, url+"/home/7", strangers)
+		gateway := &ended(t, exporter, 3)[0]
+		follows := gateway.SpanContext.TraceID().String() == "0af7651916cd43dd8448eb211c80319c"
+		if follows != trust || !trust && len(gateway.Links) != 1 {
+			t.Errorf("trust %v: follows %v, links %v", trust, follows, gateway.Links)
+		}
+	}
+}
+
+func TestWhatIsShedShows(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{}, 1)
+	url, exporter := instrumented(t, tracing.Options{}, func(http.ResponseWriter, *http.Request) {
+		held <- struct{}{}
+		<-hold
+	})
+	first := make(chan int, 1)
+	go func() { first <- get(t, url+"/home/1", "") }()
+	<-held
+	if status := get(t, url+"/home/2", ""); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d, want 503", status)
+	}
+	all := ended(t, exporter, 2) // the gateway's and its call's; nobody served it
+	call := &all[1]
+	if !has(call, "watt.error", "overloaded") || call.Status.Description == "" {
+		t.Errorf("got %v and %v", call.Attributes, call.Status)
+	}
+	if !slices.ContainsFunc(call.Events, func(e sdk.Event) bool {
+		return e.Name == "watt.shed" && len(e.Attributes) == 1 && e.Attributes[0].Value.AsFloat64() > 0
+	}) {
+		t.Errorf("got the events %v", call.Events)
+	}
+	close(hold)
+	<-first
+}
+
+func TestAHandlerStillFlushesAndTakesConnectionsOver(t *testing.T) {
+	url, _ := instrumented(t, tracing.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "first")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+	})
+	if status := get(t, url+"/home/7", ""); status != http.StatusOK {
+		t.Errorf("got %d", status)
+	}
+}
+
+// elsewhere is a gateway in front of orders in a process of its own, both of which send their spans to the receiver.
+func elsewhere() *watt.Runtime {
+	rt := watt.New(
+		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
+		watt.App{Name: "orders", Isolation: watt.OwnProcess, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), nil
+		}},
+	)
+	exporter, err := otlptracehttp.New(context.Background(), otlptracehttp.WithEndpointURL(os.Getenv(receiverVariable)))
+	if err != nil {
+		panic(err)
+	}
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter))
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		panic(err)
+	}
+	return rt
+}
+
+// receiver takes spans by OTLP over HTTP.
+type receiver struct {
+	mu  sync.Mutex
+	all []*spans.Span
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	var m collector.ExportTraceServiceRequest
+	if err != nil || proto.Unmarshal(body, &m) != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, resource := range m.GetResourceSpans() {
+		for _, scope := range resource.GetScopeSpans() {
+			r.all = append(r.all, scope.GetSpans()...)
+		}
+	}
+}
+
+func (r *receiver) spans() []*spans.Span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all)
+}
+
+func TestSpansOfAllProcessesBelongTogether(t *testing.T) {
+	r := new(receiver)
+	server := httptest.NewServer(r)
+	defer server.Close()
+	t.Setenv(receiverVariable, server.URL)
+	top := watttest.Start(t, elsewhere())
+	if status := get(t, top.URL("gateway")+"/home/7", ""); status != http.StatusOK {
+		t.Fatalf("got %d", status)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(20 * time.Second); len(r.spans()) < 3; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("got %d spans, want 3", len(r.spans()))
+		}
+	}
+	byKind := make(map[string]*spans.Span)
+	for _, s := range r.spans() {
+		for _, kv := range s.GetAttributes() {
+			if kv.GetKey() == "watt.app" {
+				byKind[s.GetKind().String()+" "+kv.GetValue().GetStringValue()] = s
+			}
+		}
+	}
+	gateway, call, orders := byKind["SPAN_KIND_SERVER gateway"], byKind["SPAN_KIND_CLIENT orders"], byKind["SPAN_KIND_SERVER orders"]
+	if gateway == nil || call == nil || orders == nil {
+		t.Fatalf("got %v", byKind)
+	}
+	if string(orders.GetParentSpanId()) != string(call.GetSpanId()) || string(call.GetParentSpanId()) != string(gateway.GetSpanId()) ||
+		string(orders.GetTraceId()) != string(gateway.GetTraceId()) {
+		t.Error("the spans do not follow from each other")
+	}
+}
