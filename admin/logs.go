@@ -52,7 +52,7 @@ func (l *Logs) Enabled(level zapcore.Level) bool {
 }
 
 // With implements [zapcore.Core].
-func (l *Logs) With(fields []zapcore.Field) zapcore.Core { return &logsWith{l, fields} }
+func (l *Logs) With(fields []zapcore.Field) zapcore.Core { return &logsWith{l, fields} } //nolint:ireturn // as zapcore has it
 
 // Check implements [zapcore.Core].
 func (l *Logs) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -69,7 +69,7 @@ func (l *Logs) Write(e zapcore.Entry, fields []zapcore.Field) error {
 func (l *Logs) Sync() error { return nil }
 
 // With implements [zapcore.Core].
-func (l *logsWith) With(fields []zapcore.Field) zapcore.Core {
+func (l *logsWith) With(fields []zapcore.Field) zapcore.Core { //nolint:ireturn // likewise
 	return &logsWith{l.Logs, slices.Concat(l.fields, fields)}
 }
 
