@@ -54,6 +54,7 @@ func benchmarks(cfg config) []benchmark {
 		pyramidBenchmarks(),
 		processBenchmarks(cfg),
 		funnelBenchmarks(cfg),
+		observeBenchmarks(),
 	)
 }
 

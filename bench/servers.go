@@ -24,6 +24,8 @@ type role string
 
 const (
 	wattPyramid role = "watt"    // a gateway and its apps in one process
+	watched     role = "watched" // the same as watt, with everything that shows what goes on
+	traced      role = "traced"  // and with a span of every request and call
 	gateway     role = "gateway" // a gateway whose apps are processes
 	app         role = "app"
 
@@ -46,6 +48,10 @@ func play() bool {
 		}
 	case wattPyramid:
 		address, end, err = playWatt(pyramidOf("127.0.0.1:0"))
+	case watched:
+		address, end, err = playWatched(tracedPart)
+	case traced:
+		address, end, err = playWatched(1)
 	case ownProcesses:
 		address, end, err = playWatt(gatewayBeside(wattlib.OwnProcess))
 	case inProcess:

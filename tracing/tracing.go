@@ -10,7 +10,7 @@
 // Instrument before that, and the spans of all processes belong together. An exporter that sends in the background loses
 // the last moments of a child, unless it is flushed in a Cleanup of the app's Env.
 //
-// Spans follow OpenTelemetry's conventions for HTTP, made by otelhttp, and say besides:
+// Spans follow OpenTelemetry's conventions for HTTP, those of calls made by otelhttp, and say besides:
 //
 //   - watt.app, watt.instance: who serves the request; watt.caller: which app has called, if one has
 //   - the event watt.queued with watt.wait, in seconds: how long the request waited for a worker
@@ -18,17 +18,21 @@
 //     watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
 //     canceled or other
 //
+// Whether a request is sampled is decided where it comes in; the calls that it leads to follow, and cost next to nothing if
+// it is not.
+//
 // Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to call.
 package tracing
 
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
-	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -69,15 +73,6 @@ func Instrument(rt *watt.Runtime, o Options) error {
 	return errors.Join(errs...)
 }
 
-// common are the options of both sides.
-func (o *Options) common() []otelhttp.Option {
-	all := []otelhttp.Option{otelhttp.WithPropagators(o.Propagators)}
-	if o.Provider != nil {
-		all = append(all, otelhttp.WithTracerProvider(o.Provider))
-	}
-	return all
-}
-
 // server puts spans around an app's handler.
 func (o *Options) server(app *watt.App) {
 	handler, newHandler := app.Handler, app.New
@@ -98,60 +93,48 @@ func (o *Options) server(app *watt.App) {
 }
 
 func (o *Options) traced(env *watt.Env, next http.Handler) http.Handler {
-	own := []attribute.KeyValue{attribute.String("watt.app", env.App), attribute.Int("watt.instance", env.Instance)}
-	inner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		span := trace.SpanFromContext(r.Context())
-		if !span.IsRecording() {
-			next.ServeHTTP(w, r)
-			return
-		}
-		describe(r.Context(), span, own)
-		next.ServeHTTP(w, r)
-		if route := routeOf(r); route != "" {
-			span.SetAttributes(attribute.String("http.route", route))
-		}
-	})
-	options := append(o.common(), otelhttp.WithSpanNameFormatter(nameOf))
-	if !o.TrustClients {
-		options = append(options, otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return watt.Caller(r.Context()) == "" }))
-	}
-	return otelhttp.NewHandler(inner, env.App, options...)
-}
-
-// describe says of a request's span what only watt knows.
-func describe(ctx context.Context, span trace.Span, own []attribute.KeyValue) {
-	span.SetAttributes(own...)
-	if caller := watt.Caller(ctx); caller != "" {
-		span.SetAttributes(attribute.String("watt.caller", caller))
-	}
-	if arrived, ok := watt.Arrived(ctx); ok {
-		span.AddEvent("watt.queued", trace.WithTimestamp(arrived),
-			trace.WithAttributes(attribute.Float64("watt.wait", time.Since(arrived).Seconds())))
+	return &server{
+		next: next, options: o, tracer: o.provider().Tracer(scope),
+		own: []attribute.KeyValue{attribute.String("watt.app", env.App), attribute.Int("watt.instance", env.Instance)},
 	}
 }
 
-// nameOf names a span by its method and route, if there is one: paths are too many.
-func nameOf(_ string, r *http.Request) string {
-	if route := routeOf(r); route != "" {
-		return r.Method + " " + route
+// scope is what OpenTelemetry calls whoever makes spans.
+const scope = "github.com/org/watt/tracing"
+
+func (o *Options) provider() trace.TracerProvider {
+	if o.Provider != nil {
+		return o.Provider
 	}
-	return r.Method
+	return otel.GetTracerProvider()
 }
 
-// routeOf returns the route that a router has found for a request, without its method; "" if none has.
-func routeOf(r *http.Request) string {
-	if _, route, ok := strings.Cut(r.Pattern, " "); ok {
-		return route
-	}
-	return r.Pattern
-}
-
-// client puts a span around each call.
+// client puts a span around each call, unless it is made for a request that is not sampled.
 func (o *Options) client(base http.RoundTripper) http.RoundTripper {
-	options := append(o.common(), otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
-		return r.Method + " " + appOf(r)
-	}))
-	return otelhttp.NewTransport(caller{base}, options...)
+	full := otelhttp.NewTransport(caller{base}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
+		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + appOf(r) }))
+	return &client{base: base, full: full, propagators: o.Propagators}
+}
+
+// client is one app's.
+type client struct {
+	base, full  http.RoundTripper
+	propagators propagation.TextMapPropagator
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	if span := trace.SpanContextFromContext(ctx); !span.IsValid() || span.IsSampled() {
+		return c.full.RoundTrip(req)
+	}
+	req = req.WithContext(ctx)
+	req.Header = maps.Clone(req.Header)
+	if req.Header == nil {
+		req.Header = make(http.Header)
+	}
+	c.propagators.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	return c.base.RoundTrip(req)
 }
 
 // appOf returns the app that a call is for, or the host outside.

@@ -188,6 +188,49 @@ func TestWhatIsShedShows(t *testing.T) {
 	<-first
 }
 
+// TestWhatIsNotSampledStaysSo counts spans where every second trace is sampled: it has all of its spans, or none.
+func TestWhatIsNotSampledStaysSo(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter), sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(0.5))))
+	var behind sync.Map // the trace that each request belonged to, as the last app sees it
+	rt := watt.New(
+		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
+		watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			behind.Store(trace.SpanContextFromContext(r.Context()).TraceID(), r.Header.Get("Traceparent"))
+		})},
+	)
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	url := watttest.Start(t, rt).URL("gateway")
+	const n = 40
+	for range n {
+		get(t, url+"/home/7", strangers)
+	}
+	traces := make(map[trace.TraceID]int)
+	for _, s := range exporter.GetSpans() {
+		traces[s.SpanContext.TraceID()]++
+	}
+	if len(traces) == 0 || len(traces) == n {
+		t.Errorf("%d of %d traces are sampled", len(traces), n)
+	}
+	for id, spans := range traces {
+		if spans != 3 {
+			t.Errorf("%v has %d spans", id, spans)
+		}
+	}
+	seen := 0
+	behind.Range(func(id, header any) bool {
+		if seen++; id.(trace.TraceID).String() == strangers[3:35] {
+			t.Errorf("a stranger's trace has got to orders: %v", header)
+		}
+		return true
+	})
+	if seen != n {
+		t.Errorf("orders saw %d traces, want %d", seen, n)
+	}
+}
+
 func TestAHandlerStillFlushesAndTakesConnectionsOver(t *testing.T) {
 	url, _ := instrumented(t, tracing.Options{}, func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "first")
