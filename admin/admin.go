@@ -47,12 +47,18 @@ type Options struct {
 
 	// Level is what PUT /level changes, if set.
 	Level *zap.AtomicLevel
+
+	// FlightRecorder keeps the last seconds of what the first process's scheduler did, for GET /debug/flight and go tool
+	// trace. There can be one in a process, and it costs some processor time. With FlightDir, a file is written there
+	// when a queue has not been empty for 5 s; one in ten minutes at most.
+	FlightRecorder bool
+	FlightDir      string
 }
 
 // Handler returns the handler for [watt.Runtime.Admin]. It begins to remember, for charts and advice, with its first
 // request.
 func Handler(rt *watt.Runtime, o Options) http.Handler {
-	h := &handler{rt: rt, options: o, watch: newWatch(rt)}
+	h := &handler{rt: rt, options: o, watch: newWatch(rt, &o)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", h.ready)
@@ -62,6 +68,7 @@ func Handler(rt *watt.Runtime, o Options) http.Handler {
 	mux.HandleFunc("GET /history", h.history)
 	mux.HandleFunc("GET /logs", h.logs)
 	mux.Handle("GET /debug/pprof/", http.StripPrefix("/debug/pprof", rt.Profiles()))
+	mux.Handle("GET /debug/flight", &h.watch.flight)
 	mux.Handle("POST /apps/{app}/instances/{instance}/restart", h.action(h.restart))
 	mux.Handle("PATCH /apps/{app}", h.action(h.change))
 	mux.Handle("PUT /level", h.action(h.level))

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,7 +119,7 @@ func TestWhatIsServed(t *testing.T) {
 			t.Errorf("%s: got %d %.200s, want %q in it", path, status, text, has)
 		}
 	}
-	for _, path := range []string{"/logs", "/nothing", "/debug/pprof/nothing"} {
+	for _, path := range []string{"/logs", "/debug/flight", "/nothing", "/debug/pprof/nothing"} {
 		if status, _ := do(t, http.MethodGet, url+path, ""); status != http.StatusNotFound {
 			t.Errorf("%s: got %d, want 404", path, status)
 		}
@@ -333,6 +335,45 @@ func TestLogsShowWhatAnAppSays(t *testing.T) {
 		}
 		return seen == 2
 	})
+}
+
+func TestAStallIsWrittenDown(t *testing.T) {
+	dir := t.TempDir()
+	rt, url := started(t, admin.Options{FlightRecorder: true, FlightDir: dir}, watt.App{
+		Name: "slow", Listen: "127.0.0.1:0", Workers: 1, Queue: 8, QueueTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }),
+	})
+	if status, text := do(t, http.MethodGet, url+"/debug/flight", ""); status != http.StatusOK || !strings.HasPrefix(text, "go 1.") {
+		t.Fatalf("got %d %.20q on demand", status, text)
+	}
+	body, w := io.Pipe()
+	var stuck sync.WaitGroup
+	for range 3 { // one is served, two wait
+		stuck.Go(func() {
+			if resp, err := http.Post("http://"+rt.Status()[0].Addr, "text/plain", body); err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) > 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("nothing is written")
+		}
+	}
+	w.Close()
+	stuck.Wait()
 }
 
 func TestTheLevelComesBack(t *testing.T) {

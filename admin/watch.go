@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/org/watt"
 )
 
@@ -22,8 +24,10 @@ const (
 
 // watch looks at a runtime from time to time, and remembers.
 type watch struct {
-	rt   *watt.Runtime
-	over chan struct{} // closed when the runtime has ended
+	rt     *watt.Runtime
+	over   chan struct{} // closed when the runtime has ended
+	record bool          // what the scheduler does
+	flight flight
 
 	mu      sync.Mutex
 	begun   bool
@@ -89,17 +93,25 @@ type Point struct {
 	Apps map[string]Figures
 }
 
-func newWatch(rt *watt.Runtime) *watch { return &watch{rt: rt, over: make(chan struct{})} }
+func newWatch(rt *watt.Runtime, o *Options) *watch {
+	return &watch{rt: rt, over: make(chan struct{}), record: o.FlightRecorder, flight: flight{dir: o.FlightDir}}
+}
 
 // begin starts looking, if nobody has. It ends with the runtime.
 func (w *watch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.begun {
-		w.begun = true
-		w.lookLocked(time.Now())
-		time.AfterFunc(every, w.tick)
+	if w.begun {
+		return
 	}
+	w.begun = true
+	if w.record {
+		if err := w.flight.start(); err != nil {
+			w.rt.Env().Logger.Error("the flight recorder does not start", zap.Error(err))
+		}
+	}
+	w.lookLocked(time.Now())
+	time.AfterFunc(every, w.tick)
 }
 
 func (w *watch) tick() {
@@ -108,10 +120,20 @@ func (w *watch) tick() {
 	defer w.mu.Unlock()
 	w.lookLocked(now)
 	if w.stoppedLocked() {
+		w.flight.stop()
 		close(w.over)
 		return
 	}
+	if file, err := w.flight.note(now, w.overloadedLocked()); err != nil {
+		w.rt.Env().Logger.Error("what led to a stall is not written down", zap.Error(err))
+	} else if file != "" {
+		w.rt.Env().Logger.Warn("a queue has stalled; what led to it is written down", zap.String("file", file))
+	}
 	time.AfterFunc(every, w.tick)
+}
+
+func (w *watch) overloadedLocked() bool {
+	return slices.ContainsFunc(w.looks[len(w.looks)-1].apps, func(s watt.Status) bool { return s.Overloaded })
 }
 
 // stoppedLocked reports whether the runtime has stopped for good.

@@ -1,0 +1,90 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/trace"
+	"sync"
+	"time"
+)
+
+const (
+	flightAge  = 10 * time.Second // that is kept at least
+	flightMost = 16 << 20         // bytes, about
+	stalled    = 5 * time.Second  // that a queue has not been empty
+	stallEvery = 10 * time.Minute // a stall is written down, at most
+)
+
+// flight is the flight recorder of this process. There can be one.
+type flight struct {
+	dir string // where stalls are written; "" for nowhere
+
+	mu       sync.Mutex
+	recorder *trace.FlightRecorder // nil if it does not run
+	since    time.Time             // a queue is not empty; zero if all are
+	written  time.Time
+}
+
+func (f *flight) start() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	recorder := trace.NewFlightRecorder(trace.FlightRecorderConfig{MinAge: flightAge, MaxBytes: flightMost})
+	if err := recorder.Start(); err != nil {
+		return err
+	}
+	f.recorder = recorder
+	return nil
+}
+
+func (f *flight) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.recorder != nil {
+		f.recorder.Stop()
+		f.recorder = nil
+	}
+}
+
+// ServeHTTP dumps what there is.
+func (f *flight) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.recorder == nil {
+		plain(w, http.StatusNotFound, "the flight recorder does not run: set admin.Options.FlightRecorder")
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", `attachment; filename="watt.trace"`)
+	_, _ = f.recorder.WriteTo(w) // who asked has gone
+}
+
+// note writes what led to it down, once a queue has not been empty for a while. It returns the file, "" if there is none.
+func (f *flight) note(now time.Time, overloaded bool) (file string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.recorder == nil || f.dir == "":
+		return "", nil
+	case !overloaded:
+		f.since = time.Time{}
+		return "", nil
+	case f.since.IsZero():
+		f.since = now
+	}
+	if now.Sub(f.since) < stalled || !f.written.IsZero() && now.Sub(f.written) < stallEvery {
+		return "", nil
+	}
+	f.written = now
+	file = filepath.Join(f.dir, fmt.Sprintf("watt-%s.trace", now.UTC().Format("20060102T150405Z")))
+	out, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.recorder.WriteTo(out)
+	if closing := out.Close(); err == nil {
+		err = closing
+	}
+	return file, err
+}
