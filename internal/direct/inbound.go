@@ -150,22 +150,20 @@ func (b *inbound) end(err error) {
 	if b.source == nil {
 		return
 	}
-	if b.stop(err) {
-		go func() { _ = b.close() }() // it may wait for the pump's Read, or end that
-	} else {
+	if b.stop(err); b.memory {
 		_ = b.close()
+	} else {
+		go func() { _ = b.close() }() // it may wait, for a Read or for whatever else closing it takes
 	}
 }
 
 // stop makes Read return err from now on, unless it has met a fault. A body in memory is then the caller's again.
-// It reports whether the pump runs.
-func (b *inbound) stop(err error) (pumping bool) {
+func (b *inbound) stop(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err == nil || b.err == io.EOF { //nolint:errorlint // set bare
 		b.err = err
 	}
-	return b.pipe != nil
 }
 
 // stopped reports whether the handler reads no more.
