@@ -126,11 +126,14 @@ func (c *call) offer(conn net.Conn) bool {
 	if !ok {
 		return c.conn == nil
 	}
-	unread := c.conn == nil || c.conn.Delivered() == c.sent
+	begun := c.begun()
 	c.conn, c.sent = end, end.Delivered()
-	_ = conn.SetReadDeadline(c.by) // also if it is zero: the last call may have left one
-	return unread
+	_ = conn.SetDeadline(c.by) // also if it is zero: the last call may have left one
+	return !begun
 }
+
+// begun reports whether a Serve app has read some of the request.
+func (c *call) begun() bool { return c.conn != nil && c.conn.Delivered() != c.sent }
 
 // accept makes the answer the caller's, unless it comes too late or is none of the app's.
 func (c *call) accept(resp *http.Response) error {
@@ -151,7 +154,7 @@ func (c *call) accept(resp *http.Response) error {
 		resp.Body = c
 	}
 	if c.conn != nil && !c.by.IsZero() {
-		_ = c.conn.SetReadDeadline(time.Time{})
+		_ = c.conn.SetDeadline(time.Time{})
 	}
 	return nil
 }
@@ -190,7 +193,7 @@ func (c *call) failure(err error) error {
 	if _, known := errors.AsType[*CallError](err); known {
 		return c.mesh.failed(c.app.name, err)
 	}
-	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !undialled(err), Err: err}
+	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !undialled(err) || c.begun(), Err: err}
 	cause := c.ended()
 	switch {
 	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):

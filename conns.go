@@ -129,6 +129,12 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// Gone reports whether the other end has closed, where the connection knows.
+func (c *trackedConn) Gone() bool {
+	conn, ok := c.Conn.(interface{ Gone() bool })
+	return ok && conn.Gone()
+}
+
 // CloseWrite ends this direction alone, where the connection can.
 func (c *trackedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {

@@ -178,7 +178,7 @@ func (h *handover) dispatchLocked() {
 
 // RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
 func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := n.pool.RoundTrip(req, nil)
+	resp, err := n.pool.RoundTrip(req, time.Time{}, nil)
 	if err == nil {
 		err = doorRefusal(resp)
 	}

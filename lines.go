@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/org/watt/internal/wire"
 )
@@ -38,7 +39,7 @@ func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		return l.http2().RoundTrip(req)
 	}
-	return l.Pool.RoundTrip(req, nil)
+	return l.Pool.RoundTrip(req, time.Time{}, nil)
 }
 
 // close closes the connections that no call is using, and the others when they become free.

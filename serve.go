@@ -65,7 +65,7 @@ func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, 
 			conn, err = s.connect(ctx, caller)
 		}
 		return conn, err
-	}).Pool.RoundTrip(handed.addTo(req), c.offer)
+	}).Pool.RoundTrip(handed.addTo(req), c.by, c.offer)
 }
 
 func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {

@@ -1,12 +1,16 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +41,30 @@ func serving(name string, h http.HandlerFunc) watt.App {
 		}
 		return nil
 	}}
+}
+
+// speaking is a Serve app that gives each connection to speak, and closes them all in the end.
+func speaking(name string, speak func(net.Conn), change func(*watt.App)) watt.App {
+	a := watt.App{Name: name, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		defer context.AfterFunc(ctx, func() { ln.Close() })()
+		var conns sync.WaitGroup
+		defer conns.Wait()
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return nil
+			}
+			conns.Go(func() {
+				defer conn.Close()
+				speak(conn)
+				<-ctx.Done()
+			})
+		}
+	}}
+	if change != nil {
+		change(&a)
+	}
+	return a
 }
 
 func TestTimeoutBoundsTheTimeToTheFirstByteOnly(t *testing.T) {
@@ -153,4 +181,72 @@ func TestTheTimeOfLongLivedRequestsIsNoServiceTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTimeoutBoundsTheDiallingOfAServeAppThatAcceptsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const backlog = 128
+		rt := start(t, watt.App{Name: "a", Workers: 2 * backlog, Timeout: 2 * time.Second, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			go ln.Accept() // it is ready, and that is all
+			<-ctx.Done()
+			return nil
+		}})
+		results := make([]<-chan result, backlog+10)
+		for i := range results {
+			results[i] = going(t.Context(), rt, "a.watt.local/")
+		}
+		started := 0
+		for _, c := range results {
+			r := <-c
+			wantErr(t, r.err, context.DeadlineExceeded)
+			wantTook(t, r.took, 2*time.Second)
+			if call, ok := errors.AsType[*watt.CallError](r.err); ok && call.Started {
+				started++
+			}
+		}
+		if most := backlog + 1; started > most {
+			t.Errorf("%d calls say that they were started, want at most %d", started, most)
+		}
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.Busy != 0 {
+			t.Errorf("%d workers are busy", s.Busy)
+		}
+	})
+}
+
+func TestTimeoutBoundsTheWritingToAServeAppThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, speaking("a", func(net.Conn) {}, func(a *watt.App) { a.Timeout = 2 * time.Second }))
+		req := request(t.Context(), http.MethodGet, "http://a.watt.local/", nil)
+		req.Header.Set("X-Long", strings.Repeat("x", 100<<10))
+		began := time.Now()
+		_, err := rt.Env().Client.Do(req)
+		wantErr(t, err, context.DeadlineExceeded)
+		wantTook(t, time.Since(began), 2*time.Second)
+	})
+}
+
+func TestTimeoutDoesNotBoundABodyThatIsSentWhileTheAnswerComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 1 << 20
+		rt := start(t, speaking("a", func(conn net.Conn) {
+			r, err := http.ReadRequest(bufio.NewReader(conn))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+			time.Sleep(10 * time.Second)
+			n, err := io.Copy(io.Discard, r.Body)
+			fmt.Fprintf(conn, "%d", n)
+			if err != nil {
+				t.Error(err)
+			}
+		}, func(a *watt.App) { a.Timeout = 2 * time.Second }))
+		body := io.MultiReader(strings.NewReader(strings.Repeat("x", size))) // not known to be in memory
+		resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://a.watt.local/", body))
+		if got := read(t, resp, err); got != strconv.Itoa(size) {
+			t.Errorf("the app got %s bytes, want %d", got, size)
+		}
+	})
 }

@@ -147,8 +147,10 @@ func short(dial dial) http.RoundTripper { return lean{&wire.Pool{Dial: dial}} }
 // lean makes an http.RoundTripper of a pool.
 type lean struct{ *wire.Pool }
 
-func (l lean) RoundTrip(req *http.Request) (*http.Response, error) { return l.Pool.RoundTrip(req, nil) }
-func (l lean) CloseIdleConnections()                               { l.CloseIdle() }
+func (l lean) RoundTrip(req *http.Request) (*http.Response, error) {
+	return l.Pool.RoundTrip(req, time.Time{}, nil)
+}
+func (l lean) CloseIdleConnections() { l.CloseIdle() }
 
 // unwired takes the ways of the mesh, without the mesh: without a wire, or with one where there must be.
 func unwired(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {

@@ -93,6 +93,15 @@ func (c *Conn) Close() error {
 // shut its direction, or has sent what nobody has read.
 func (c *Conn) Ended() bool { return c.in.ended() }
 
+// Gone reports whether the other end has closed, and nothing is left to read of what it has written.
+func (c *Conn) Gone() bool { return c.in.over() }
+
+// Withdraw is Close, and takes back what the other end has not read: what Delivered returns from then on is final.
+func (c *Conn) Withdraw() {
+	c.in.closeReader()
+	c.out.withdraw()
+}
+
 // LocalAddr returns the [Addr] of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 

@@ -334,3 +334,61 @@ func TestAnEndKnowsWhetherTheOtherHasEnded(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatWasReadCountsAsDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPipe(t)
+		p := make([]byte, 2*capacity)
+		wantDelivered := func(want uint64) {
+			t.Helper()
+			if got := a.Delivered(); got != want {
+				t.Errorf("%d bytes are delivered, want %d", got, want)
+			}
+		}
+		a.Write(make([]byte, 10))
+		wantDelivered(0)
+		io.ReadFull(b, p[:4]) // what was buffered
+		wantDelivered(4)
+		io.ReadFull(b, p[:6])
+		var wg sync.WaitGroup
+		wg.Go(func() { io.ReadFull(b, p[:20]) }) // it waits for the Write
+		synctest.Wait()
+		a.Write(make([]byte, 20))
+		wg.Wait()
+		wantDelivered(30)
+		wg.Go(func() { a.Write(p) }) // it waits for Reads
+		synctest.Wait()
+		wantDelivered(30)
+		b.Read(p[:100])
+		wantDelivered(130)
+		b.Close()
+		wg.Wait()
+		wantDelivered(130)
+	})
+}
+
+func TestWithdrawTakesBackWhatWasNotRead(t *testing.T) {
+	for name, size := range map[string]int{"buffered": 10, "in a Write that waits": 2 * capacity} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newPipe(t)
+				b.CloseWrite()
+				var wg sync.WaitGroup
+				wg.Go(func() { a.Write(make([]byte, size)) })
+				synctest.Wait()
+				io.ReadFull(b, make([]byte, 4))
+				a.Withdraw()
+				if got, err := io.ReadAll(b); len(got) > 0 || err != nil {
+					t.Errorf("got %d bytes and %v, want nothing more", len(got), err)
+				}
+				wg.Wait()
+				if got := a.Delivered(); got != 4 {
+					t.Errorf("%d bytes are delivered, want 4", got)
+				}
+				if _, err := a.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("got %v, want net.ErrClosed", err)
+				}
+			})
+		})
+	}
+}

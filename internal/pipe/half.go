@@ -147,6 +147,23 @@ func (h *half) closeWriter() {
 	h.reader.wake()
 }
 
+// withdraw is closeWriter, and drops what the reader has not got.
+func (h *half) withdraw() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.writer.close()
+	h.eof = true
+	h.ring.release()
+	h.reader.wake()
+}
+
+// over reports whether the writer has closed and the reader has all that there was.
+func (h *half) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.writer.closed && h.ring.size == 0
+}
+
 func (h *half) ended() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

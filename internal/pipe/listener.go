@@ -16,6 +16,8 @@ type Listener struct {
 	buffers   *Buffers
 	addr      Addr
 	queue     chan net.Conn
+	places    chan struct{} // an element for each connection that is in the queue or about to be
+	sweeping  sync.Mutex
 	accepting chan struct{}
 	accept    sync.Once
 	closed    chan struct{}
@@ -29,6 +31,7 @@ func Listen(buffers *Buffers, addr Addr) *Listener {
 		buffers:   buffers,
 		addr:      addr,
 		queue:     make(chan net.Conn, backlog),
+		places:    make(chan struct{}, backlog),
 		accepting: make(chan struct{}),
 		closed:    make(chan struct{}),
 	}
@@ -37,6 +40,7 @@ func Listen(buffers *Buffers, addr Addr) *Listener {
 // Dial makes a pipe, queues one end for Accept and returns the other, without waiting for Accept.
 // The accepted end returns caller from [Conn.Caller]. It blocks while 128 connections are queued, until ctx ends:
 // then the error wraps [context.Cause]. It wraps [syscall.ECONNREFUSED] as soon as the listener is closed.
+// A queued connection whose other end has closed, and left nothing to read, takes no place from others.
 func (l *Listener) Dial(ctx context.Context, from Addr, caller any) (*Conn, error) {
 	here, there := New(l.buffers, from, l.addr)
 	there.caller = caller
@@ -62,8 +66,12 @@ func (l *Listener) deliver(ctx context.Context, c net.Conn) error {
 	if l.isClosed() {
 		return refused()
 	}
+	if len(l.places) == backlog {
+		l.sweep()
+	}
 	select {
-	case l.queue <- c:
+	case l.places <- struct{}{}:
+		l.queue <- c // there is room for as many as have a place
 	case <-l.closed:
 		return refused()
 	case <-ctx.Done():
@@ -81,6 +89,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	l.accept.Do(func() { close(l.accepting) })
 	select {
 	case c := <-l.queue:
+		<-l.places
 		return c, nil
 	case <-l.closed:
 		return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: net.ErrClosed}
@@ -114,11 +123,36 @@ func (l *Listener) hangUp() {
 	for {
 		select {
 		case c := <-l.queue:
+			<-l.places
 			_ = c.Close() // nobody is left to tell
 		default:
 			return
 		}
 	}
+}
+
+// sweep takes out of the queue what nobody has any use for, and leaves the rest in its order.
+func (l *Listener) sweep() {
+	l.sweeping.Lock()
+	defer l.sweeping.Unlock()
+	for range len(l.queue) {
+		select {
+		case c := <-l.queue:
+			if !gone(c) {
+				l.queue <- c // it still has its place
+				continue
+			}
+			<-l.places
+			_ = c.Close()
+		default:
+			return
+		}
+	}
+}
+
+func gone(c net.Conn) bool {
+	other, ok := c.(interface{ Gone() bool })
+	return ok && other.Gone()
 }
 
 func refused() error { return os.NewSyscallError("connect", syscall.ECONNREFUSED) }

@@ -277,3 +277,30 @@ func TestADeliveredConnectionIsAccepted(t *testing.T) {
 		t.Errorf("got %v, want the connection delivered", got)
 	}
 }
+
+func TestWhatNobodyWaitsForTakesNoPlaceInTheBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newListener(t)
+		said, open := dial(t, l), dial(t, l)
+		said.Write([]byte("read me"))
+		said.Close()
+		for range backlog - 2 {
+			dial(t, l).Close()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		late, err := l.Dial(ctx, "caller:late", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer late.Close()
+		if got, err := io.ReadAll(accept(t, l)); string(got) != "read me" || err != nil {
+			t.Errorf("got %q, %v from the first, which has closed", got, err)
+		}
+		for _, want := range []*pipe.Conn{open, late} {
+			if got := accept(t, l).RemoteAddr(); got != want.LocalAddr() {
+				t.Errorf("accepted the connection of %v, want that of %v", got, want.LocalAddr())
+			}
+		}
+	})
+}

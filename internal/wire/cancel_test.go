@@ -93,7 +93,7 @@ func TestARequestEndsWithItsContextWhereverItIs(t *testing.T) {
 				test.change(req)
 				done := make(chan error)
 				go func() {
-					_, err := pool.RoundTrip(req, nil)
+					_, err := pool.RoundTrip(req, time.Time{}, nil)
 					req.Header.Set("X-Again", "1") // as callers do who try again
 					req.URL.Path = "/again"
 					done <- err
@@ -146,7 +146,7 @@ func TestNothingIsSentOnceTheContextHasEnded(t *testing.T) {
 		cancel(errGivenUp)
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
 		before := n.conn(0).wrote.Load()
-		_, err := pool.RoundTrip(req, func(net.Conn) bool { t.Error("got was asked"); return true })
+		_, err := pool.RoundTrip(req, time.Time{}, func(net.Conn) bool { t.Error("got was asked"); return true })
 		if err != errGivenUp { //nolint:errorlint // the cause itself
 			t.Errorf("got error %v, want the context's cause", err)
 		}
@@ -164,7 +164,7 @@ func describeNothing(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body
 // readBack sends req and reads the answer to its end.
 func readBack(t *testing.T, pool *wire.Pool, req *http.Request) string {
 	t.Helper()
-	resp, err := pool.RoundTrip(req, nil)
+	resp, err := pool.RoundTrip(req, time.Time{}, nil)
 	return readAll(t, resp, err)
 }
 
@@ -177,7 +177,7 @@ func TestDialingEndsWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errGivenUp)
 		defer cancel()
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
-		if _, err := pool.RoundTrip(req, nil); err != errGivenUp { //nolint:errorlint // the cause itself
+		if _, err := pool.RoundTrip(req, time.Time{}, nil); err != errGivenUp { //nolint:errorlint // the cause itself
 			t.Errorf("got error %v, want the context's cause", err)
 		}
 		if got := req.Body.(*trackedBody).closed.Load(); got != 1 {
@@ -203,7 +203,7 @@ func TestReadingEndsWithTheContext(t *testing.T) {
 				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errGivenUp)
 				defer cancel()
 				req := request(t, ctx, http.MethodGet, nil)
-				resp, err := pool.RoundTrip(req, nil)
+				resp, err := pool.RoundTrip(req, time.Time{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -279,13 +279,13 @@ func TestACauseThatLooksLikeAStaleConnectionIsNotARetry(t *testing.T) {
 		}
 		pool, n := script(t, takes, silent(t))
 		readBack(t, pool, request(t, t.Context(), http.MethodPost, nil))
-		_, stale := pool.RoundTrip(request(t, t.Context(), http.MethodPost, nil), nil)
+		_, stale := pool.RoundTrip(request(t, t.Context(), http.MethodPost, nil), time.Time{}, nil)
 		if stale == nil {
 			t.Fatal("got no error of a stale connection")
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() { synctest.Wait(); cancel(stale) }()
-		if _, err := pool.RoundTrip(request(t, ctx, http.MethodGet, nil), nil); err != stale { //nolint:errorlint // the cause itself
+		if _, err := pool.RoundTrip(request(t, ctx, http.MethodGet, nil), time.Time{}, nil); err != stale { //nolint:errorlint // the cause itself
 			t.Errorf("got error %v, want the context's cause", err)
 		}
 		if got := n.dials(); got != 2 {
@@ -300,7 +300,7 @@ func TestABodyThatCannotBeClosedDoesNotHoldTheCaller(t *testing.T) {
 		pool, n := script(t, says(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome"))
 		r, w := io.Pipe()
 		req := request(t, t.Context(), http.MethodPost, &slowBody{r, make(chan struct{}, 1)})
-		resp, err := pool.RoundTrip(req, nil)
+		resp, err := pool.RoundTrip(req, time.Time{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +332,7 @@ func TestABodyThatCannotBeReadSaysSo(t *testing.T) {
 						w.CloseWithError(errBody)
 					}()
 					req := request(t, t.Context(), http.MethodPost, track(r))
-					resp, err := pool.RoundTrip(req, nil)
+					resp, err := pool.RoundTrip(req, time.Time{}, nil)
 					if err == nil {
 						_, err = io.ReadAll(resp.Body)
 						resp.Body.Close()

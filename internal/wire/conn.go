@@ -38,6 +38,14 @@ func newConn(nc net.Conn, buffers *sync.Pool) *conn {
 
 func (c *conn) close() { _ = c.nc.Close() }
 
+// withdraw is close, and takes back what the other side has not read, where the connection can.
+func (c *conn) withdraw() {
+	if nc, ok := c.nc.(interface{ Withdraw() }); ok {
+		nc.Withdraw()
+	}
+	c.close()
+}
+
 // ended reports whether a kept connection is known to be of no use any more: the other side has closed
 // it, or has sent what nobody asked for.
 func (c *conn) ended() bool {

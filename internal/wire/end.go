@@ -50,6 +50,13 @@ func (x *exchange) why(ctx context.Context, err error) error {
 	return err
 }
 
+// faultless reports whether nothing is wrong with the request.
+func (x *exchange) faultless() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.fault == nil
+}
+
 // finish is called when the answer was read to its end, or is given up.
 func (x *exchange) finish(whole bool) {
 	x.mu.Lock()

@@ -60,8 +60,12 @@ func (x *exchange) roundTrip(ctx context.Context) (*http.Response, error) {
 	if err == nil && ctx.Err() == nil { // a server that sees the end too may have answered because of it
 		return resp, nil
 	}
+	err = x.why(ctx, err)
+	if x.faultless() {
+		x.c.withdraw() // what the server has not read by now, it never will
+	}
 	x.finish(false)
-	return nil, x.why(ctx, err)
+	return nil, err
 }
 
 func (x *exchange) gotConn() {

@@ -42,8 +42,10 @@ func TestMain(m *testing.M) {
 // lean makes an http.RoundTripper of a pool.
 type lean struct{ *wire.Pool }
 
-func (l lean) RoundTrip(req *http.Request) (*http.Response, error) { return l.Pool.RoundTrip(req, nil) }
-func (l lean) CloseIdleConnections()                               { l.CloseIdle() }
+func (l lean) RoundTrip(req *http.Request) (*http.Response, error) {
+	return l.Pool.RoundTrip(req, time.Time{}, nil)
+}
+func (l lean) CloseIdleConnections() { l.CloseIdle() }
 
 // counted is a connection that counts in open until it is closed. It has what wire asks of connections
 // beyond net.Conn.

@@ -44,21 +44,22 @@ type Pool struct {
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
 // [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, perhaps
 // after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
-// the body and an upgraded connection too; the error is then the context's cause. got, if not nil, is
-// told the connection before anything is sent on it; it returns false if the request must not be sent
-// (again: a first attempt may have got somewhere).
+// the body and an upgraded connection too; the error is then the context's cause. Dialling ends at the
+// time by, unless that is zero. got, if not nil, is told the connection before anything is sent on it; it
+// returns false if the request must not be sent (again: a first attempt may have got somewhere; what the
+// server had not read of it then, it does not get any more).
 //
 // A request is sent again, on another connection, only if the first was kept from an earlier request
 // and ended before it gave a single byte of the answer, and the body can be read again. Without got,
 // only if nothing of it was sent: unlike http.Transport, no method is taken to be harmless.
-func (p *Pool) RoundTrip(req *http.Request, got func(net.Conn) bool) (*http.Response, error) {
+func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) bool) (*http.Response, error) {
 	if err := check(req); err != nil {
 		closeBody(req)
 		return nil, err
 	}
 	ctx, err := req.Context(), errDeclined
 	for attempt := req; attempt != nil; attempt = again(attempt) {
-		c, dialErr := p.get(ctx)
+		c, dialErr := p.get(ctx, by)
 		if dialErr != nil {
 			closeBody(attempt)
 			return nil, dialErr
@@ -148,15 +149,21 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// get returns the connection that was used last, or a new one.
-func (p *Pool) get(ctx context.Context) (*conn, error) {
+// get returns the connection that was used last, or a new one if that can be dialled before by.
+func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if c := p.kept(); c != nil {
 		return c, nil
 	}
-	nc, err := p.Dial(ctx)
+	dialling := ctx
+	if !by.IsZero() {
+		var cancel context.CancelFunc
+		dialling, cancel = context.WithDeadline(ctx, by)
+		defer cancel()
+	}
+	nc, err := p.Dial(dialling)
 	if err == nil {
 		return newConn(nc, &p.buffers), nil
 	}

@@ -100,7 +100,7 @@ func TestAConnectionIsKeptOrNot(t *testing.T) {
 				if test.change != nil {
 					test.change(req)
 				}
-				resp, err := pool.RoundTrip(req, nil)
+				resp, err := pool.RoundTrip(req, time.Time{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -182,7 +182,7 @@ func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
 		pool, n := serve(t, http.HandlerFunc(describeNothing))
 		var held []*http.Response
 		for range 5 {
-			resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), nil)
+			resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), time.Time{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +193,7 @@ func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, want := range []int{1, 2, 4, 0, 3} {
-			resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), func(conn net.Conn) bool {
+			resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), time.Time{}, func(conn net.Conn) bool {
 				if conn != n.conn(want) {
 					t.Errorf("got another connection than number %d", want)
 				}
@@ -217,7 +217,7 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 		use := func(connections int) {
 			var held []*http.Response
 			for range connections {
-				resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), nil)
+				resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("x")), time.Time{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,7 +258,7 @@ func TestCloseIdleLeavesRequestsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := serve(t, http.HandlerFunc(describeNothing))
 		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
-		resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("hello")), nil)
+		resp, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, strings.NewReader("hello")), time.Time{}, nil)
 		pool.CloseIdle()
 		if got := readAll(t, resp, err); got != "hello" {
 			t.Errorf("got %q", got)

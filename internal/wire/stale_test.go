@@ -111,7 +111,7 @@ func TestAStaleConnectionIsReplacedIfThatIsSafe(t *testing.T) {
 				if test.got == nil {
 					got = nil
 				}
-				resp, err := pool.RoundTrip(req, got)
+				resp, err := pool.RoundTrip(req, time.Time{}, got)
 				if (err == nil) != test.again {
 					t.Errorf("got error %v", err)
 				}
@@ -145,7 +145,7 @@ func TestAnAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
 			conn.Close()
 		}, respond(ok))
 		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
-		if _, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), func(net.Conn) bool { return true }); err == nil {
+		if _, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{}, func(net.Conn) bool { return true }); err == nil {
 			t.Error("got no error")
 		}
 		if got := n.dials(); got != 1 {
@@ -158,14 +158,14 @@ func TestAnAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
 func TestAReadDeadlineIsNoStaleConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := script(t, says(t, ok), says(t, ok), silent(t))
-		first, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), nil)
+		first, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		readBack(t, pool, request(t, t.Context(), http.MethodGet, nil))
 		readAll(t, first, nil)
 		asked := 0
-		_, err = pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), func(conn net.Conn) bool {
+		_, err = pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{}, func(conn net.Conn) bool {
 			asked++
 			conn.SetReadDeadline(time.Now().Add(time.Second))
 			return true
@@ -232,7 +232,7 @@ func TestADeclinedRequestIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := script(t, respond(ok))
 		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
-		if _, err := pool.RoundTrip(req, func(net.Conn) bool { return false }); err == nil {
+		if _, err := pool.RoundTrip(req, time.Time{}, func(net.Conn) bool { return false }); err == nil {
 			t.Error("got no error")
 		}
 		if got := n.conn(0).wrote.Load(); got != 0 {
