@@ -70,7 +70,14 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			c.by = time.Time{}
 		}
 	}
+	returned := false
+	defer func() {
+		if !returned { // the caller's trace, or its body, has panicked
+			c.finish(count.Other)
+		}
+	}()
 	resp, err := a.place.send(c, req, handed)
+	returned = true
 	if err == nil {
 		err = c.accept(resp)
 	}

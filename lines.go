@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/org/watt/internal/wire"
 )
 
@@ -18,9 +20,9 @@ type lines struct {
 	http2 func() *http.Transport // for gRPC, which needs it; made when first asked for
 }
 
-func newLines(dial func(ctx context.Context) (net.Conn, error)) *lines {
+func newLines(errorLog wire.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
 	return &lines{
-		Pool: wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial},
+		Pool: wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial, ErrorLog: errorLog},
 		http2: sync.OnceValue(func() *http.Transport {
 			var protocols http.Protocols
 			protocols.SetUnencryptedHTTP2(true)
@@ -37,7 +39,7 @@ func newLines(dial func(ctx context.Context) (net.Conn, error)) *lines {
 // RoundTrip implements [http.RoundTripper].
 func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
-		return l.http2().RoundTrip(req)
+		return l.http2().RoundTrip(wire.GuardBody(req, l.ErrorLog))
 	}
 	return l.Pool.RoundTrip(req, time.Time{}, nil)
 }
@@ -57,8 +59,17 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 	if l, ok := m.lines.Load(to); ok {
 		return l.(*lines)
 	}
-	l, _ := m.lines.LoadOrStore(to, newLines(func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+	l, _ := m.lines.LoadOrStore(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
 	return l.(*lines)
+}
+
+// errorLog is where the caller's faults are told.
+func (m *mesh) errorLog() wire.Log {
+	name := m.caller
+	if name == "" {
+		name = "main"
+	}
+	return zap.NewStdLog(m.rt.log().With(zap.String("app", name)))
 }
 
 // forget closes the connections that are kept to something that has ended.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/wire"
 )
 
 // remote stands for an app that runs elsewhere, behind one base URL.
@@ -83,7 +84,7 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	u.RawQuery = req.URL.RawQuery
 	req.URL, req.Host = &u, ""
-	return rem.transport.RoundTrip(req)
+	return rem.transport.RoundTrip(wire.GuardBody(req, rem.app.errorLog))
 }
 
 // connect opens a raw connection to the base URL's host, which does not learn who calls.

@@ -77,15 +77,21 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 		x.events, x.gone = make(chan func() error), make(chan struct{})
 		defer close(x.gone)
 	}
+	taken := false
+	defer func() {
+		if !taken { // for an error, or a panic of the caller's trace
+			x.abandon()
+		}
+	}()
 	go x.serve(r)
 	err := x.wait(by)
 	if err == nil {
 		err = x.err
 	}
 	if err != nil {
-		x.abandon()
 		return nil, err
 	}
+	taken = true
 	if x.answer.Body == http.NoBody {
 		x.complete()
 	} else {

@@ -29,7 +29,9 @@ type inbound struct {
 func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {
 	b.x, b.source, b.length, b.expect = x, req.Body, length, req.Header["Expect"] != nil
 	held, ok := wire.InMemory(req.Body)
-	b.memory = ok && held == length
+	if b.memory = ok && held == length; !b.memory {
+		b.source = wire.Guard(req.Body, x.ErrorLog)
+	}
 }
 
 // Read reads the caller's body, and asks for it first if the caller wants to be asked.

@@ -24,7 +24,7 @@ var errNotWanted = errors.New("the rest of the body is not wanted")
 // requestBody is the body of a request that is written beside the reading of the answer. As a nil
 // pointer it is a body that is not.
 type requestBody struct {
-	rc    io.ReadCloser
+	rc    guarded
 	trace *httptrace.ClientTrace
 	ask   chan bool // whether to proceed; nil if that needs no asking
 	asked bool      // by Read
@@ -35,8 +35,8 @@ type requestBody struct {
 	err  error // why no more is read; errNotWanted if it is not the body's fault
 }
 
-func newRequestBody(req *http.Request, trace *httptrace.ClientTrace) *requestBody {
-	b := &requestBody{rc: req.Body, trace: trace}
+func newRequestBody(req *http.Request, trace *httptrace.ClientTrace, log Log) *requestBody {
+	b := &requestBody{rc: guarded{req.Body, log}, trace: trace}
 	if expectsContinue(req) && !probed(req) {
 		b.ask = make(chan bool, 1)
 	}

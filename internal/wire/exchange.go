@@ -52,19 +52,25 @@ type exchange struct {
 
 // roundTrip sends the request and reads the head of the answer.
 func (x *exchange) roundTrip(ctx context.Context) (*http.Response, error) {
+	taken := false
+	defer func() {
+		if !taken { // for an error, or a panic of the caller's trace
+			x.finish(false)
+		}
+	}()
 	x.stop = context.AfterFunc(ctx, x.c.hangUp)
 	x.gotConn()
 	x.c.begin()
 	x.send(ctx)
 	resp, err := x.receive()
 	if err == nil && ctx.Err() == nil { // a server that sees the end too may have answered because of it
+		taken = true
 		return resp, nil
 	}
 	err = x.why(ctx, err)
 	if x.faultless() {
 		x.c.withdraw() // what the server has not read by now, it never will
 	}
-	x.finish(false)
 	return nil, err
 }
 
@@ -89,11 +95,22 @@ func (x *exchange) send(ctx context.Context) {
 		x.wrote(x.write(req))
 		return
 	}
-	x.body = newRequestBody(req, x.trace)
+	x.body = newRequestBody(req, x.trace, x.pool.ErrorLog)
 	out := req.WithContext(ctx)
 	address := *req.URL // the caller may change req as soon as an error is returned; the Trailer belongs to the body
 	out.URL, out.Header, out.Body = &address, req.Header.Clone(), x.body
-	go func() { x.wrote(x.write(out)) }()
+	go func() { x.wrote(x.writeAlone(out)) }()
+}
+
+// writeAlone is write in a goroutine of its own, where nobody else can deal with a panic of the caller's trace.
+func (x *exchange) writeAlone(req *http.Request) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = panicked("the request's trace", reason, x.pool.ErrorLog)
+			_ = x.body.Close()
+		}
+	}()
+	return x.write(req)
 }
 
 func (x *exchange) write(req *http.Request) error {

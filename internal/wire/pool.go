@@ -32,6 +32,9 @@ type Pool struct {
 	// IdleTimeout is how long a connection is kept for the next request. If zero, it is kept until
 	// CloseIdle.
 	IdleTimeout time.Duration
+	// ErrorLog is told when a body, or a trace, panics where that cannot reach the caller: it is the error of the
+	// request then. If nil, nobody is told.
+	ErrorLog Log
 
 	buffers sync.Pool // of *[]byte: what long bodies are copied through
 

@@ -1,0 +1,61 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+)
+
+// Log is told of panics that have become errors.
+type Log interface {
+	Printf(format string, args ...any)
+}
+
+// Guard returns body with the panics of its Read and Close made errors, and told to log unless that is nil. It is for
+// bodies that are read in goroutines which are not the caller's: there nobody else could deal with a panic, so that it
+// would end the program.
+func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
+
+// GuardBody returns req with its body guarded, unless that is in memory.
+func GuardBody(req *http.Request, log Log) *http.Request {
+	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
+		return req
+	}
+	out := *req
+	out.Body = Guard(req.Body, log)
+	return &out
+}
+
+type guarded struct {
+	body io.ReadCloser
+	log  Log
+}
+
+// Read implements [io.Reader].
+func (g *guarded) Read(p []byte) (n int, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			n, err = 0, panicked("the body", reason, g.log)
+		}
+	}()
+	return g.body.Read(p)
+}
+
+// Close implements [io.Closer].
+func (g *guarded) Close() (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = panicked("the body", reason, g.log)
+		}
+	}()
+	return g.body.Close()
+}
+
+// panicked returns the error for what has panicked. It is called while the stack still shows where.
+func panicked(what string, reason any, log Log) error {
+	if log != nil {
+		log.Printf("http: %s has panicked: %v\n%s", what, reason, debug.Stack())
+	}
+	return fmt.Errorf("%s has panicked: %v", what, reason)
+}
