@@ -106,15 +106,8 @@ func stays() <-chan struct{} { return nil }
 // left of the deadline goes into a header, and a timer ends the wait for the answer. There must be a door on the
 // other side, or what else may say why a request was refused.
 func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	if c.cancel != nil { // an earlier attempt's
-		c.cancel(context.Canceled)
-	}
-	c.ctx, c.cancel = context.WithCancelCause(req.Context())
-	if !c.by.IsZero() {
-		timer := time.AfterFunc(time.Until(c.by), func() { c.cancel(context.DeadlineExceeded) })
-		defer timer.Stop()
-	}
-	out := req.WithContext(c.ctx)
+	out, stop := c.timed(req)
+	defer stop()
 	out.Header = maps.Clone(req.Header)
 	out.Header.Del(headerTimeout)
 	deadline, _ := c.ctx.Deadline()
@@ -124,6 +117,21 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 		err = doorRefusal(resp)
 	}
 	return resp, err
+}
+
+// timed returns req with a context of the call's own, which ends when the first byte of the answer must be there, unless
+// stop is called before.
+func (c *call) timed(req *http.Request) (out *http.Request, stop func()) {
+	if c.cancel != nil { // an earlier attempt's
+		c.cancel(context.Canceled)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	c.ctx, c.cancel, stop = ctx, cancel, func() {}
+	if !c.by.IsZero() {
+		timer := time.AfterFunc(time.Until(c.by), func() { cancel(context.DeadlineExceeded) })
+		stop = func() { timer.Stop() }
+	}
+	return req.WithContext(ctx), stop
 }
 
 // offer notes the connection to a Serve app that the request will take. It reports whether the request may be

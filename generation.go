@@ -95,6 +95,7 @@ func (g *generation) start(ctx context.Context) error {
 
 func (g *generation) open(m *admission.Member[*generation]) { m.Open(g) }
 func (g *generation) ended() <-chan struct{}                { return g.served }
+func (g *generation) over() bool                            { return g.ctx.Err() != nil } // its cleanup has begun
 func (g *generation) settle()                               { g.requests.drain() }
 func (g *generation) metrics() prometheus.Gatherer          { return g.env.registry }
 

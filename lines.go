@@ -50,8 +50,10 @@ func (l *lines) close() {
 	l.http2().CloseIdleConnections()
 }
 
+// isGRPC reports whether a request needs HTTP/2, unlike gRPC-Web.
 func isGRPC(h http.Header) bool {
-	return strings.HasPrefix(first(h, "Content-Type"), "application/grpc")
+	kind, ok := strings.CutPrefix(first(h, "Content-Type"), "application/grpc")
+	return ok && (kind == "" || kind[0] != '-')
 }
 
 // kept returns the connections that this app keeps to one side, and makes them of what connect returns.
@@ -59,7 +61,10 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 	if l, ok := m.lines.Load(to); ok {
 		return l.(*lines)
 	}
-	l, _ := m.lines.LoadOrStore(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+	l, there := m.lines.LoadOrStore(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+	if end, ok := to.(interface{ over() bool }); !there && ok && end.over() {
+		m.forget(to) // who forgets it at its end may have come before
+	}
 	return l.(*lines)
 }
 
@@ -72,10 +77,11 @@ func (m *mesh) errorLog() wire.Log {
 	return zap.NewStdLog(m.rt.log().With(zap.String("app", name)))
 }
 
-// forget closes the connections that are kept to something that has ended.
+// forget closes the connections that are kept to something that has ended, and keeps no more.
 func (m *mesh) forget(to any) {
 	if l, ok := m.lines.LoadAndDelete(to); ok {
-		l.(*lines).close()
+		l.(*lines).Close()
+		l.(*lines).http2().CloseIdleConnections()
 	}
 }
 

@@ -59,13 +59,19 @@ func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, 
 		return nil, err
 	}
 	g := c.ticket.Value()
-	return c.mesh.kept(g, func(ctx context.Context, caller string) (net.Conn, error) {
+	lines := c.mesh.kept(g, func(ctx context.Context, caller string) (net.Conn, error) {
 		conn, err := g.connect(ctx, caller)
 		if err != nil && ctx.Err() == nil { // it has just ended: another one, then
 			conn, err = s.connect(ctx, caller)
 		}
 		return conn, err
-	}).Pool.RoundTrip(handed.addTo(req), c.by, c.offer)
+	})
+	if !isGRPC(req.Header) {
+		return lines.Pool.RoundTrip(handed.addTo(req), c.by, c.offer)
+	}
+	out, stop := c.timed(handed.addTo(req)) // nobody can say which connection it takes
+	defer stop()
+	return lines.RoundTrip(out)
 }
 
 func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {

@@ -2,15 +2,20 @@ package watt_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/org/watt"
 )
@@ -59,4 +64,82 @@ func TestAServeAppThatSaysNoMoreButReadsOnSeesARequestOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestGRPCToAServeAppIsHTTP2WithinItsTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := watt.App{Name: "a", Timeout: 2 * time.Second, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			var protocols http.Protocols
+			protocols.SetHTTP1(true)
+			protocols.SetUnencryptedHTTP2(true)
+			server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/late" {
+					<-r.Context().Done()
+				}
+				io.WriteString(w, r.Proto)
+			})}
+			defer context.AfterFunc(ctx, func() { server.Close() })()
+			server.Serve(ln)
+			return nil
+		}}
+		rt := start(t, a)
+		call := func(path, content string) (*http.Response, error) {
+			req := request(t.Context(), http.MethodPost, "http://a.watt.local"+path, strings.NewReader("x"))
+			req.Header.Set("Content-Type", content)
+			return rt.Env().Client.Do(req)
+		}
+		for content, want := range map[string]string{
+			"application/grpc": "HTTP/2.0", "application/grpc+proto": "HTTP/2.0", "application/grpc; charset=utf-8": "HTTP/2.0",
+			"application/grpc-web": "HTTP/1.1", "text/plain": "HTTP/1.1",
+		} {
+			resp, err := call("/", content)
+			if got := read(t, resp, err); got != want {
+				t.Errorf("%s: got %s, want %s", content, got, want)
+			}
+		}
+		began := time.Now()
+		_, err := call("/late", "application/grpc")
+		wantErr(t, err, context.DeadlineExceeded)
+		wantTook(t, time.Since(began), 2*time.Second)
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.Busy != 0 {
+			t.Errorf("%d workers are busy", s.Busy)
+		}
+	})
+}
+
+func TestNothingIsKeptOfInstancesThatHaveEnded(t *testing.T) {
+	var mu sync.Mutex
+	var envs []weak.Pointer[watt.Env]
+	answers := serving("a", func(http.ResponseWriter, *http.Request) {})
+	serve := answers.Serve
+	answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+		mu.Lock()
+		envs = append(envs, weak.Make(env))
+		mu.Unlock()
+		return serve(ctx, env, ln)
+	}
+	rt := start(t, answers)
+	var callers sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 8 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				get(ctx, rt, "a.watt.local/")
+			}
+		})
+	}
+	for range 300 {
+		if err := rt.Restart("a", 0); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	callers.Wait()
+	soon(t, "the end of all instances but the last", func() bool {
+		runtime.GC()
+		mu.Lock()
+		defer mu.Unlock()
+		return !slices.ContainsFunc(envs[:len(envs)-1], func(env weak.Pointer[watt.Env]) bool { return env.Value() != nil })
+	})
 }

@@ -42,6 +42,7 @@ type Pool struct {
 	idle    []*conn // the one used last at the end
 	timer   *time.Timer
 	closing bool // CloseIdle was called, and no request since
+	closed  bool // Close was called
 }
 
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
@@ -196,7 +197,7 @@ func (p *Pool) kept() *conn {
 func (p *Pool) put(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing {
+	if p.closing || p.closed {
 		c.close()
 		return
 	}
@@ -240,4 +241,12 @@ func (p *Pool) CloseIdle() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
+}
+
+// Close is CloseIdle for good: requests can still be sent, but no connection is kept.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.CloseIdle()
 }
