@@ -2,6 +2,7 @@ package watt
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -57,21 +58,21 @@ func (a *answer) WriteHeader(status int) {
 }
 
 func (a *answer) Write(p []byte) (int, error) {
-	if err := a.writing(); err != nil {
+	if err := a.writing(len(p)); err != nil {
 		return 0, err
 	}
 	n, err := a.ResponseWriter.Write(p)
-	a.sent += int64(n)
+	a.wrote(int64(n), err)
 	return n, err
 }
 
 // WriteString saves a copy of s where the server can.
 func (a *answer) WriteString(s string) (int, error) {
-	if err := a.writing(); err != nil {
+	if err := a.writing(len(s)); err != nil {
 		return 0, err
 	}
 	n, err := io.WriteString(a.ResponseWriter, s)
-	a.sent += int64(n)
+	a.wrote(int64(n), err)
 	return n, err
 }
 
@@ -82,20 +83,45 @@ func (a *answer) Flush() {
 
 // FlushError is what [http.ResponseController] prefers to Flush.
 func (a *answer) FlushError() error {
-	if err := a.writing(); err != nil {
+	if err := a.writing(flushes); err != nil {
 		return err
 	}
-	return http.NewResponseController(a.ResponseWriter).Flush()
+	err := http.NewResponseController(a.ResponseWriter).Flush()
+	a.wrote(0, err)
+	return err
 }
 
-// writing is called before bytes go out. It returns why they may not.
-func (a *answer) writing() error {
+// EnableFullDuplex lets the answer go out while the request's body is still read.
+func (a *answer) EnableFullDuplex() error {
+	err := http.NewResponseController(a.ResponseWriter).EnableFullDuplex()
+	if in := a.request.intake; in != nil && err == nil {
+		in.duplex = true
+	}
+	return err
+}
+
+// flushes is more than the server holds back.
+const flushes = heldBack + 1
+
+// writing is called before so many bytes go out. It returns why they may not.
+func (a *answer) writing(n int) error {
 	if a.begun {
 		a.peer.allowStall(a.ResponseWriter)
 	} else {
 		a.begin(http.StatusOK)
 	}
+	if a.request.intake != nil && a.sent+int64(n) > heldBack {
+		a.request.intake.settle()
+	}
 	return a.refused
+}
+
+// wrote is called when so many bytes have gone out, or could not.
+func (a *answer) wrote(n int64, err error) {
+	a.sent += n
+	if err != nil && a.request.intake.gone() {
+		a.request.cancel(context.Canceled) // else the server would have said so
+	}
 }
 
 // begin is called before the answer's first byte; only its first call counts.
@@ -107,6 +133,9 @@ func (a *answer) begin(status int) {
 	a.request.answering()
 	a.peer.allowStall(a.ResponseWriter)
 	h := a.Header()
+	if status == http.StatusRequestEntityTooLarge {
+		a.request.intake.refuse()
+	}
 	delete(h, headerRefused) // only the door's own word counts
 	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
@@ -141,19 +170,20 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	a.begun, a.hijacked, a.status = true, tracked, http.StatusSwitchingProtocols
 	a.request.answering()
+	a.request.intake.hijacked()
 	a.request.hijacked()
 	return tracked, rw, nil
 }
 
 // ReadFrom copies within the mesh as the server does, and to strangers in pieces.
 func (a *answer1) ReadFrom(r io.Reader) (int64, error) {
-	if err := a.writing(); err != nil {
+	if err := a.writing(0); err != nil {
 		return 0, err
 	}
-	if a.peer.public != nil { // in pieces, each of which the client has time to take
+	if a.peer.public != nil || a.request.intake.open() { // in pieces, each of which the client has time to take
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
 	n, err := io.Copy(a.ResponseWriter, r)
-	a.sent += n
+	a.wrote(n, err)
 	return n, err
 }

@@ -171,6 +171,11 @@ const maxRemaining = 24 * 60 * 60 * 1000
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)
+	in := receive(w, r)
+	if in != nil {
+		defer in.leave()
+		r = &in.request
+	}
 	if p.public != nil {
 		p.allowStall(w)
 		if p = p.public.clean(w, r, p); p == nil {
@@ -183,11 +188,13 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
 	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now()
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
+	q.intake = in
+	in.serves(&q.requestContext)
 	q.limit(r)
 	to, err := d.admit(r, q, d.mover(r, p))
 	if to != nil {
 		q.answering()
-		if d.app.rt.child.handover.pass(to, w, r, p, q.deadline) {
+		if d.app.rt.child.handover.pass(to, r, p, q) {
 			q.end()
 			return
 		}

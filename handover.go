@@ -186,14 +186,18 @@ func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
-func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, deadline time.Time) bool {
+func (h *handover) pass(to *neighbour, r *http.Request, p *peer, q *request) bool {
 	defer to.handed.Add(-1)
 	begun, body := true, rewind(r.Body)
 	proxy := &httputil.ReverseProxy{
 		FlushInterval: -1,
 		Transport:     to,
 		ErrorLog:      zap.NewStdLog(h.child.app.log),
-		Rewrite:       func(pr *httputil.ProxyRequest) { h.rewrite(pr, p, deadline, body) },
+		Rewrite:       func(pr *httputil.ProxyRequest) { h.rewrite(pr, p, q.deadline, body) },
+		ModifyResponse: func(*http.Response) error {
+			q.intake.settle()
+			return nil
+		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			whole := body.restart()
 			if begun = whole == nil || !untouched(err) && !errors.Is(err, wire.ErrNotSent); begun {
@@ -204,7 +208,7 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p
 			r.Body = whole
 		},
 	}
-	proxy.ServeHTTP(w, r)
+	proxy.ServeHTTP(q.answer.ResponseWriter, r.WithContext(q))
 	if begun {
 		h.child.app.tallies.instance(h.child.birth.Instance).HandedOver.Add(1)
 	}

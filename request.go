@@ -30,6 +30,7 @@ type request struct {
 	by       time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
 	timer    *time.Timer // sees to that; nil if the caller keeps time
 	answer   answer1
+	intake   *intake // what it reads, if that needs one
 	method   string
 	path     string
 
@@ -174,6 +175,9 @@ func (q *request) Serve(r *http.Request) {
 	defer q.count()
 	defer func() {
 		reason := recover()
+		if reason != nil {
+			q.intake.refuse()
+		}
 		q.gen.requests.remove(q)
 		q.end()
 		if reason != nil {

@@ -1,0 +1,236 @@
+package watt
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Before the first byte of an answer of HTTP/1 goes out, net/http reads what the handler has left of the request's
+// body, so that the connection can be used again: as far as that makes sense, but for as long as it takes. An intake
+// does so ahead of it, in bounded time, and has the connection closed where the rest does not come.
+const (
+	maxUnread      = 256 << 10             // what is read, in bytes; net/http has the same limit
+	unreadTime     = time.Second           // for what nobody wants to arrive
+	unreadInDuplex = 50 * time.Millisecond // the same, where the answer does not depend on it
+	heldBack       = 2 << 10               // how much of an answer net/http keeps before its head goes out
+)
+
+// longAgo is a deadline that ends whatever waits.
+var longAgo = time.Unix(1, 0)
+
+// intake is the body of a request that has come over a connection of HTTP/1. As a nil pointer it is one that has not.
+// What is said of the answer is said by the handler's goroutine.
+type intake struct {
+	request http.Request // as the handler has it; what the server keeps must stay as it is
+	body    io.ReadCloser
+	writer  http.ResponseWriter // the server's
+	expects bool                // the client waits until it is asked for the body
+	duplex  bool                // the answer does not wait for it
+	refused bool                // nothing more of it is wanted
+	settled bool                // the head of the answer may go out
+
+	got    int64 // bytes; of whoever reads
+	closed atomic.Bool
+
+	mu      sync.Mutex
+	idle    sync.Cond // nobody reads any more
+	reading bool
+	ctx     *requestContext // the request's, once there is one
+	over    bool            // it has been read to its end, or the connection is not the server's any more
+	struck  bool            // or time was up
+}
+
+// receive returns the intake of a request, or nil if it needs none.
+func receive(w http.ResponseWriter, r *http.Request) *intake {
+	if _, http1 := w.(http.Hijacker); !http1 || r.Body == http.NoBody {
+		return nil
+	}
+	b := &intake{request: *r, body: r.Body, writer: w, expects: r.Header["Expect"] != nil}
+	b.request.Body, b.idle.L = b, &b.mu
+	return b
+}
+
+// serves ties the intake to the context of its request.
+func (b *intake) serves(ctx *requestContext) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ctx = ctx
+}
+
+// begin waits until nobody else reads.
+func (b *intake) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.reading {
+		b.idle.Wait()
+	}
+	b.reading = true
+}
+
+func (b *intake) finish() {
+	b.mu.Lock()
+	b.reading = false
+	b.mu.Unlock()
+	b.idle.Signal()
+}
+
+// Read implements [io.Reader].
+func (b *intake) Read(p []byte) (int, error) {
+	b.begin()
+	defer b.finish()
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.body.Read(p)
+	b.got += int64(n)
+	if err == io.EOF {
+		b.end()
+	}
+	return n, err
+}
+
+// Close has nothing more be read. It does not wait for the rest, as net/http does: the answer will.
+func (b *intake) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// end notes that nothing of the body is left on the connection.
+func (b *intake) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = b.over || !b.struck // else the server's context has ended, which the next request would have
+}
+
+// hijacked notes that the connection is no longer the server's.
+func (b *intake) hijacked() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+}
+
+// open reports whether there may be more to read.
+func (b *intake) open() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.over
+}
+
+// gone reports whether the server can no longer tell when the client goes.
+func (b *intake) gone() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.struck
+}
+
+// strike ends all reading. For the server that is the end of the client, and of its context; the request's goes on.
+func (b *intake) strike() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over || b.struck {
+		return
+	}
+	b.struck = true
+	if b.ctx != nil {
+		b.ctx.detach()
+	}
+	_ = http.NewResponseController(b.writer).SetReadDeadline(longAgo)
+}
+
+// refuse has the rest left where it is: the answer is to be told at once.
+func (b *intake) refuse() {
+	if b != nil {
+		b.refused = true
+	}
+}
+
+// settle is called before the head of the answer goes out: the body is read to its end, or the connection closed
+// after the answer.
+func (b *intake) settle() {
+	if b == nil || b.settled || b.duplex {
+		return
+	}
+	b.settleWithin(unreadTime)
+}
+
+func (b *intake) settleWithin(limit time.Duration) {
+	b.settled = true
+	if b.open() && (!b.worthwhile() || !b.discard(limit)) {
+		closeAfter(b.writer)
+	}
+}
+
+// worthwhile reports whether to read the rest for the connection's sake. It does so only where net/http would: a
+// handler may go on reading where the connection is closed anyway.
+func (b *intake) worthwhile() bool {
+	return !b.refused && !b.expects && !b.request.Close && b.request.ProtoAtLeast(1, 1) &&
+		first(b.writer.Header(), "Connection") != "close"
+}
+
+// discard reads the rest, and reports whether it has come to the end in time.
+func (b *intake) discard(limit time.Duration) bool {
+	defer time.AfterFunc(limit, b.strike).Stop()
+	b.begin()
+	defer b.finish()
+	if length := b.request.ContentLength; length >= 0 && length-b.got >= maxUnread {
+		return false
+	}
+	if _, err := io.CopyN(io.Discard, b.body, maxUnread+1); err != io.EOF {
+		return false
+	}
+	_ = b.body.Close() // who reads on must not take that for the end
+	b.end()
+	return !b.open()
+}
+
+// leave is called when the handler has returned. From then on nobody waits for the body.
+func (b *intake) leave() {
+	if !b.settled {
+		limit := unreadTime
+		if b.duplex {
+			limit = unreadInDuplex
+		}
+		b.settleWithin(limit)
+	}
+	b.closed.Store(true)
+	b.strike()
+	b.begin() // once nobody reads it
+	b.finish()
+}
+
+// closeAfter has the server close the connection after the answer, and say so if it still can. Neither before nor
+// after it is then anything read. The server has a method for that, which only [http.MaxBytesReader] can call.
+func closeAfter(w http.ResponseWriter) {
+	tooLarge := http.MaxBytesReader(w, io.NopCloser(strings.NewReader(" ")), 0)
+	_, _ = tooLarge.Read(make([]byte, 1))
+}
+
+// detach leaves the context to its request: the server's has ended, or is about to, for reasons that do not matter.
+func (c *requestContext) detach() {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.errLocked() != nil {
+		return
+	}
+	if c.real != nil {
+		c.untie()
+	}
+	c.base = context.WithoutCancel(c.base)
+}

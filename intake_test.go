@@ -1,0 +1,270 @@
+package watt_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// announced is the head of a request whose body of 1000 bytes does not come by itself.
+const announced = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+
+// says answers with so many bytes, without a look at the request.
+func says(n int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("a", n)) }
+}
+
+// answerOn returns the next answer on conn and the time that it took, body included.
+func answerOn(t *testing.T, in *bufio.Reader) (*http.Response, string, time.Duration) {
+	t.Helper()
+	began := time.Now()
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Errorf("after %v: %v", time.Since(began), err)
+		return &http.Response{}, "", time.Since(began)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Errorf("after %d bytes: %v", len(body), err)
+	}
+	return resp, string(body), time.Since(began)
+}
+
+func TestASilentBodyThatIsNotReadDelaysItsAnswerByASecondAtMost(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"nothing": func(http.ResponseWriter, *http.Request) {},
+		"short":   says(10),
+		"as much as is held back": func(w http.ResponseWriter, _ *http.Request) {
+			says(1000)(w, nil)
+			w.Write(make([]byte, 1048))
+		},
+		"more":   says(2049),
+		"copied": func(w http.ResponseWriter, _ *http.Request) { io.Copy(w, strings.NewReader(strings.Repeat("a", 9000))) },
+		"flushed": func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).Flush()
+			says(10)(w, r)
+		},
+		"events": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(http.Flusher).Flush()
+		},
+		"closed":  func(_ http.ResponseWriter, r *http.Request) { r.Body.Close() },
+		"a panic": func(http.ResponseWriter, *http.Request) { panic("on purpose") },
+		"full duplex": func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			says(9000)(w, r)
+		},
+		"left to a reader": func(_ http.ResponseWriter, r *http.Request) { go readAll(nil, r) },
+		"out of time":      http.TimeoutHandler(http.HandlerFunc(readAll), 100*time.Millisecond, "late").ServeHTTP,
+		"unavailable":      nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				web := public(watt.App{Name: "web", Handler: h, Workers: 1, Queue: -1})
+				if h == nil {
+					web.Handler = http.HandlerFunc(work)
+				}
+				rt, dial := bubble(t, web)
+				if h == nil { // none is free
+					going(t.Context(), rt, "web.watt.local/20s")
+					synctest.Wait()
+				}
+				conn := dial()
+				defer conn.Close()
+				io.WriteString(conn, announced)
+				resp, _, took := answerOn(t, bufio.NewReader(conn))
+				if took > 1100*time.Millisecond || !resp.Close && name != "full duplex" {
+					t.Errorf("got %s after %v, closed after it: %t", resp.Status, took, resp.Close)
+				}
+				if s := statusOf(t, rt, "web"); s.Busy != 0 && h != nil {
+					t.Errorf("%d workers are busy", s.Busy)
+				}
+				io.WriteString(conn, strings.Repeat("x", 1000)+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				if rest, _ := io.ReadAll(conn); len(rest) > 0 {
+					t.Errorf("the connection was used again: %q", rest)
+				}
+				time.Sleep(time.Minute) // whatever runs ends
+			})
+		})
+	}
+}
+
+func TestAnUnreadBodyThatHasComeKeepsItsConnection(t *testing.T) {
+	for name, body := range map[string]string{
+		"a length": "Content-Length: 1000\r\n\r\n" + strings.Repeat("x", 1000),
+		"chunks":   "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+	} {
+		for _, size := range []int{10, 9000} {
+			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					_, dial := bubble(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path == "/decoded" {
+							json.NewDecoder(r.Body).Decode(new(struct{}))
+						}
+						says(size)(w, r)
+						time.Sleep(5 * time.Second)
+						if err := r.Context().Err(); err != nil {
+							t.Errorf("the context has ended: %v", err)
+						}
+					})))
+					conn := dial()
+					defer conn.Close()
+					in := bufio.NewReader(conn)
+					for _, path := range []string{"/", "/decoded", "/"} {
+						go io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: a\r\n"+body)
+						if resp, got, _ := answerOn(t, in); resp.Close || len(got) != size {
+							t.Errorf("got %s and %d bytes, closed after it: %t", resp.Status, len(got), resp.Close)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestASlowBodyMayBeReadAfterTheStatusWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, dial := bubble(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusAccepted)
+			io.WriteString(w, "got ")
+			n, err := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, n, err)
+		})))
+		conn := dial()
+		defer conn.Close()
+		io.WriteString(conn, announced)
+		go func() {
+			for range 10 {
+				time.Sleep(time.Second)
+				io.WriteString(conn, strings.Repeat("x", 100))
+			}
+		}()
+		if resp, got, _ := answerOn(t, bufio.NewReader(conn)); got != "got 1000 <nil>" || resp.Close {
+			t.Errorf("got %s, %q", resp.Status, got)
+		}
+	})
+}
+
+func TestAnAnswerGoesOnWithoutItsRequestsBodyUntilTheClientGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pause = 20 * time.Second
+		ended := make(chan time.Time, 1)
+		_, dial := bubble(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				says(9000)(w, r)
+				select {
+				case <-time.After(pause):
+				case <-r.Context().Done():
+				}
+			}
+			ended <- time.Now()
+		})))
+		conn := dial()
+		io.WriteString(conn, announced)
+		began := time.Now()
+		if _, err := io.CopyN(io.Discard, conn, 5*9000); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+		if took := (<-ended).Sub(began); took < 4*pause || took > 7*pause {
+			t.Errorf("the context ended after %v", took)
+		}
+	})
+}
+
+func TestWhatIsTooLargeIsToldWhileTheClientSends(t *testing.T) {
+	for name, h := range map[string]http.Handler{
+		"by WriteError": http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				watt.WriteError(w, err)
+			}
+		}), 100),
+		"by its length": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no", http.StatusRequestEntityTooLarge)
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, dial := bubble(t, public(watt.App{Name: "web", Handler: h}))
+				conn := dial()
+				defer conn.Close()
+				io.WriteString(conn, announced+strings.Repeat("x", 500))
+				resp, _, took := answerOn(t, bufio.NewReader(conn))
+				if resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
+					t.Errorf("got %s, closed after it: %t", resp.Status, resp.Close)
+				}
+				wantTook(t, took, 0)
+			})
+		})
+	}
+}
+
+func TestAClientThatGoesOnSendingGetsItsAnswer(t *testing.T) { // and not a connection that was reset
+	rt := start(t, public(app("web", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })))
+	for range 20 {
+		conn := dialTCP(t, publicAddr(t, rt, "web"))
+		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+		go io.Copy(conn, endless{})
+		if resp, _, _ := answerOn(t, bufio.NewReader(conn)); resp.StatusCode != http.StatusForbidden {
+			t.Errorf("got %s", resp.Status)
+		}
+		conn.Close()
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestTheRestOfABodyIsNotTakenForItsEnd(t *testing.T) {
+	read := make(chan error, 1)
+	rt := start(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		says(9000)(w, r)
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	})))
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	io.WriteString(conn, announced+strings.Repeat("x", 1000))
+	if err := within(t, read, "the end of the body"); !errors.Is(err, http.ErrBodyReadAfterClose) {
+		t.Errorf("got %v, want %v", err, http.ErrBodyReadAfterClose)
+	}
+}
+
+func TestABodyThatNobodyReadsIsNotAskedFor(t *testing.T) {
+	rt := start(t, public(app("web", says(9000))))
+	got := raw(t, publicAddr(t, rt, "web"), "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got, "Connection: close\r\n") {
+		t.Errorf("got %.200q", got)
+	}
+}
+
+func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
+	rt := start(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.Body.Close()
+		go func() {
+			defer conn.Close()
+			io.CopyN(conn, conn, 5)
+		}()
+	})))
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	io.WriteString(conn, announced)
+	soon(t, "the end of the handler", func() bool { s := statusOf(t, rt, "web"); return s.Busy == 0 && s.Conns == 1 })
+	io.WriteString(conn, "hello")
+	if got, err := io.ReadAll(conn); string(got) != "hello" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
