@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -19,11 +20,9 @@ func prefixOf(r *http.Request, below string) string {
 	if err != nil {
 		return ""
 	}
-	prefix, ok := strings.CutSuffix(u.EscapedPath(), below)
-	if !ok && below != "/" {
-		return ""
-	}
-	if prefix = strings.Trim(prefix, "/"); prefix == "" {
+	// Both are cleaned, since a middleware may have cleaned what was routed.
+	prefix, ok := strings.CutSuffix(path.Clean("/"+u.EscapedPath()), strings.TrimSuffix(path.Clean(below), "/"))
+	if prefix = strings.Trim(prefix, "/"); !ok || prefix == "" {
 		return ""
 	}
 	return "/" + prefix // and never "//", which would be a host

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/org/watt"
 	"github.com/org/watt/pyramid"
@@ -50,6 +51,24 @@ func TestReferencesToTheAppStandBelowThePrefixAgain(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
+}
+
+func TestThePrefixIsFoundInAPathThatAMiddlewareHasChanged(t *testing.T) {
+	for name, changed := range map[string]struct {
+		by      func(http.Handler) http.Handler
+		targets []string
+	}{
+		"StripSlashes": {middleware.StripSlashes, []string{"/users/7/", "/users/a%2Fb/", "/users/"}},
+		"CleanPath":    {middleware.CleanPath, []string{"/users/7/", "/users/a//7", "/users/x/../7", "/x/../users/7", "/users//"}},
+	} {
+		f := startFront(t, behind(changed.by), saying())
+		for _, target := range changed.targets {
+			resp, _ := f.raw(t, "GET "+target+" HTTP/1.1\r\nHost: a\r\nSay-Location: /8\r\nSay-Set-Cookie: a=1; Path=/\r\n\r\n")
+			if h := resp.Header; h.Get("Location") != "/users/8" || h.Get("Set-Cookie") != "a=1; Path=/users" {
+				t.Errorf("%s, %s: got %q, %q", name, target, h.Get("Location"), h.Get("Set-Cookie"))
+			}
+		}
+	}
 }
 
 // wantReferences fails the test unless references are moved below prefix.

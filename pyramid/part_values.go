@@ -64,9 +64,10 @@ func (v *values) ofChi(name string) int {
 }
 
 // decoded returns a value of chi's, which matches the path as it was sent if decoding has lost something
-// of it. ServeMux's values always are decoded.
+// of it, and no middleware has decoded it before. ServeMux's values always are decoded.
 func (v *values) decoded(raw string) (string, error) {
-	if v.request.URL.RawPath == "" {
+	u := v.request.URL
+	if u.RawPath == "" || !strings.Contains(u.RawPath, raw) || !sent(u, v.route.RoutePath) {
 		return raw, nil
 	}
 	value, err := url.PathUnescape(raw)

@@ -108,11 +108,7 @@ func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 func pathBelow(r *http.Request) string {
 	below := r.URL.EscapedPath()
 	if route := chi.RouteContext(r.Context()); route != nil && route.RoutePath != "" {
-		mounted := route.RoutePath
-		if r.URL.RawPath == "" {
-			mounted = (&url.URL{Path: mounted}).EscapedPath()
-		}
-		if len(mounted) < len(below) {
+		if mounted := spelled(r.URL, route.RoutePath); len(mounted) < len(below) {
 			below = mounted
 		}
 	}

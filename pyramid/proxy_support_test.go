@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -54,6 +55,18 @@ func startFront(t *testing.T, entry watt.App, apps ...watt.App) *front {
 // serving is an entrypoint whose handler is made by h.
 func serving(h func(env *watt.Env) http.Handler) watt.App {
 	return watt.App{New: func(_ context.Context, env *watt.Env) (http.Handler, error) { return h(env), nil }}
+}
+
+// behind is an entrypoint that has users mounted below /users, behind a middleware of chi's, and a page of users' at
+// /home/{id}.
+func behind(by func(http.Handler) http.Handler) watt.App {
+	return serving(func(env *watt.Env) http.Handler {
+		r := chi.NewRouter()
+		r.Use(by)
+		r.Mount("/users", pyramid.Proxy(env, "users"))
+		r.Handle("/home/{id}", pyramid.Compose(env, pyramid.Parts{"a": {App: "users", Path: "/{id}", Optional: true}}))
+		return r
+	})
 }
 
 // client makes no more of an answer than what is there. It ends with the test.

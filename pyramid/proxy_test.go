@@ -87,6 +87,21 @@ func TestWhatChiHasCleanedIsWhatIsPassedOn(t *testing.T) {
 	}
 }
 
+func TestWhatChiHasStrippedKeepsItsEscapes(t *testing.T) {
+	var users recorder
+	f := startFront(t, behind(middleware.StripSlashes), users.app("users"))
+	for target, want := range map[string]string{
+		"/users/7/": "/7", "/users/a%2Fb/": "/a%2Fb", "/users/%2541%2F/": "/%2541%2F", "/users/100%25%2F/": "/100%25%2F", "/users/%7e/%2F/": "/%7e/%2F",
+		"/users/100%25/": "/100%25", "/users/a%2Fb": "/a%2Fb", "/users/": "/",
+		"/home/7/": "/7", "/home/%2541%41/": "/%2541A", "/home/100%25%41/": "/100%25A", "/home/a%2Fb": "/a%2Fb", "/home/%2541%41": "/%2541A",
+	} {
+		f.raw(t, "GET "+target+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := users.one(t).target; got != want {
+			t.Errorf("%s: got %s, want %s", target, got, want)
+		}
+	}
+}
+
 func TestWhatIsStrippedBelowAMountIsStrippedToo(t *testing.T) {
 	var users recorder
 	f := startFront(t, serving(func(env *watt.Env) http.Handler {
