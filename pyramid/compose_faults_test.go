@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
@@ -263,6 +264,26 @@ func TestExactlyMaxBytesAreNotTooMany(t *testing.T) {
 		"b": {App: "sized", Path: "/", MaxBytes: 5},
 		"c": {MaxBytes: 5, Func: func(*http.Request) (any, error) { return 12345, nil }},
 		"d": {App: "chunked", Path: "/", MaxBytes: 4, Optional: true},
+		"e": {App: "chunked", Path: "/", MaxBytes: math.MaxInt64},
 	}, chunked, telling("sized", "12345"))
-	wantAnswer(t, h.get(t), "d;reason=too_large", `{"a":12345,"b":12345,"c":12345}`)
+	wantAnswer(t, h.get(t), "d;reason=too_large", `{"a":12345,"b":12345,"c":12345,"e":12345}`)
+}
+
+func TestALengthThatIsOnlyAnnouncedTakesNoMemory(t *testing.T) {
+	boasting := handling("boasting", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(4*mebi))
+		io.WriteString(w, "[")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	h := newHome(t, pyramid.Parts{"a": {App: "boasting", Path: "/", Optional: true}}, boasting)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		wantAnswer(t, h.get(t), "a;reason=error", `{}`)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 8*mebi {
+		t.Errorf("%d bytes were allocated", got)
+	}
 }

@@ -60,8 +60,11 @@ func (p *part) called(err error) error {
 	return &watt.CallError{Caller: p.env.App, App: p.App, Started: true, Err: err}
 }
 
+// announced is how much memory a length that is only announced is worth.
+const announced = 64 << 10
+
 // read returns all of body, which has size bytes, or -1 if that is not known, and at most most. Where size
-// is known, it allocates once.
+// is known, and not large, it allocates once.
 func read(body io.Reader, size, most int64) ([]byte, error) {
 	if size > most {
 		return nil, errTooLarge
@@ -69,12 +72,16 @@ func read(body io.Reader, size, most int64) ([]byte, error) {
 	if size < 0 {
 		size = min(most, 1<<10)
 	}
-	buf := make([]byte, 0, size+1) // the last Read has only the end to tell
+	buf := make([]byte, 0, min(size, announced)+1) // the last Read has only the end to tell
 	for {
 		if len(buf) == cap(buf) {
 			buf = slices.Grow(buf, cap(buf))
 		}
-		n, err := body.Read(buf[len(buf):min(int64(cap(buf)), most+1)])
+		room := int64(cap(buf))
+		if most < room {
+			room = most + 1
+		}
+		n, err := body.Read(buf[len(buf):room])
 		buf = buf[:len(buf)+n]
 		switch {
 		case int64(len(buf)) > most:
