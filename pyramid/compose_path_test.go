@@ -140,10 +140,13 @@ func TestAValueCannotChangeThePathsShape(t *testing.T) {
 		{"/users/{id}", "a/../../b"},
 		{"/users/{id}", "../b"},
 		{"/users/{id}", "a/."},
+		{"/users/{id}", `..\b`},
+		{"/users/{id}", `a/..\b`},
+		{"/users/{id}", `a\..`},
 	} {
 		wantProblem(t, bare(t, c[0], c[1]), 400, "")
 	}
-	for _, c := range [][3]string{{"/u-{id}", "", "/u-?"}, {"/?u={id}", "..", "/?u=.."}, {"/?u={id}", "", "/?u="}, {"/{id}", "a//b", "/a%2F%2Fb?"}} {
+	for _, c := range [][3]string{{"/u-{id}", "", "/u-?"}, {"/{id}", `a\b`, "/a%5Cb?"}, {"/?u={id}", "..", "/?u=.."}, {"/?u={id}", "", "/?u="}, {"/{id}", "a//b", "/a%2F%2Fb?"}} {
 		if r := bare(t, c[0], c[1]); r.status != 200 || !strings.Contains(r.body, c[2]) {
 			t.Errorf("%s with %q: got %d %s", c[0], c[1], r.status, r.body)
 		}
@@ -151,7 +154,7 @@ func TestAValueCannotChangeThePathsShape(t *testing.T) {
 }
 
 func TestDotsInARequestsPathDoNotReachTheParts(t *testing.T) {
-	for _, path := range []string{"/home/%2e%2e", "/home/%2e", "/home/..%2Fadmin", "/home/a%2F..%2Fb"} {
+	for _, path := range []string{"/home/%2e%2e", "/home/%2e", "/home/..%2Fadmin", "/home/a%2F..%2Fb", "/home/..%5Cadmin"} {
 		for router, r := range through(t, pyramid.Part{App: "a", Path: "/users/{id}"}, path) {
 			if r.err == nil && r.status < 300 {
 				t.Errorf("%s through %s: got %d %s", path, router, r.status, r.body)

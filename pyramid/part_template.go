@@ -132,15 +132,7 @@ func fillSegment(text, escaped []byte, segment []piece, v *values) (_, _ []byte,
 // reshapes reports whether a segment that was filled in makes another path of it, now or once the callee
 // has decoded it.
 func reshapes(segment string) bool {
-	if segment == "" {
-		return true
-	}
-	for s := range strings.SplitSeq(segment, "/") {
-		if s == "." || s == ".." {
-			return true
-		}
-	}
-	return false
+	return segment == "" || climbs(segment)
 }
 
 func (t *template) fillQuery(v *values) (string, error) {
