@@ -20,7 +20,7 @@ import (
 // Parts are the parts of a composed answer, by their keys in it.
 type Parts map[string]Part
 
-// The answer has to be written before its time is up: a part of what is left is kept for that.
+// The answer has to be written before its time is up: a part of what is left is kept for that, half of it at most.
 const (
 	marginShare = 20 // a twentieth
 	minMargin   = 5 * time.Millisecond
@@ -130,6 +130,7 @@ func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
 	if !limited {
 		return context.WithCancel(ctx)
 	}
-	margin := min(max(time.Until(by)/marginShare, minMargin), maxMargin)
+	left := time.Until(by)
+	margin := min(max(left/marginShare, minMargin), maxMargin, left/2)
 	return context.WithDeadline(ctx, by.Add(-margin))
 }

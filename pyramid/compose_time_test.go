@@ -100,6 +100,7 @@ func TestTheMarginIsATwentiethWithinLimits(t *testing.T) {
 		"a twentieth of the deadline": {timeout: time.Minute, deadline: 2 * time.Second, want: 1900 * time.Millisecond},
 		"at most 250 ms":              {timeout: time.Minute, want: time.Minute - 250*time.Millisecond},
 		"at least 5 ms":               {timeout: 20 * time.Millisecond, want: 15 * time.Millisecond},
+		"at most half":                {timeout: 5 * time.Millisecond, want: 2500 * time.Microsecond},
 		"without Timeout":             {timeout: -1, deadline: time.Second, want: 950 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
