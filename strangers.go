@@ -52,8 +52,13 @@ func cleanConnection(h http.Header) {
 // from the headers.
 func cleanTrailers(r *http.Request) {
 	if r.Trailer != nil { // announced; others are not seen by handlers
+		dropTrailers(r.Trailer)
 		r.Body = &trailedBody{r.Body, r.Trailer}
 	}
+}
+
+func dropTrailers(trailer http.Header) {
+	maps.DeleteFunc(trailer, func(name string, _ []string) bool { return reserved(name) || travels(name) })
 }
 
 // trailedBody cleans the trailers when they have been read.
@@ -65,7 +70,7 @@ type trailedBody struct {
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		maps.DeleteFunc(b.trailer, func(name string, _ []string) bool { return reserved(name) || travels(name) })
+		dropTrailers(b.trailer)
 	}
 	return n, err
 }

@@ -90,13 +90,18 @@ type proxy struct {
 // rewrite turns a request of the client's into one to the app.
 func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 	below := pathBelow(r.In)
+	if text, err := url.PathUnescape(below); err != nil || climbs(text) {
+		refuse(r)
+		return
+	}
 	u := &url.URL{Scheme: "http", Host: p.app + suffix, RawQuery: r.In.URL.RawQuery, ForceQuery: r.In.URL.ForceQuery}
 	setPath(u, below)
 	r.Out.URL, r.Out.Host = u, ""
 	delete(r.Out.Header, "Content-Length") // which a field says; the mesh has no shortcut for requests where both do
 	r.Out.Trailer = r.In.Trailer           // the very map: it fills when the body has been read
+	dropForwarded(r.Out.Trailer)
 	if r.Out.Body != nil {
-		r.Out.Body = &upload{ReadCloser: r.Out.Body}
+		r.Out.Body = &upload{ReadCloser: r.Out.Body, trailer: r.Out.Trailer}
 	}
 	setForwarded(r)
 	if prefix := prefixOf(r.In, below); prefix != "" {
@@ -116,6 +121,15 @@ func pathBelow(r *http.Request) string {
 		return "/" + below
 	}
 	return below
+}
+
+// refusedKey is the context key of requests that must not be sent, whatever the transport.
+type refusedKey struct{}
+
+// refuse makes a request one that no transport can send.
+func refuse(r *httputil.ProxyRequest) {
+	r.Out.URL = new(url.URL)
+	r.Out = r.Out.WithContext(context.WithValue(r.Out.Context(), refusedKey{}, true))
 }
 
 // setPath gives u a path in escaped form. A path that cannot be unescaped makes none.
@@ -157,6 +171,9 @@ func (p *proxy) refused(err error) error {
 
 // fail answers a request that got no answer from the app.
 func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Value(refusedKey{}) != nil {
+		err = p.refused(errors.New("the path has dot segments"))
+	}
 	_, called := errors.AsType[*watt.CallError](err)
 	if body, ok := r.Body.(*upload); ok && r.Context().Err() == nil && body.failure() != nil {
 		err, called = body.failure(), true
@@ -173,12 +190,16 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 // upload is the body of a request. It remembers whether the client has failed to send it.
 type upload struct {
 	io.ReadCloser
-	err    atomic.Pointer[error]
-	closed atomic.Bool // whatever Read returns from now on is not the client's fault
+	trailer http.Header // which comes with the end
+	err     atomic.Pointer[error]
+	closed  atomic.Bool // whatever Read returns from now on is not the client's fault
 }
 
 func (b *upload) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		dropForwarded(b.trailer)
+	}
 	if err != nil && err != io.EOF && !b.closed.Load() {
 		b.err.CompareAndSwap(nil, &err)
 	}

@@ -165,7 +165,12 @@ func TestTheReadyGatewayRedirectsOddPathsToWhatTheyMean(t *testing.T) {
 func TestDotSegmentsInDisguiseAreNeverPassedOn(t *testing.T) {
 	var users recorder
 	own := serving(func(env *watt.Env) http.Handler { return pyramid.Proxy(env, "users") })
-	for name, entry := range map[string]watt.App{"ready gateway": {}, "own router": own} {
+	measured := serving(func(env *watt.Env) http.Handler {
+		p := pyramid.Proxy(env, "users")
+		p.Transport = env.Client.Transport
+		return p
+	})
+	for name, entry := range map[string]watt.App{"ready gateway": {}, "own router": own, "own transport": measured} {
 		t.Run(name, func(t *testing.T) {
 			f := startFront(t, entry, users.app("users"))
 			for _, path := range []string{
