@@ -140,6 +140,12 @@ func (a *answer) begin(status int) {
 	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
 	}
+	if a.peer.handed {
+		delete(h, headerLast)
+		if strings.EqualFold(first(h, "Connection"), "close") { // which is said of the client's
+			h.Set(headerLast, "1")
+		}
+	}
 	if strings.HasPrefix(first(h, "Content-Type"), "text/event-stream") {
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable

@@ -317,6 +317,9 @@ func doorRefusal(resp *http.Response) error {
 	case "late": // a handler had it, and has not answered
 		_ = resp.Body.Close()
 		return &CallError{Started: true, Err: context.DeadlineExceeded}
+	case "aborted": // what was handed over
+		_ = resp.Body.Close()
+		return &CallError{Started: true, Err: errAborted}
 	case "unavailable":
 		err = ErrUnavailable
 	case "timeout":
@@ -327,6 +330,9 @@ func doorRefusal(resp *http.Response) error {
 	_ = resp.Body.Close()
 	return &CallError{RetryAfter: retryAfter(resp.Header), Err: fmt.Errorf("%w at its door", err)}
 }
+
+// errAborted means that a sibling's handler wants the connection cut, and no answer.
+var errAborted = errors.New("aborted by its handler")
 
 // trace is what a request hands on to the calls made while it is served.
 type trace struct{ parent, state, baggage, requestID string }

@@ -99,6 +99,9 @@ func (c *child) run() error {
 	return c.end(<-c.drain)
 }
 
+// door returns the way in to the app. Only an app with one hands requests over.
+func (c *child) door() *door { return c.app.place.(*door) }
+
 // begin builds the app, and stands for the others.
 func (c *child) begin(b task, files []*os.File) (err error) {
 	if c.page, err = page.Open(files[0]); err != nil {

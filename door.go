@@ -34,6 +34,8 @@ type door struct {
 type peer struct {
 	caller  string
 	handed  bool          // by a sibling: the request names the caller
+	waited  time.Duration // what was handed over, before that
+	asks    bool          // keeps the body of what it has handed over until that is admitted
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }
@@ -186,25 +188,26 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p = p.accepted(r)
 	}
 	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
-	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now()
+	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now().Add(-p.waited)
 	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
 	q.intake = in
 	in.serves(&q.requestContext)
 	q.limit(r)
 	to, err := d.admit(r, q, d.mover(r, p))
 	if to != nil {
-		q.answering()
-		if d.app.rt.child.handover.pass(to, r, p, q) {
-			q.end()
+		if d.app.rt.child.handover.pass(to, w, r, p, q) {
 			return
 		}
-		q.limit(r)
+		q.again()
 		_, err = d.admit(r, q, nil)
 	}
 	if err != nil {
 		q.end()
 		d.refuse(w, p, err)
 		return
+	}
+	if p.asks {
+		w.WriteHeader(http.StatusContinue)
 	}
 	q.Serve(r.WithContext(q))
 }
@@ -217,7 +220,15 @@ func (q *request) limit(r *http.Request) {
 		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
 	if d := q.app.conf().Timeout; d > 0 {
-		q.by, q.timer = q.arrived.Add(d), time.AfterFunc(d, q.expire)
+		q.by = q.arrived.Add(d)
+		q.timer = time.AfterFunc(time.Until(q.by), q.expire)
+	}
+}
+
+// again keeps time for a request that no sibling has answered.
+func (q *request) again() {
+	if q.timer != nil {
+		q.timer.Reset(time.Until(q.by))
 	}
 }
 

@@ -1,6 +1,7 @@
 package watt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,8 +97,12 @@ func (g *generation) start(ctx context.Context) error {
 func (g *generation) open(m *admission.Member[*generation]) { m.Open(g) }
 func (g *generation) ended() <-chan struct{}                { return g.served }
 func (g *generation) over() bool                            { return g.ctx.Err() != nil } // its cleanup has begun
-func (g *generation) settle()                               { g.requests.drain() }
 func (g *generation) metrics() prometheus.Gatherer          { return g.env.registry }
+
+func (g *generation) settle() {
+	g.requests.drain()
+	g.app.passes.drain()
+}
 
 // outlast waits for New. If the time is up, New's context ends, and New has a moment to follow it; if
 // it does not, it is abandoned, with whatever it has opened.
@@ -230,18 +235,18 @@ func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
 // drain ends the generation: what is long-lived is told to go, what is in progress may finish until
 // ctx ends, and is cut then. It returns what had to be cut.
 func (g *generation) drain(ctx context.Context, idle func(context.Context) error) error {
-	g.requests.drain()
+	g.settle()
 	g.endServe()
 	if g.wait(ctx, idle) == nil {
 		return nil
 	}
-	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut()+g.conns.cut())
+	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut()+g.app.passes.cut()+g.conns.cut())
 	if g.listener != nil {
 		_ = g.listener.Close()
 		what = "Serve did not return after its context had ended; " + what
 	}
 	err := fmt.Errorf("%s: %w", what, context.Cause(ctx))
-	began := g.requests.oldest()
+	began := cmp.Or(g.requests.oldest(), g.app.passes.oldest())
 	grace, cancel := g.app.rt.grace()
 	defer cancel()
 	switch {
@@ -269,7 +274,10 @@ func (g *generation) wait(ctx context.Context, idle func(context.Context) error)
 	if err := idle(ctx); err != nil { // admitted, but perhaps not at the door yet
 		return err
 	}
-	return g.requests.wait(ctx)
+	if err := g.requests.wait(ctx); err != nil {
+		return err
+	}
+	return g.app.passes.close(ctx)
 }
 
 // abort ends a generation whose start has failed.

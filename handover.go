@@ -2,29 +2,16 @@ package watt
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/org/watt/internal/page"
 	"github.com/org/watt/internal/wire"
-)
-
-// Headers of a request that a sibling has handed over. They are believed on its connections only.
-const (
-	headerCaller = "X-Watt-Caller" // the app that has made it, if one has
-	headerRemote = "X-Watt-Remote" // the address that it came from
 )
 
 // handover passes requests that wait here on to siblings as soon as those are idle. The kernel spreads connections,
@@ -42,7 +29,7 @@ type handover struct {
 type neighbour struct {
 	pool   wire.Pool
 	slot   *page.Slot
-	handed atomic.Int64 // requests that it has from here; the page shows them a moment later
+	handed atomic.Int64 // requests that it is about to have from here, until the page shows them
 }
 
 func newHandover(c *child) *handover {
@@ -174,91 +161,4 @@ func (h *handover) dispatchLocked() {
 		m.to = to
 		close(m.moved)
 	}
-}
-
-// RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
-func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := n.pool.RoundTrip(req, time.Time{}, nil)
-	if err == nil {
-		err = doorRefusal(resp)
-	}
-	return resp, err
-}
-
-// pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
-func (h *handover) pass(to *neighbour, r *http.Request, p *peer, q *request) bool {
-	defer to.handed.Add(-1)
-	begun, body := true, rewind(r.Body)
-	proxy := &httputil.ReverseProxy{
-		FlushInterval: -1,
-		Transport:     to,
-		ErrorLog:      zap.NewStdLog(h.child.app.log),
-		Rewrite:       func(pr *httputil.ProxyRequest) { h.rewrite(pr, p, q.deadline, body) },
-		ModifyResponse: func(*http.Response) error {
-			q.intake.settle()
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			whole := body.restart()
-			if begun = whole == nil || !untouched(err) && !errors.Is(err, wire.ErrNotSent); begun {
-				h.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
-				WriteError(w, h.failure(err))
-				return
-			}
-			r.Body = whole
-		},
-	}
-	proxy.ServeHTTP(q.answer.ResponseWriter, r.WithContext(q))
-	if begun {
-		h.child.app.tallies.instance(h.child.birth.Instance).HandedOver.Add(1)
-	}
-	return begun
-}
-
-// failure explains why a sibling has not served what it has begun to.
-func (h *handover) failure(err error) error {
-	if lost(err) {
-		err = fmt.Errorf("%w: %w", ErrInstanceDied, err)
-	}
-	if call, known := errors.AsType[*CallError](err); known {
-		return call
-	}
-	return &CallError{App: h.child.app.name, Started: true, Err: err}
-}
-
-// rewrite makes the request what the sibling is sent: as it is, and from whom.
-func (h *handover) rewrite(pr *httputil.ProxyRequest, p *peer, deadline time.Time, body *rewindable) {
-	in, out := pr.In, pr.Out
-	out.URL = &url.URL{Scheme: "http", Host: h.child.app.name + suffix, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: in.URL.RawQuery}
-	out.Host = in.Host
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if v := in.Header[name]; v != nil {
-			out.Header[name] = v
-		}
-	}
-	out.Header.Set(headerCaller, p.caller)
-	out.Header.Set(headerRemote, in.RemoteAddr)
-	setRemaining(out.Header, deadline)
-	if out.Body != nil && out.Body != http.NoBody {
-		out.Body = body.restart()
-		out.GetBody = body.again
-	}
-}
-
-// setRemaining says in a request's headers what is left until the deadline, if there is one.
-func setRemaining(h http.Header, deadline time.Time) {
-	if !deadline.IsZero() {
-		h.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
-	}
-}
-
-// accepted makes a request that was handed over what it was.
-func (p *peer) accepted(r *http.Request) *peer {
-	own := &peer{caller: first(r.Header, headerCaller), handed: true}
-	if from := first(r.Header, headerRemote); from != "" {
-		r.RemoteAddr = from
-	}
-	delete(r.Header, headerCaller)
-	delete(r.Header, headerRemote)
-	return own
 }

@@ -218,16 +218,32 @@ func words(t *testing.T, conn net.Conn, path string) []string {
 }
 
 // pair is two public instances with one worker each.
-func pair() *watt.Runtime {
-	return watt.New(watt.App{
+func pair() *watt.Runtime { return holders(func(*watt.App) {}) }
+
+// brisk is a pair that answers soon or not at all.
+func brisk() *watt.Runtime { return holders(func(a *watt.App) { a.Timeout = 500 * time.Millisecond }) }
+
+// tight is a pair where nobody waits.
+func tight() *watt.Runtime { return holders(func(a *watt.App) { a.Queue = -1 }) }
+
+func holders(change func(*watt.App)) *watt.Runtime {
+	a := watt.App{
 		Name: "pair", Listen: "127.0.0.1:0", Instances: 2, Workers: 1, Isolation: watt.OwnProcess, Calls: []string{"gate"}, New: newHolder,
-	}, watt.App{Name: "gate", New: newGate, Workers: 8})
+	}
+	change(&a)
+	return watt.New(
+		a,
+		watt.App{Name: "gate", New: newGate, Workers: 8},
+		watt.App{Name: "clerk", Calls: []string{"pair"}, New: passing("pair")},
+	)
 }
 
-// newHolder serves /hold until somebody has asked for /release, /read until the request's body ends, and /who.
+// newHolder serves /hold until somebody has asked for /release, /read until the request's body ends, /who, and what
+// [addTold] has.
 func newHolder(_ context.Context, env *watt.Env) (http.Handler, error) {
 	mux := http.NewServeMux()
 	who := func(w http.ResponseWriter) { fmt.Fprint(w, os.Getpid(), " ", env.Instance) }
+	addTold(mux, env)
 	mux.HandleFunc("/who", func(w http.ResponseWriter, _ *http.Request) { who(w) })
 	mux.HandleFunc("/hold", func(w http.ResponseWriter, r *http.Request) {
 		if resp, err := env.Get(r.Context(), "http://gate.watt.local/wait"); err == nil {

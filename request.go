@@ -208,6 +208,12 @@ var errPanicked = errors.New("watt: handler panicked")
 // answer has begun. The app goes on.
 func (q *request) panicked(r *http.Request, reason any) {
 	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
+		if a := &q.answer; a.peer.handed && !a.begun { // the connection to cut is a sibling's
+			clear(a.Header())
+			a.Header().Set(headerRefused, "aborted")
+			a.ResponseWriter.WriteHeader(http.StatusBadGateway)
+			return
+		}
 		panic(reason)
 	}
 	q.gen.tally.Panics.Add(1)

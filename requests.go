@@ -10,13 +10,30 @@ type requests struct {
 	mu       sync.Mutex
 	first    *request
 	draining bool
+	closed   bool          // nothing joins any more
 	empty    chan struct{} // closed when the last one ends, if somebody waits
 }
 
 func (l *requests) add(q *request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.addLocked(q)
+}
+
+// join is add where that may come too late, which it reports.
+func (l *requests) join(q *request) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.addLocked(q)
+	}
+	return !l.closed
+}
+
+func (l *requests) addLocked(q *request) {
+	q.mu.Lock()
 	q.draining = l.draining
+	q.mu.Unlock()
 	if q.next = l.first; q.next != nil {
 		q.next.prev = q
 	}
@@ -58,6 +75,22 @@ func (l *requests) wait(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// close is wait, after which nothing joins any more.
+func (l *requests) close(ctx context.Context) error {
+	for {
+		if err := l.wait(ctx); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.closed = l.first == nil
+		closed := l.closed
+		l.mu.Unlock()
+		if closed {
+			return nil
+		}
 	}
 }
 

@@ -18,10 +18,11 @@ type rewindable struct {
 	source io.ReadCloser
 
 	mu      sync.Mutex
-	kept    []byte   // what was read of the source, unless lost
-	lost    bool     // more was read than is kept
-	reading bool     // somebody reads the source
-	current *reading // nobody else may read
+	kept    []byte        // what was read of the source, unless lost
+	lost    bool          // more was read than is kept
+	over    bool          // the source has ended, or will not be read any more
+	reading chan struct{} // closed when a Read of the source has returned; nil while there is none
+	current *reading      // nobody else may read
 }
 
 func rewind(source io.ReadCloser) *rewindable { return &rewindable{source: source} }
@@ -34,11 +35,29 @@ func (b *rewindable) restart() io.ReadCloser {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.lost || b.reading {
+	if b.lost || b.reading != nil {
 		return nil
 	}
 	b.current = &reading{body: b}
 	return b.current
+}
+
+// open reports whether there is more to be read of the source.
+func (b *rewindable) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.source != nil && b.source != http.NoBody && !b.over
+}
+
+// end has nobody read any more. It waits for a Read that is in progress.
+func (b *rewindable) end() {
+	b.mu.Lock()
+	b.current, b.over = nil, true
+	reading := b.reading
+	b.mu.Unlock()
+	if reading != nil {
+		<-reading
+	}
 }
 
 // again is restart as [http.Request] has it.
@@ -56,29 +75,46 @@ type reading struct {
 }
 
 // Read implements [io.Reader].
-func (r *reading) Read(p []byte) (int, error) {
+func (r *reading) Read(p []byte) (n int, err error) {
+	n, again, err := r.begin(p)
+	if !again {
+		return n, err
+	}
+	defer func() { r.end(p[:n], err) }() // whatever the source does
+	n, err = r.body.source.Read(p)
+	return n, err
+}
+
+// begin reads what was kept, or reports that the source is to be read.
+func (r *reading) begin(p []byte) (n int, source bool, err error) {
 	b := r.body
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.current != r {
-		return 0, http.ErrBodyReadAfterClose
+		return 0, false, http.ErrBodyReadAfterClose
 	}
 	if r.at < len(b.kept) {
-		n := copy(p, b.kept[r.at:])
+		n = copy(p, b.kept[r.at:])
 		r.at += n
-		return n, nil
+		return n, false, nil
 	}
-	b.reading = true
-	b.mu.Unlock()
-	n, err := b.source.Read(p)
+	b.reading = make(chan struct{})
+	return 0, true, nil
+}
+
+// end keeps what was read of the source.
+func (r *reading) end(read []byte, err error) {
+	b := r.body
 	b.mu.Lock()
-	b.reading = false
-	b.lost = b.lost || len(b.kept)+n > maxRewind
+	defer b.mu.Unlock()
+	close(b.reading)
+	b.reading = nil
+	b.over = b.over || err != nil
+	b.lost = b.lost || len(b.kept)+len(read) > maxRewind
 	if !b.lost {
-		b.kept = append(b.kept, p[:n]...)
-		r.at += n
+		b.kept = append(b.kept, read...)
+		r.at += len(read)
 	}
-	return n, err
 }
 
 // Close does nothing: the server closes the source.

@@ -34,9 +34,10 @@ type app struct {
 	// reachable tells whether anybody can connect: a caller, main, or the public.
 	reachable bool
 
-	pool  *admission.Pool[*generation]
-	conns conns
-	sheds shedLog
+	pool   *admission.Pool[*generation]
+	passes requests // those that siblings serve, in a process of its own
+	conns  conns
+	sheds  shedLog
 
 	restarts, abandoned atomic.Uint64
 	downstream          atomic.Int64 // nanoseconds

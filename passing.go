@@ -1,0 +1,234 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/wire"
+)
+
+// Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.
+const (
+	headerCaller = "X-Watt-Caller" // the app that has made it, if one has
+	headerRemote = "X-Watt-Remote" // the address that it came from
+	headerWaited = "X-Watt-Waited" // the microseconds since it has arrived
+	headerAsks   = "X-Watt-Asks"   // the sibling keeps the body until it is asked for; the client does not
+	headerLast   = "X-Watt-Last"   // of an answer after which the client's connection is to be closed
+)
+
+// shownTime is how long the page may take to show a request that was handed over.
+const shownTime = 100 * time.Millisecond
+
+// passing is a request that a sibling serves, and the writer of its answer.
+type passing struct {
+	http.ResponseWriter
+	handover *handover
+	to       *neighbour
+	peer     *peer
+	request  *request
+	body     *rewindable
+	whole    io.ReadCloser // the body once more, if the sibling has not begun
+	last     bool          // the connection ends with the answer
+	shown    func()        // called once the page shows the request, or does not any more
+}
+
+// pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
+func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, q *request) bool {
+	x := &passing{ResponseWriter: w, handover: h, to: to, peer: p, request: q, body: rewind(r.Body)}
+	x.shown = sync.OnceFunc(func() { to.handed.Add(-1) })
+	defer x.shown()
+	defer time.AfterFunc(shownTime, x.shown).Stop()
+	if !h.child.app.passes.join(q) {
+		return false
+	}
+	defer func() {
+		h.child.app.passes.remove(q)
+		if x.whole == nil {
+			x.end()
+		}
+	}()
+	q.answering()
+	_ = q.answer.EnableFullDuplex() // as the handler may have it there
+	x.proxy().ServeHTTP(x, r.WithContext(q))
+	if x.whole != nil {
+		r.Body = x.whole
+	}
+	return x.whole == nil
+}
+
+// end ends a request that the sibling has begun.
+func (x *passing) end() {
+	x.handover.child.app.tallies.instance(x.handover.child.birth.Instance).HandedOver.Add(1)
+	if x.body.open() { // the answer has said that the connection ends
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now())
+		x.body.end()
+	}
+	x.request.end()
+}
+
+func (x *passing) proxy() *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		FlushInterval:  -1,
+		Transport:      x.to,
+		ErrorLog:       zap.NewStdLog(x.handover.child.app.log),
+		Rewrite:        x.rewrite,
+		ModifyResponse: x.answered,
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { x.failed(err) },
+	}
+}
+
+// RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
+func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := n.pool.RoundTrip(req, time.Time{}, nil)
+	if err == nil {
+		err = doorRefusal(resp)
+	}
+	return resp, err
+}
+
+// rewrite makes the request what the sibling is sent: as it is, and from whom.
+func (x *passing) rewrite(pr *httputil.ProxyRequest) {
+	in, out := pr.In, pr.Out
+	host := x.handover.child.app.name + suffix
+	out.URL = &url.URL{Scheme: "http", Host: host, Path: in.URL.Path, RawPath: in.URL.RawPath, ForceQuery: in.URL.ForceQuery, RawQuery: in.URL.RawQuery}
+	out.Host = in.Host
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if v := in.Header[name]; v != nil {
+			out.Header[name] = v
+		}
+	}
+	out.Header.Set(headerCaller, x.peer.caller)
+	out.Header.Set(headerRemote, in.RemoteAddr)
+	out.Header.Set(headerWaited, strconv.FormatInt(time.Since(x.request.arrived).Microseconds(), 10))
+	setRemaining(out.Header, x.request.deadline)
+	if out.Body == nil || out.Body == http.NoBody {
+		return
+	}
+	out.Body, out.GetBody = x.body.restart(), x.body.again
+	out.Trailer = in.Trailer        // which is filled when the body has been read
+	if in.Header["Expect"] == nil { // so that a sibling that refuses the request has read nothing of it
+		out.Header.Set("Expect", "100-continue")
+		out.Header.Set(headerAsks, "1")
+	}
+}
+
+// setRemaining says in a request's headers what is left until the deadline, if there is one.
+func setRemaining(h http.Header, deadline time.Time) {
+	if !deadline.IsZero() {
+		h.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
+	}
+}
+
+// accepted makes a request that was handed over what it was.
+func (p *peer) accepted(r *http.Request) *peer {
+	own := &peer{caller: first(r.Header, headerCaller), handed: true}
+	if from := first(r.Header, headerRemote); from != "" {
+		r.RemoteAddr = from
+	}
+	waited, _ := strconv.ParseInt(first(r.Header, headerWaited), 10, 64)
+	own.waited = time.Duration(max(0, waited)) * time.Microsecond
+	if own.asks = r.Header[headerAsks] != nil; own.asks {
+		delete(r.Header, "Expect")
+	}
+	for _, name := range []string{headerCaller, headerRemote, headerWaited, headerAsks} {
+		delete(r.Header, name)
+	}
+	return own
+}
+
+// answered is called when the head of the answer has come.
+func (x *passing) answered(resp *http.Response) error {
+	x.shown()
+	x.last = x.last || resp.Header[headerLast] != nil
+	delete(resp.Header, headerLast)
+	if strings.HasPrefix(first(resp.Header, "Content-Type"), "text/event-stream") {
+		x.request.hijacked() // it has its place there, and ends with this instance
+		resp.Body = &stream{resp.Body, x.request}
+	}
+	return nil
+}
+
+// stream is the body of an answer without end. It is whole when this instance ends it.
+type stream struct {
+	io.ReadCloser
+	request *request
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err != nil && errors.Is(s.request.reason(), errDraining) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// WriteHeader sends the status, and that the connection is of no more use where the body has not come to its end.
+// That a client may go on is for the server of its connection to say.
+func (x *passing) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return
+	}
+	x.peer.allowStall(x.ResponseWriter)
+	if status >= http.StatusOK && (x.last || x.body.open() || x.peer.lameDuck()) {
+		x.Header().Set("Connection", "close")
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *passing) Write(p []byte) (int, error) {
+	x.peer.allowStall(x.ResponseWriter)
+	return x.ResponseWriter.Write(p)
+}
+
+// Unwrap lets [http.ResponseController] reach the server's own writer.
+func (x *passing) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// failed answers a request that the sibling has not served, unless it has not begun to.
+func (x *passing) failed(err error) {
+	call, known := errors.AsType[*CallError](err)
+	refused := untouched(err) || errors.Is(err, wire.ErrNotSent)
+	if refused {
+		if x.whole = x.body.restart(); x.whole != nil {
+			return
+		}
+	}
+	if errors.Is(err, errAborted) {
+		panic(http.ErrAbortHandler) // as it did there
+	}
+	if refused || known && !call.Started {
+		if !known {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		x.handover.child.door().refuse(x, x.peer, err)
+		return
+	}
+	if x.request.reason() == nil {
+		x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
+	}
+	if errors.Is(err, context.DeadlineExceeded) && !x.peer.stranger() {
+		x.Header().Set(headerRefused, "late")
+	}
+	WriteError(x, x.handover.failure(err))
+}
+
+// failure explains why a sibling has not served what it has begun to.
+func (h *handover) failure(err error) error {
+	if lost(err) {
+		err = fmt.Errorf("%w: %w", ErrInstanceDied, err)
+	}
+	if call, known := errors.AsType[*CallError](err); known {
+		return call
+	}
+	return &CallError{App: h.child.app.name, Started: true, Err: err}
+}
