@@ -15,26 +15,48 @@ type side interface {
 	connect(ctx context.Context, caller string) (net.Conn, error)
 }
 
+// pick returns the side that a request prefers, other than not. If there is no other it waits for one, if it may.
+type pick func(ctx context.Context, not side, wait bool) (side, error)
+
+// tries is how many sides a request may be sent to, one after the other, of which the first have not begun.
+const tries = 3
+
 // cross sends a request to one of several instances in other processes: to the one that pick prefers, and if
-// that refuses it or is gone before it has begun, once to another.
-func (c *call) cross(req *http.Request, pick func(ctx context.Context, not side) (side, error)) (*http.Response, error) {
-	to, err := pick(c.ctx, nil)
+// that refuses it or is gone before it has begun, to another, perhaps the one that takes its place.
+func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
+	to, err := pick(c.ctx, nil, true)
 	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
-	resp, err := c.try(req, to)
-	if err == nil || !untouched(err) {
-		return resp, err
+	for n := 1; ; n++ {
+		resp, err := c.try(req, to)
+		if err == nil || !untouched(err) || n == tries {
+			return resp, err
+		}
+		away := undialled(err) || errors.Is(err, ErrUnavailable)
+		if n > 1 && !away { // one try more is enough for who is full
+			return nil, err
+		}
+		if req = repeatable(req); req == nil {
+			return nil, err
+		}
+		var none error
+		if to, none = c.other(pick, to, away); none != nil {
+			closeBody(req)
+			return nil, err
+		}
 	}
-	again := repeatable(req)
-	if again == nil {
-		return nil, err
+}
+
+// other picks another side, waiting for it as long as a request may.
+func (c *call) other(pick pick, not side, wait bool) (side, error) {
+	if !wait {
+		return pick(c.ctx, not, false)
 	}
-	if other, none := pick(c.ctx, to); none == nil {
-		return c.try(again, other)
-	}
-	return nil, err
+	ctx, cancel := context.WithTimeout(c.ctx, max(0, c.app.conf().QueueTimeout))
+	defer cancel()
+	return pick(ctx, not, true)
 }
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {

@@ -167,6 +167,9 @@ func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, e
 	return resp, err
 }
 
+// chosenTime is how long a door in a process of its own serves on when it drains: others may have chosen it before.
+const chosenTime = 25 * time.Millisecond
+
 // maxRemaining is the longest time, in milliseconds, that a caller elsewhere can have left: a day.
 const maxRemaining = 24 * 60 * 60 * 1000
 
@@ -264,7 +267,7 @@ func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 			w.Header().Set(headerRefused, "overloaded")
 		}
 	}
-	if p.lameDuck() {
+	if p.lameDuck() || d.app.rt.child != nil && errors.Is(err, ErrUnavailable) {
 		w.Header().Set("Connection", "close")
 	}
 	WriteError(w, err)
@@ -277,8 +280,12 @@ func (d *door) lameDuck() {
 }
 
 func (d *door) quiet(ctx context.Context) error {
+	began := time.Now()
 	if d.public != nil {
 		d.public.quiet(ctx)
+	}
+	if d.app.rt.child != nil {
+		wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= chosenTime })
 	}
 	return nil
 }

@@ -122,7 +122,7 @@ func (f *frontage) give(ctx context.Context, conn net.Conn) error {
 		return fmt.Errorf("%T has no descriptor", conn)
 	}
 	for {
-		o, err := f.place.pick(ctx, nil)
+		o, err := f.place.pick(ctx, nil, true)
 		if err != nil {
 			return err
 		}

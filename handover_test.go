@@ -69,9 +69,9 @@ func TestARequestThatWaitsMovesToTheFirstSiblingThatIsIdle(t *testing.T) {
 	soon(t, "the counts", func() bool { s := statusOf(t, rt, "pair"); return s.Gone == 0 && s.QueueFull == 0 && s.Busy == 0 })
 }
 
-// crowd keeps asking the first instance of a pair, with more than it can do at a time, until stop is closed. It
-// returns how many were answered, and the statuses of the others.
-func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (answered int, failed []int) {
+// crowd keeps asking the first instance of a pair, with more than it can do at a time and bodies of that size, until
+// stop is closed. It returns how many were answered, and the statuses of the others.
+func crowd(t *testing.T, top *watttest.Topology, size int, stop <-chan struct{}) func() (answered int, failed []int) {
 	t.Helper()
 	var (
 		clients sync.WaitGroup
@@ -91,7 +91,7 @@ func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (a
 					return
 				default:
 				}
-				status := readShort(conn)
+				status := readBody(conn, size)
 				mu.Lock()
 				if status == http.StatusOK {
 					good++
@@ -111,9 +111,9 @@ func crowd(t *testing.T, top *watttest.Topology, stop <-chan struct{}) func() (a
 	}
 }
 
-// readShort has an instance read a short body and returns the status, 0 if there is none.
-func readShort(conn net.Conn) int {
-	fmt.Fprint(conn, "POST /read HTTP/1.1\r\nHost: pair\r\nContent-Length: 1\r\n\r\nx")
+// readBody has an instance read a body and returns the status, 0 if there is none.
+func readBody(conn net.Conn, size int) int {
+	fmt.Fprintf(conn, "POST /read HTTP/1.1\r\nHost: pair\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return 0
@@ -129,7 +129,7 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 	rt := pair()
 	top := watttest.Start(t, rt)
 	stop := make(chan struct{})
-	end := crowd(t, top, stop)
+	end := crowd(t, top, 1, stop)
 	const kills = 5
 	for range kills {
 		var victim watt.InstanceStatus
@@ -148,17 +148,21 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 }
 
 func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
-	rt := pair()
-	top := watttest.Start(t, rt)
-	stop := make(chan struct{})
-	end := crowd(t, top, stop)
-	for range 5 {
-		if err := rt.Restart("pair", 1); err != nil {
-			t.Error(err)
-		}
-	}
-	close(stop)
-	if answered, failed := end(); answered < 100 || len(failed) > 0 {
-		t.Errorf("got %d answers and failures %v", answered, failed)
+	for _, size := range []int{1, 64 << 10} { // also when too much was read to be read again
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			rt := pair()
+			top := watttest.Start(t, rt)
+			stop := make(chan struct{})
+			end := crowd(t, top, size, stop)
+			for range 5 {
+				if err := rt.Restart("pair", 1); err != nil {
+					t.Error(err)
+				}
+			}
+			close(stop)
+			if answered, failed := end(); answered < 100 || len(failed) > 0 {
+				t.Errorf("got %d answers and failures %v", answered, failed)
+			}
+		})
 	}
 }

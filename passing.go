@@ -206,6 +206,7 @@ func (x *passing) failed(err error) {
 	if errors.Is(err, errAborted) {
 		panic(http.ErrAbortHandler) // as it did there
 	}
+	x.body.leave()
 	if refused || known && !call.Started {
 		if !known {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)

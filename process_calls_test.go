@@ -350,3 +350,30 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 		}
 	}
 }
+
+func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = patience })
+	watttest.Start(t, rt)
+	ctx, cancel := context.WithCancel(t.Context())
+	var calls sync.WaitGroup
+	for path, want := range map[string]string{"speaker.watt.local/proto": "HTTP/1.1 ", "near.watt.local/speaker/hints": "after the hints"} {
+		for range 4 {
+			calls.Go(func() {
+				for ctx.Err() == nil {
+					if r := get(t.Context(), rt, path); r.err != nil || !strings.HasPrefix(r.body, want) {
+						t.Errorf("%s: got %q, %v", path, r.body, r.err)
+					}
+				}
+			})
+		}
+	}
+	for range 5 {
+		if err := rt.Restart("speaker", 0); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	calls.Wait()
+}

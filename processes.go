@@ -112,11 +112,11 @@ func (p *processes) addr() string {
 
 // send sends the request to the instance that has least to do.
 func (p *processes) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
-	return c.cross(handed.addTo(req), func(ctx context.Context, not side) (side, error) { return p.pick(ctx, not) })
+	return c.cross(handed.addTo(req), func(ctx context.Context, not side, wait bool) (side, error) { return p.pick(ctx, not, wait) })
 }
 
 func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error) {
-	o, err := p.pick(ctx, nil)
+	o, err := p.pick(ctx, nil, true)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 		_ = conn.Close()
 		return fmt.Errorf("%w: instance %d is not ready", ErrUnavailable, instance)
 	}
-	o, err := p.pick(ctx, nil)
+	o, err := p.pick(ctx, nil, true)
 	if err != nil {
 		_ = conn.Close()
 		return err
@@ -143,23 +143,24 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 	return o.give(conn, what)
 }
 
-// pick returns the ready instance with least to do, other than not, waiting for one as long as a request may.
-func (p *processes) pick(ctx context.Context, not side) (*own, error) {
-	if o := p.idlest(not); o != nil {
-		return o, nil
-	}
-	if not != nil {
-		return nil, errNoOther
-	}
+// pick returns the ready instance with least to do, other than not. If there is none it waits for one as long as a
+// request may, if it is to.
+func (p *processes) pick(ctx context.Context, not side, wait bool) (*own, error) {
 	for {
 		change := p.app.changing()
+		if o := p.idlest(not); o != nil {
+			return o, nil
+		}
+		if !wait {
+			return nil, errNoOther
+		}
 		if err := p.app.await(ctx); err != nil {
 			return nil, err
 		}
-		if o := p.idlest(nil); o != nil {
+		if o := p.idlest(not); o != nil {
 			return o, nil
 		}
-		select { // it has just ended, which its supervisor is about to notice
+		select { // it is about to end, or has, which its supervisor is about to notice
 		case <-change:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

@@ -20,7 +20,7 @@ type rewindable struct {
 	mu      sync.Mutex
 	kept    []byte        // what was read of the source, unless lost
 	lost    bool          // more was read than is kept
-	over    bool          // the source has ended, or will not be read any more
+	over    bool          // the source has ended
 	reading chan struct{} // closed when a Read of the source has returned; nil while there is none
 	current *reading      // nobody else may read
 }
@@ -42,17 +42,24 @@ func (b *rewindable) restart() io.ReadCloser {
 	return b.current
 }
 
-// open reports whether there is more to be read of the source.
+// open reports whether somebody reads the source, or may.
 func (b *rewindable) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.source != nil && b.source != http.NoBody && !b.over
+	return b.reading != nil || b.current != nil && !b.over
 }
 
-// end has nobody read any more. It waits for a Read that is in progress.
-func (b *rewindable) end() {
+// leave has nobody read any more.
+func (b *rewindable) leave() {
 	b.mu.Lock()
-	b.current, b.over = nil, true
+	defer b.mu.Unlock()
+	b.current = nil
+}
+
+// end waits for a Read that is in progress, the last one.
+func (b *rewindable) end() {
+	b.leave()
+	b.mu.Lock()
 	reading := b.reading
 	b.mu.Unlock()
 	if reading != nil {
