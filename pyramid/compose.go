@@ -40,6 +40,7 @@ const (
 //   - status: the app answered with something else than 2xx
 //   - invalid, too_large: what came is not JSON, or longer than MaxBytes
 //   - panic: the function panicked
+//   - partial: the part is there, but its own answer has an X-Watt-Partial
 //   - error: everything else
 //
 // They are also logged, and counted with the time that each part took in the histogram

@@ -17,11 +17,13 @@ const answerBuffer = 32 << 10
 // answer writes the parts that came, and what stands in for others.
 func (g *gathering) answer(w http.ResponseWriter) {
 	size, written := 2, 0 // two braces
-	var failed []string
+	var failed []string   // or not whole
 	for i, p := range g.parts {
 		if g.got[i].err != nil {
 			failed = append(failed, p.member+";reason="+reasonOf(g.got[i].err))
 			g.got[i].json = p.fallback
+		} else if g.got[i].partial {
+			failed = append(failed, p.member+";reason=partial")
 		}
 		if json := g.got[i].json; json != nil {
 			size += len(p.name) + len(json)

@@ -269,6 +269,20 @@ func TestExactlyMaxBytesAreNotTooMany(t *testing.T) {
 	wantAnswer(t, h.get(t), "d;reason=too_large", `{"a":12345,"b":12345,"c":12345,"e":12345}`)
 }
 
+func TestWhatAPartItselfHasNotGotShows(t *testing.T) {
+	inner := homeApp(pyramid.Parts{"x": {App: "failing", Path: "/", Default: 0}})
+	inner.Name, inner.Calls = "inner", []string{"failing"}
+	failing := handling("failing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	for _, coalesce := range []bool{false, true} {
+		h := newHome(t, pyramid.Parts{"in": {App: "inner", Path: "/home/{id}", Coalesce: coalesce}}, inner, failing)
+		r := h.get(t)
+		wantAnswer(t, r, "in;reason=partial", `{"in":{"x":0}}`)
+		if got := r.header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("got Cache-Control %q", got)
+		}
+	}
+}
+
 func TestALengthThatIsOnlyAnnouncedTakesNoMemory(t *testing.T) {
 	boasting := handling("boasting", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(4*mebi))

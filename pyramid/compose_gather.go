@@ -34,7 +34,7 @@ type gathering struct {
 
 // result is what became of a part.
 type result struct {
-	json []byte
+	content
 	err  error
 	took time.Duration
 	done bool // there is one
@@ -99,41 +99,41 @@ func (g *gathering) run(all context.Context, i int, own *http.Request) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(all, p.Timeout)
 		defer cancel()
-		defer context.AfterFunc(ctx, func() { g.keep(all, i, nil, p.late()) })()
+		defer context.AfterFunc(ctx, func() { g.keep(all, i, content{}, p.late()) })()
 	}
-	var json []byte
+	var got content
 	err := errEnded
 	defer func() {
 		if err == errEnded { //nolint:errorlint // it is ours: there was no return
 			p.env.Logger.Error("a part ended its goroutine", zap.String("part", p.key))
 		}
-		g.keep(all, i, json, err)
+		g.keep(all, i, got, err)
 	}()
 	switch {
 	case own != nil:
-		json, err = p.guarded(func() ([]byte, error) { return p.compute(own.WithContext(ctx)) })
+		got, err = p.guarded(func() (content, error) { return p.compute(own.WithContext(ctx)) })
 	case p.Coalesce:
-		json, err = g.share(ctx, i)
+		got, err = g.share(ctx, i)
 	default:
-		json, err = p.guarded(func() ([]byte, error) { return p.fetch(ctx, &g.urls[i], g.header) })
+		got, err = p.guarded(func() (content, error) { return p.fetch(ctx, &g.urls[i], g.header) })
 	}
 }
 
 // share calls the part's app, or waits for the same call of another request.
-func (g *gathering) share(ctx context.Context, i int) ([]byte, error) {
+func (g *gathering) share(ctx context.Context, i int) (content, error) {
 	p, u := g.parts[i], &g.urls[i]
 	defer watt.Downstream(ctx)()
-	body, err := p.shared.do(ctx, sameness(u, g.header), func(ctx context.Context) ([]byte, error) {
-		return p.guarded(func() ([]byte, error) { return p.fetch(ctx, u, g.header) })
+	got, err := p.shared.do(ctx, sameness(u, g.header), func(ctx context.Context) (content, error) {
+		return p.guarded(func() (content, error) { return p.fetch(ctx, u, g.header) })
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // the wait's, bare
 		err = p.called(err)
 	}
-	return body, err
+	return got, err
 }
 
 // guarded makes an error of a panic.
-func (p *part) guarded(f func() ([]byte, error)) (_ []byte, err error) {
+func (p *part) guarded(f func() (content, error)) (_ content, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = errPanicked
@@ -150,7 +150,7 @@ func (g *gathering) gather(ctx context.Context) error {
 	case <-g.over:
 	case <-ctx.Done():
 		for i, p := range g.parts { // what has come in time stays
-			g.keep(ctx, i, nil, p.late())
+			g.keep(ctx, i, content{}, p.late())
 		}
 	}
 	g.mu.Lock()
@@ -163,13 +163,13 @@ func (g *gathering) gather(ctx context.Context) error {
 }
 
 // keep keeps a part's first result, unless it may be that it has failed because the client has gone.
-func (g *gathering) keep(ctx context.Context, i int, json []byte, err error) {
+func (g *gathering) keep(ctx context.Context, i int, got content, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed || g.err != nil || g.got[i].done || err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
-	g.got[i] = result{json: json, err: err, took: time.Since(g.began), done: true}
+	g.got[i] = result{content: got, err: err, took: time.Since(g.began), done: true}
 	if g.left--; err != nil && g.parts[i].required() {
 		g.err = fmt.Errorf("pyramid: part %q: %w", g.parts[i].key, err)
 	}

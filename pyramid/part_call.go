@@ -24,32 +24,38 @@ var (
 // suffix ends the names of apps in URLs.
 const suffix = ".watt.local"
 
+// content is what became of a part that has not failed.
+type content struct {
+	json    []byte
+	partial bool // it is composed itself, and something in it has failed
+}
+
 // fetch calls the part's app and returns its JSON as it came.
-func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) ([]byte, error) {
+func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) (content, error) {
 	req := http.Request{
 		Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Body: http.NoBody,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	resp, err := p.env.Client.Transport.RoundTrip(req.WithContext(ctx)) // not Client: it follows redirects
 	if err != nil {
-		return nil, p.called(err)
+		return content{}, p.called(err)
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		_, err := watt.JSON[struct{}](resp, nil)
-		return nil, err
+		return content{}, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNoContent {
-		return []byte("null"), nil
+		return content{json: []byte("null")}, nil
 	}
 	body, err := read(resp.Body, resp.ContentLength, p.MaxBytes)
 	if err == nil && !json.Valid(body) {
 		err = errInvalid
 	}
 	if err != nil {
-		return nil, p.called(err)
+		return content{}, p.called(err)
 	}
-	return body, nil
+	return content{body, resp.Header[headerPartial] != nil}, nil
 }
 
 // called makes err, if it is not, the error of a call: what went wrong is the app's.
@@ -95,20 +101,20 @@ func read(body io.Reader, size, most int64) ([]byte, error) {
 }
 
 // compute calls the part's function.
-func (p *part) compute(r *http.Request) ([]byte, error) {
+func (p *part) compute(r *http.Request) (content, error) {
 	ctx := r.Context() // of which the function may make another one
 	v, err := p.Func(r)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // gRPC has an error of its own for it
 		}
-		return nil, err
+		return content{}, err
 	}
 	body, err := encode(v)
 	if err == nil && int64(len(body)) > p.MaxBytes {
 		err = errTooLarge
 	}
-	return body, err
+	return content{json: body}, err
 }
 
 // encode returns v in JSON, as it is if it is that already.

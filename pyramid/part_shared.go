@@ -31,21 +31,21 @@ type flight struct {
 
 // do returns what call returns, or what the same call that is in progress does. It returns early when
 // ctx ends. Whoever calls it must not change the bytes.
-func (s *shared) do(ctx context.Context, key string, call func(context.Context) ([]byte, error)) ([]byte, error) {
+func (s *shared) do(ctx context.Context, key string, call func(context.Context) (content, error)) (content, error) {
 	f, answer := s.join(ctx, key, call)
 	defer s.leave(key, f)
 	select {
 	case res := <-answer:
-		body, _ := res.Val.([]byte)
-		return body, res.Err
+		what, _ := res.Val.(content)
+		return what, res.Err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return content{}, ctx.Err()
 	}
 }
 
 // join finds the flight or begins one. What group knows changes with flights, under the mutex, so that
 // nobody joins what is ending because all have left.
-func (s *shared) join(ctx context.Context, key string, call func(context.Context) ([]byte, error)) (*flight, <-chan singleflight.Result) {
+func (s *shared) join(ctx context.Context, key string, call func(context.Context) (content, error)) (*flight, <-chan singleflight.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.flights[key]
