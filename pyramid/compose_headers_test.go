@@ -89,7 +89,7 @@ func TestStrangersHeadersThatConcernThePartsArePassedOn(t *testing.T) {
 
 func TestTheMeshesWordIsPassedOn(t *testing.T) {
 	got := seen(t, true, "X-Forwarded-For", "1.2.3.4", "Forwarded", "for=1.2.3.4", "X-Real-Ip", "1.2.3.4", "X-Watt-User", "7",
-		"Connection", "X-Hop", "X-Hop", "1", "Range", "bytes=0-1", "Content-Language", "de")
+		"Connection", "X-Hop", "X-Hop", "1", "Range", "bytes=0-1", "Content-Language", "de", "Http2-Settings", "x", "Expect", "100-continue")
 	wantHeaders(t, got, "Accept", "User-Agent", "X-Forwarded-For", "Forwarded", "X-Real-Ip", "X-Watt-User")
 }
 
