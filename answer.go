@@ -136,7 +136,7 @@ func (a *answer) begin(status int) {
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
-	delete(h, headerRefused) // only the door's own word counts
+	withoutRefusal(h)
 	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
 	}
@@ -150,6 +150,15 @@ func (a *answer) begin(status int) {
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable
 			WriteError(a.ResponseWriter, err)
+		}
+	}
+}
+
+// withoutRefusal removes what only the door may say, however its name is written: callers read it in canonical form.
+func withoutRefusal(h http.Header) {
+	for name := range h {
+		if len(name) == len(headerRefused) && strings.EqualFold(name, headerRefused) {
+			delete(h, name)
 		}
 	}
 }

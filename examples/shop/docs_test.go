@@ -74,7 +74,7 @@ func TestWhatTheShopAnswersIsDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gateway, err := newGateway(nil)(t.Context(), rt.Env())
+	gateway, err := newGateway(nil, perMinute)(t.Context(), rt.Env())
 	if err != nil {
 		t.Fatal(err)
 	}
