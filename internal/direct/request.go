@@ -17,8 +17,8 @@ const maxPlain = 64 << 10
 // wrong, that it is left to those who write it on a wire: upgrades, gRPC, CONNECT, trailers, transfer encodings,
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
-	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && !req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 &&
-		plainMethod(req) && plainHost(host(req)) && plainHeaders(req.Header)
+	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && plainQuery(req.URL.RawQuery) &&
+		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && plainHost(host(req)) && plainHeaders(req.Header)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
@@ -43,6 +43,11 @@ func host(req *http.Request) string {
 
 // plainPath reports whether there is a path, and not "*", of which a server takes care itself.
 func plainPath(path string) bool { return path == "" || path[0] == '/' }
+
+// plainQuery reports whether a query has nothing that would end the target of a request, or its line.
+func plainQuery(query string) bool {
+	return !strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
 
 func plainHost(host string) bool {
 	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
