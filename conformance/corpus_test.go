@@ -15,7 +15,7 @@ import (
 
 // corpus is the exchanges that must be the same over every transport.
 func corpus() []scenario {
-	return slices.Concat(requests(), bodies(), faults(), handlers(), answers(), expectations(), upgrades())
+	return slices.Concat(requests(), bodies(), faults(), handlers(), answers(), expectations(), upgrades(), framings(), queries())
 }
 
 // describe reads the request's body, and answers with what it has seen.

@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
 	"strconv"
-	"strings"
 	"sync"
-	"time"
 )
 
 // held is how much of an answer, in bytes, is held back for the rest of it: net/http's figure, so that answers
@@ -28,6 +25,7 @@ type outbound struct {
 	status    int         // 0 until it is decided
 	head      http.Header // the caller's, as of WriteHeader
 	err       error       // why there is none
+	framing   framing     // what the handler's say of that
 	announced []string    // trailers
 	trailing  bool        // there may be some
 	length    int64       // what was announced, or -1
@@ -89,15 +87,15 @@ func (o *outbound) decide(status int, x *Exchange) {
 	if o.err != nil {
 		return
 	}
-	o.announced, o.trailing = trailerNames(o.head), o.head["Trailer"] != nil || hasMarked(o.header)
-	if v := o.head["Content-Length"]; v != nil {
-		n, err := strconv.ParseInt(v[0], 10, 64)
+	o.framing = framingOf(o.header)
+	o.announced, o.trailing = trailerNames(o.header), len(o.header["Trailer"]) > 0 || hasMarked(o.header)
+	if v := first(o.header, "Content-Length"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
 		if err == nil && n >= 0 {
 			o.length = n
 			return
 		}
-		x.ErrorLog.Printf("http: invalid Content-Length of %q", v[0])
-		delete(o.head, "Content-Length")
+		x.ErrorLog.Printf("http: invalid Content-Length of %q", v)
 	}
 }
 
@@ -228,16 +226,16 @@ func (x *Exchange) commit(p []byte, final bool) {
 		x.settle(nil, o.err)
 		return
 	}
-	coding := first(o.head, "Transfer-Encoding")
-	length := x.measure(p, final, coding)
-	if bodyAllowed(o.status) && len(p) > 0 && coding == "" && o.head["Content-Type"] == nil && first(o.head, "Content-Encoding") == "" {
-		o.head["Content-Type"] = []string{http.DetectContentType(p)}
+	length := x.measure(p, final)
+	if f := &o.framing; bodyAllowed(o.status) && len(p) > 0 && f.coding == "" && !f.typed && first(o.head, "Content-Encoding") == "" {
+		o.head["Content-Type"] = append(o.head["Content-Type"], http.DetectContentType(p))
 	}
+	chunks := o.frame(length, x.toHead)
 	answer := &http.Response{
 		Status: statusText(o.status), StatusCode: o.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: o.head, ContentLength: length, Body: http.NoBody, Request: x.caller,
+		Header: o.head, Body: http.NoBody, Request: x.caller,
 	}
-	if err := x.frame(answer, coding); err != nil {
+	if err := x.received(answer, chunks); err != nil {
 		x.settle(nil, err)
 		return
 	}
@@ -245,85 +243,6 @@ func (x *Exchange) commit(p []byte, final bool) {
 		x.taken.begin(x, answer, p, final)
 	}
 	x.settle(answer, nil)
-}
-
-// measure returns the length of the answer as far as it is known, or -1.
-func (x *Exchange) measure(p []byte, final bool, coding string) int64 {
-	o := &x.out
-	switch {
-	case o.length >= 0 && coding != "" && coding != "identity":
-		x.ErrorLog.Printf("http: WriteHeader called with both Transfer-Encoding of %q and a Content-Length of %d", coding, o.length)
-		delete(o.head, "Content-Length")
-		return -1
-	case o.length >= 0:
-		return o.length
-	case !final || o.trailing || coding != "" || !bodyAllowed(o.status) || x.toHead && len(p) == 0:
-		return -1
-	}
-	o.head["Content-Length"] = []string{strconv.Itoa(len(p))}
-	return int64(len(p))
-}
-
-// frame says in the head how long the body is, if there is one.
-func (x *Exchange) frame(answer *http.Response, coding string) error {
-	h, allowed := answer.Header, bodyAllowed(answer.StatusCode)
-	delete(h, "Transfer-Encoding")
-	delete(h, "Connection")
-	if h["Date"] == nil {
-		h["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
-	}
-	fixPragma(h)
-	switch {
-	case !allowed:
-		delete(h, "Content-Length")
-		if answer.StatusCode == http.StatusNotModified {
-			delete(h, "Content-Type")
-		}
-		if answer.ContentLength = 0; x.toHead {
-			answer.ContentLength = -1
-		}
-	case x.toHead:
-	case answer.ContentLength >= 0:
-		if answer.ContentLength > 0 {
-			answer.Body = &x.taken
-		}
-	case coding == "identity":
-		answer.Body = &x.taken
-		delete(h, "Content-Length")
-	case coding != "" && coding != "chunked":
-		return fmt.Errorf("unsupported transfer encoding %q", coding)
-	default:
-		answer.Body = &x.taken
-		delete(h, "Content-Length")
-		answer.TransferEncoding = []string{"chunked"}
-		return announce(answer)
-	}
-	return nil
-}
-
-// fixPragma says in the language of HTTP/1.1 what was said in that of 1.0, as clients do.
-func fixPragma(h http.Header) {
-	if first(h, "Pragma") == "no-cache" && h["Cache-Control"] == nil {
-		h["Cache-Control"] = []string{"no-cache"}
-	}
-}
-
-// announce moves the names of the trailers to where callers look for them.
-func announce(answer *http.Response) error {
-	for name := range strings.SplitSeq(strings.Join(answer.Header["Trailer"], ","), ",") {
-		switch name = http.CanonicalHeaderKey(textproto.TrimString(name)); name {
-		case "":
-			continue
-		case "Content-Length", "Transfer-Encoding", "Trailer":
-			return fmt.Errorf("bad trailer key %q", name)
-		}
-		if answer.Trailer == nil {
-			answer.Trailer = make(http.Header)
-		}
-		answer.Trailer[name] = nil
-	}
-	delete(answer.Header, "Trailer")
-	return nil
 }
 
 func bodyAllowed(status int) bool {
