@@ -26,17 +26,23 @@ func claim(ctx context.Context, network, address string, listen listenFunc) (*ne
 		config.SetMultipathTCP(false) // or the kernel refuses to be told whom to choose
 		listen = config.Listen
 	}
+	ln, err := listenSoon(ctx, network, address, listen)
+	if err != nil {
+		return nil, err
+	}
+	return asTCP(ln)
+}
+
+// listenSoon tries again for a second while somebody else has the address.
+func listenSoon(ctx context.Context, network, address string, listen listenFunc) (net.Listener, error) {
 	late := time.NewTimer(claimTime)
 	defer late.Stop()
 	tick := time.NewTicker(claimPause)
 	defer tick.Stop()
 	for {
 		ln, err := listen(ctx, network, address)
-		if err == nil {
-			return asTCP(ln)
-		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
-			return nil, err
+			return ln, err
 		}
 		select {
 		case <-tick.C:

@@ -211,8 +211,9 @@ func TestAPortInUseIsOneErrorBeforeAnythingStarts(t *testing.T) {
 		return http.NotFoundHandler(), nil
 	}})
 	err = rt.Run(t.Context())
-	if err == nil || !strings.HasPrefix(err.Error(), `watt: app "a": Listen: `) || strings.Count(err.Error(), "\n") != 0 {
-		t.Errorf("got %v", err)
+	want := fmt.Sprintf(`watt: app "a": Listen: address %s is in use by another program: `, taken.Addr())
+	if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Count(err.Error(), "\n") != 0 {
+		t.Errorf("got %v, want %s", err, want)
 	}
 	if started {
 		t.Error("an app was started")

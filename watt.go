@@ -278,7 +278,7 @@ func (rt *Runtime) bind(ctx context.Context) error {
 		listen = (&net.ListenConfig{}).Listen
 	}
 	if rt.Admin != nil {
-		ln, err := listen(ctx, "tcp", rt.Admin.Addr)
+		ln, err := listenSoon(ctx, "tcp", rt.Admin.Addr, listen)
 		if err != nil {
 			return fmt.Errorf("watt: Admin: %w", err)
 		}
@@ -303,7 +303,7 @@ func (rt *Runtime) bind(ctx context.Context) error {
 			}
 			continue
 		}
-		ln, err := listen(ctx, "tcp", config.Listen)
+		ln, err := listenSoon(ctx, "tcp", config.Listen, listen)
 		if err != nil {
 			return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
 		}
