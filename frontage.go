@@ -100,15 +100,21 @@ func (f *frontage) down(index int) {
 // accept gives what the listener gets to siblings, as soon as there is one.
 func (f *frontage) accept(ctx context.Context, index int) {
 	ln := f.port.listener(index)
+	pause := time.Duration(0)
 	for ln != nil && f.place.anyReady(ctx) {
 		conn, err := ln.Accept()
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			wait(ctx, func() bool { return false })
+			pause = longer(pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
 			continue
 		}
+		pause = 0
 		if err := f.give(ctx, conn); err != nil {
 			f.place.app.log.Warn("a connection was lost: no instance could take it", zap.Error(err))
 		}

@@ -40,12 +40,17 @@ func (i *inlet) run() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		}
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second) // as net/http does
+		pause = longer(pause)
 		select {
 		case <-time.After(pause):
 		case <-i.closing:
 		}
 	}
+}
+
+// longer returns the pause after an error of Accept that follows one after that pause, as net/http has it.
+func longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, 5*time.Millisecond), time.Second)
 }
 
 // put queues a connection. It blocks while too many wait, until Close.

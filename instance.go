@@ -102,6 +102,9 @@ func newInstance(a *app, index int) *instance {
 
 func (in *instance) log() *zap.Logger { return in.app.log.With(zap.Int("instance", in.index)) }
 
+// news is the log for the steps of its life.
+func (in *instance) news() *zap.Logger { return in.app.news.With(zap.Int("instance", in.index)) }
+
 func (in *instance) set(state string, err error) {
 	in.mu.Lock()
 	in.state, in.since = state, time.Now()
@@ -197,7 +200,7 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	in.mu.Unlock()
 	l.open(in.member)
 	in.set(stateReady, nil)
-	in.log().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
+	in.news().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
 	return l, nil
 }
 
@@ -213,7 +216,7 @@ func (in *instance) live(l life) ending {
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.reply = <-in.restart:
-		in.log().Info("restarting, as asked for")
+		in.news().Info("restarting, as asked for")
 	}
 	in.member.Close()
 	in.mu.Lock()
@@ -230,9 +233,9 @@ func (in *instance) live(l life) ending {
 	in.cut = err
 	in.mu.Unlock()
 	if err != nil {
-		in.log().Warn("drained, but not cleanly", zap.Error(err))
+		in.news().Warn("drained, but not cleanly", zap.Error(err))
 	} else {
-		in.log().Info("drained")
+		in.news().Info("drained")
 	}
 	return end
 }

@@ -26,7 +26,7 @@ func (a *app) start(ctx context.Context) error {
 		close(a.started)
 		return nil
 	}
-	a.log.Info("starting")
+	a.news.Info("starting")
 	if err := a.grow(ctx, a.conf().Instances); err != nil {
 		return fmt.Errorf("watt: app %q: start: %w", a.name, err)
 	}
@@ -78,9 +78,14 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
+	ctx, cancel := a.rt.patience, context.CancelFunc(func() {})
+	if d := a.conf().DrainTimeout; d > 0 {
+		ctx, cancel = context.WithTimeoutCause(ctx, d+graceAfterCut, fmt.Errorf("DrainTimeout of %v has passed", d))
+	}
+	defer cancel()
 	errs := []error{a.end(a.rt.patience, removed)}
 	for _, in := range removed {
-		errs = append(errs, a.place.remove(a.rt.patience, in.index))
+		errs = append(errs, a.place.remove(ctx, in.index))
 	}
 	return errors.Join(errs...)
 }
@@ -198,7 +203,7 @@ func (a *app) drain(ctx context.Context) error {
 	instances := a.instances
 	a.mu.Unlock()
 	if len(instances) > 0 {
-		a.log.Info("draining")
+		a.news.Info("draining")
 	}
 	for _, in := range instances {
 		if l := in.current(); l != nil {
@@ -211,7 +216,7 @@ func (a *app) drain(ctx context.Context) error {
 	err := errors.Join(cut, a.end(ctx, instances))
 	a.close(ctx)
 	if len(instances) > 0 {
-		a.log.Info("stopped")
+		a.news.Info("stopped")
 	}
 	return err
 }

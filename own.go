@@ -291,10 +291,14 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	if by, limited := ctx.Deadline(); limited {
 		within = max(time.Millisecond, time.Until(by))
 	}
-	if err := o.say(sayDrain, draining{within}); err == nil {
-		if err, over := o.follow(ctx); over {
-			return err
-		}
+	said := o.say(sayDrain, draining{within})
+	if said != nil { // it has ended, which is about to be known, or does not listen
+		brief, cancel := context.WithTimeoutCause(context.Background(), partTime, fmt.Errorf("it could not be told: %w", said))
+		defer cancel()
+		ctx = brief
+	}
+	if err, over := o.follow(ctx); over {
+		return err
 	}
 	o.process.Kill(errors.New("it did not end in time"))
 	<-o.process.Done()

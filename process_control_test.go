@@ -4,7 +4,9 @@ package watt_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -12,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
@@ -121,5 +126,37 @@ func TestAnErrorOfNewInAChildIsTheErrorOfTheStart(t *testing.T) {
 	err := failing().Start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "no database in process true") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// chatty logs to stderr.
+func chatty() *watt.Runtime {
+	rt := watt.New(watt.App{Name: "chatty", Isolation: watt.OwnProcess, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		env.Logger.Info("New was called")
+		return http.NotFoundHandler(), nil
+	}})
+	rt.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(os.Stderr), zap.InfoLevel))
+	return rt
+}
+
+func TestOnlyTheParentTellsTheStepsOfAChildsLife(t *testing.T) {
+	rt := chatty()
+	rt.Logger = nil
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	stderr := os.Stderr
+	os.Stderr = w
+	err = rt.Start(t.Context())
+	os.Stderr = stderr
+	if err := errors.Join(err, rt.Shutdown(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	said, _ := io.ReadAll(r)
+	if !strings.Contains(string(said), "New was called") || strings.Count(string(said), "\n") != 1 {
+		t.Errorf("got %s, want what New has said", said)
 	}
 }

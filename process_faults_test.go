@@ -4,8 +4,10 @@ package watt_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -282,6 +284,51 @@ func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
 	}
 }
 
+func TestAnInstanceThatIsKilledWhileItIsRestartedIsNotOneThatDidNotEnd(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	watttest.Start(t, rt)
+	for i := range 20 {
+		pid := statusOf(t, rt, "ward").PerInstance[i%3].PID
+		syscall.Kill(pid, syscall.SIGKILL)
+		if err := rt.Restart("ward", i%3); err != nil {
+			t.Error(err)
+		}
+		soon(t, "the next process", func() bool {
+			in := statusOf(t, rt, "ward").PerInstance[i%3]
+			return in.State == "ready" && in.PID != pid
+		})
+	}
+	if s := statusOf(t, rt, "ward"); s.Abandoned != 0 {
+		t.Errorf("got Abandoned %d: %q", s.Abandoned, s.PerInstance[0].LastError)
+	}
+}
+
+func TestAnInstanceIsRemovedInTimeAlsoIfNobodyTakesItsConnections(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances, a.MaxRestarts = 2, 1 })
+	top := watttest.Start(t, rt)
+	soon(t, "the first to be given up", func() bool {
+		in := statusOf(t, rt, "ward").PerInstance[0]
+		if in.State == "ready" && in.PID > 1 {
+			syscall.Kill(in.PID, syscall.SIGKILL)
+		}
+		return in.State == "failed"
+	})
+	updated := make(chan error, 1)
+	go func() { updated <- rt.Update("ward", func(a *watt.App) { a.Instances = 1 }) }()
+	address := strings.TrimPrefix(top.URL("ward"), "http://")
+	soon(t, "the update to end while clients come", func() bool {
+		if conn, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+			t.Cleanup(func() { conn.Close() })
+			io.WriteString(conn, "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+		}
+		return len(updated) == 1
+	})
+	t.Log(<-updated)
+}
+
 func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
 	rt := ward()
@@ -369,5 +416,39 @@ func TestAFloodOfStderrPassesAndOnlyItsEndIsKept(t *testing.T) {
 	w.Close()
 	if n := within(t, passed, "the end of the flood"); n < 4<<20 {
 		t.Errorf("%d bytes have passed, want 4 MiB", n)
+	}
+}
+
+func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	pid := statusOf(t, rt, "pair").PerInstance[1].PID
+	stop(t, pid)
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	conns := make([]net.Conn, 20) // of which some get to that one
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
+		fmt.Fprint(conns[i], "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
+	}
+	var limit syscall.Rlimit
+	next, err := os.Open(os.DevNull)
+	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = uint64(next.Fd())
+	next.Close()
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the silence to be noticed", func() bool { return statusOf(t, rt, "pair").PerInstance[1].State == "silent" })
+	noticed := time.Now()
+	soon(t, "Accept to have failed", func() bool { return time.Since(noticed) > 200*time.Millisecond })
+	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	for _, conn := range conns {
+		if got := answered(t, conn); got[1] != "0" {
+			t.Fatalf("got %q, want an answer of the other instance", got)
+		}
 	}
 }

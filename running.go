@@ -20,6 +20,7 @@ type app struct {
 	rt       *Runtime
 	name     string
 	log      *zap.Logger
+	news     *zap.Logger // log, for the steps of its life; a child's are its parent's to tell
 	errorLog interface {
 		Printf(format string, args ...any)
 	} // log, for net/http's messages
@@ -74,7 +75,10 @@ func newApp(rt *Runtime, config App) *app {
 	a.mesh = newMesh(rt, a.name, calls)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
-	a.sheds.log, a.errorLog = a.log, zap.NewStdLog(a.log)
+	a.sheds.log, a.errorLog, a.news = a.log, zap.NewStdLog(a.log), a.log
+	if rt.child != nil {
+		a.news = zap.NewNop()
+	}
 	a.place = newPlace(a, &config)
 	return a
 }
