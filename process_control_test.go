@@ -4,13 +4,17 @@ package watt_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,8 +53,13 @@ func rebel() *watt.Runtime {
 // onUnixSockets does something to the control socket, and to what else of its kind is open.
 func onUnixSockets(do func(fd int)) {
 	entries, _ := os.ReadDir("/proc/self/fd")
+	var fds []int
 	for _, e := range entries {
 		fd, _ := strconv.Atoi(e.Name())
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	for _, fd := range fds {
 		if family, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_DOMAIN); err == nil && family == syscall.AF_UNIX {
 			do(fd)
 		}
@@ -158,5 +167,63 @@ func TestOnlyTheParentTellsTheStepsOfAChildsLife(t *testing.T) {
 	said, _ := io.ReadAll(r)
 	if !strings.Contains(string(said), "New was called") || strings.Count(string(said), "\n") != 1 {
 		t.Errorf("got %s, want what New has said", said)
+	}
+}
+
+// heist has an instance in a process of its own that asks for connections which its app may not have, past its own
+// runtime. What it gets is in the book.
+func heist() *watt.Runtime {
+	var vault, lobby atomic.Int64
+	counting := func(n *atomic.Int64) func(context.Context, *watt.Env, net.Listener) error {
+		return func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return nil
+				}
+				n.Add(1)
+				conn.Close()
+			}
+		}
+	}
+	return watt.New(
+		watt.App{Name: "thief", Isolation: watt.OwnProcess, Calls: []string{"lobby"}, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				say(fmt.Sprintf(`{"kind":"dial","data":{"ID":1000000,"App":%q,"Instance":-1}}`, r.URL.Path[1:]))
+			}), nil
+		}},
+		watt.App{Name: "vault", Serve: counting(&vault)},
+		watt.App{Name: "lobby", Serve: counting(&lobby)},
+		watt.App{Name: "book", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, vault.Load(), " ", lobby.Load()) })},
+	)
+}
+
+// say writes a message on the control socket, which is the first of its kind.
+func say(text string) {
+	said := false
+	onUnixSockets(func(fd int) {
+		if !said {
+			syscall.Write(fd, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(text))), text...))
+			said = true
+		}
+	})
+}
+
+func TestTheParentGivesAChildOnlyConnectionsThatItsAppMayHave(t *testing.T) {
+	t.Parallel()
+	rt := heist()
+	top := watttest.Start(t, rt)
+	for _, app := range []string{"vault", "nobody", "lobby", "lobby", "lobby"} {
+		if status, body := top.Get("http://thief.watt.local/" + app); status != http.StatusOK {
+			t.Errorf("got %d %s", status, body)
+		}
+	}
+	soon(t, "the connections that it may have", func() bool {
+		_, body := top.Get("http://book.watt.local/")
+		return strings.HasSuffix(body, " 3")
+	})
+	if _, body := top.Get("http://book.watt.local/"); body != "0 3" {
+		t.Errorf("got %q connections, want 0 and 3", body)
 	}
 }

@@ -7,18 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/org/watt"
+	"github.com/org/watt/internal/cgroup"
 	"github.com/org/watt/watttest"
 )
 
@@ -29,6 +37,13 @@ func ward() *watt.Runtime {
 		Timeout: 3 * time.Second, DrainTimeout: time.Second, MemoryLimit: 400 << 20, New: newPatient,
 	})
 }
+
+// farewell is the signal that the death of its parent sends this process. Only the first thread is told, which runs
+// this.
+var farewell = func() (signal int) {
+	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0, 0, 0)
+	return signal
+}()
 
 func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 	mux := http.NewServeMux()
@@ -65,6 +80,20 @@ func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 		}
 	})
 	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/share", func(w http.ResponseWriter, _ *http.Request) {
+		var data syscall.Rlimit
+		syscall.Getrlimit(syscall.RLIMIT_DATA, &data)
+		nice, _ := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
+		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", 20-nice, " ", debug.SetMemoryLimit(-1), " ", data.Cur, " ", farewell)
+	})
+	mux.HandleFunc("/spawn", func(w http.ResponseWriter, _ *http.Request) {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		fmt.Fprint(w, os.Getpid(), " ", cmd.Process.Pid)
+	})
 	mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
 		line := strings.Repeat("x", 1023) + "\n"
 		for range 4 << 10 {
@@ -451,4 +480,34 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 			t.Fatalf("got %q, want an answer of the other instance", got)
 		}
 	}
+}
+
+func TestAnInstanceHasItsShareOfTheMachineAndItsParentsDeath(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances, a.Nice = 1, 7 })
+	top := watttest.Start(t, rt)
+	data := int64(400 << 20)
+	if racing {
+		data = -1
+	}
+	want := fmt.Sprint(max(2, int(math.Ceil(cgroup.CPUs()))+1), " 7 ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
+	if _, got := top.Get("http://ward.watt.local/share"); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWhatAnInstanceHasStartedEndsWithIt(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	top := watttest.Start(t, rt)
+	_, body := top.Get("http://ward.watt.local/spawn")
+	var pid, spawned int
+	if n, _ := fmt.Sscan(body, &pid, &spawned); n != 2 {
+		t.Fatalf("got %q", body)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	soon(t, "the end of what it has started", func() bool {
+		return !slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == spawned && p.state != "Z" })
+	})
 }

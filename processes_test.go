@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if !runProgram() {
-		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing, shift, shy, chatty, far)
+		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing, shift, shy, chatty, heist, far)
 	}
 }
 
