@@ -237,3 +237,41 @@ func TestAShorterWaitShedsWhoHasWaitedLonger(t *testing.T) {
 		}
 	})
 }
+
+// Both have come by the time that the waiter looks, and which it sees first is up to the scheduler.
+func TestAWorkerThatComesInTheSameMomentAsAnotherEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(cancel func()) (moved <-chan struct{})
+		want error
+	}{
+		"is kept by who need not wait any more": {func(func()) <-chan struct{} {
+			moved := make(chan struct{})
+			close(moved)
+			return moved
+		}, nil},
+		"is handed on by who is gone": {func(cancel func()) <-chan struct{} { cancel(); return nil }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
+				for range 50 {
+					running := r.run()
+					ctx, cancel := context.WithCancel(r.Context())
+					ticket, err := r.AcquireOr(ctx, func() <-chan struct{} {
+						running.ticket.Release()
+						return test.end(cancel)
+					})
+					if !errors.Is(err, test.want) {
+						t.Errorf("got error %v, want %v", err, test.want)
+					}
+					if err == nil {
+						ticket.Release()
+					}
+					cancel()
+				}
+				if got := r.Stats(); got.Busy != 0 || got.Queued != 0 {
+					r.Errorf("got %+v, want nobody left", got)
+				}
+			})
+		})
+	}
+}

@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 func TestShortAnswersSayTheirLength(t *testing.T) {
@@ -287,6 +291,62 @@ func TestAnAnnouncedLengthIsKept(t *testing.T) {
 				}
 				wantBody(t, resp.Body, want.String()[:test.want], test.err)
 			})
+		}
+	}
+}
+
+func TestTheHeadersOfAnAnswerAreBounded(t *testing.T) {
+	hints := func(n int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Link", "</a>")
+			for range n {
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+		}
+	}
+	long := func(size int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Long", text(size)) }
+	}
+	seen := &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error { return nil }}
+	for name, test := range map[string]struct {
+		handler http.HandlerFunc
+		trace   *httptrace.ClientTrace
+		fails   bool
+	}{
+		"1 MiB":                      {long(1<<20 - 10), nil, false},
+		"more than 1 MiB":            {long(1 << 20), nil, true},
+		"13,000 hints":               {hints(13_000), nil, false},
+		"14,000 hints":               {hints(14_000), nil, true},
+		"14,000 hints that are seen": {hints(14_000), seen, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			if test.trace != nil {
+				ctx = httptrace.WithClientTrace(ctx, test.trace)
+			}
+			_, err := ask(t, request(t, ctx, http.MethodGet, nil), test.handler)
+			if fails := err != nil && strings.Contains(err.Error(), "headers exceed"); fails != test.fails || err != nil && !fails {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
+}
+
+func TestNothingHoldsAnAnswerThatIsOver(t *testing.T) {
+	req := request(t, t.Context(), http.MethodGet, nil)
+	gone := func() weak.Pointer[http.Response] {
+		c := newCallee(func(w http.ResponseWriter, _ *http.Request) { flush(w) })
+		resp, err := c.roundTrip(req, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantBody(t, resp.Body, "", nil)
+		<-c.returned
+		return weak.Make(resp)
+	}()
+	for began := time.Now(); gone.Value() != nil; runtime.GC() {
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("the context of the request still holds it")
 		}
 	}
 }

@@ -373,34 +373,3 @@ func TestACompleteAnswerEndsWhatTheHandlerStillReads(t *testing.T) {
 		})
 	}
 }
-
-// blocking is a body whose Close waits for something else, as that of a public request does for its Read.
-type blocking struct{ free chan struct{} }
-
-func (b blocking) Read([]byte) (int, error) { <-b.free; return 0, io.EOF }
-func (b blocking) Close() error             { <-b.free; return nil }
-
-func TestABodyWhoseCloseBlocksDoesNotHoldTheCaller(t *testing.T) {
-	for name, handler := range map[string]http.HandlerFunc{
-		"unread": waits,
-		"read":   func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) },
-		"early":  func(http.ResponseWriter, *http.Request) {},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				body := blocking{make(chan struct{})}
-				req := request(t, t.Context(), http.MethodPost, body)
-				c := newCallee(handler)
-				resp, err := c.roundTrip(req, time.Now().Add(time.Second))
-				if err == nil {
-					resp.Body.Close()
-				}
-				if early := name == "early"; early != (err == nil) || !early && !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("got error %v", err)
-				}
-				<-c.returned
-				close(body.free)
-			})
-		})
-	}
-}

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -293,4 +294,43 @@ func TestALongBodyIsWrittenInLargePieces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Its context has closed it, though all of the answer was there.
+func TestAConnectionWhoseContextHasEndedIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, respond(ok), respond(ok))
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := pool.RoundTrip(request(t, ctx, http.MethodGet, nil), time.Time{}, nil)
+		cancel()
+		synctest.Wait()
+		if got := readAll(t, resp, err); got != "ok" {
+			t.Errorf("got %q", got)
+		}
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("cannot be read twice")))
+		if got := readBack(t, pool, req); got != "ok" || n.dials() != 2 {
+			t.Errorf("got %q over %d connections, want ok over 2", got, n.dials())
+		}
+	})
+}
+
+func TestABodyThatWasRefusedIsNotSentToAServerThatCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, func(conn net.Conn) {
+			defer conn.Close()
+			http.ReadRequest(bufio.NewReader(conn))
+			io.WriteString(conn, "HTTP/1.1 417 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\n")
+			conn.SetReadDeadline(time.Now().Add(time.Minute))
+			if sent, _ := io.ReadAll(conn); len(sent) > 0 {
+				t.Errorf("%q was sent", sent)
+			}
+			io.WriteString(conn, "no")
+		})
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
+		req.Header.Set("Expect", "100-continue")
+		if got := readBack(t, pool, req); got != "no" {
+			t.Errorf("got %q", got)
+		}
+		clean(t, n, req)
+	})
 }
