@@ -74,7 +74,9 @@ func pass(w http.ResponseWriter, r *http.Request, env *watt.Env, path string, bo
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		<-r.Context().Done()
 	}
-	w.Header().Set("Idempotent-Replayed", resp.Header.Get("Idempotent-Replayed"))
+	for _, name := range []string{"Idempotent-Replayed", "Retry-After"} {
+		w.Header().Set(name, resp.Header.Get(name))
+	}
 	w.WriteHeader(resp.StatusCode)
 	io.Copy(w, resp.Body)
 }
@@ -273,6 +275,80 @@ func TestTheStoreCanRestartUnderLoad(t *testing.T) {
 	cancel()
 	if n := <-restarted; n < 2 || tries != 8*60 {
 		t.Errorf("got %d tries for %d requests over %d restarts, want one each", tries, 8*60, n)
+	}
+}
+
+// TestASlowDatabaseSendsWorkAwayBeforeItBegins has somebody else hold the database most of the time, so that hardly anything can be stored.
+func TestASlowDatabaseSendsWorkAwayBeforeItBegins(t *testing.T) {
+	p := startMill(t, nil)
+	if err := p.rt.Update("store", func(a *watt.App) { a.Workers, a.Queue, a.QueueTimeout = 1, 1, 100*time.Millisecond }); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := p.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if _, err := conn.ExecContext(context.Background(), `begin immediate`); err != nil {
+				t.Error(err)
+				return
+			}
+			await(150 * time.Millisecond)
+			if _, err := conn.ExecContext(context.Background(), `commit`); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	var clients sync.WaitGroup
+	var refused, untold atomic.Int64
+	for c := range 8 {
+		clients.Go(func() {
+			client := p.client()
+			for i := range 10 {
+				what := fmt.Sprintf("%d-%d", c, i)
+				resp, err := client.Do(p.request(context.Background(), "/hash", what, strings.NewReader(what)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				switch {
+				case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") == "":
+					untold.Add(1)
+				case resp.StatusCode == http.StatusServiceUnavailable:
+					refused.Add(1)
+				case resp.StatusCode != http.StatusCreated:
+					t.Errorf("got %s %s", resp.Status, body)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	close(stop)
+	<-done
+	stored := count(t, p.db, `select count(*) from notes`)
+	if refused.Load() < 20 || untold.Load() > 0 || stored != 80-int(refused.Load()) {
+		t.Errorf("got %d refused, %d without being told when to come again, %d stored", refused.Load(), untold.Load(), stored)
+	}
+	worked := uint64(0)
+	for _, s := range p.rt.Status() {
+		if s.Name == "store" {
+			worked = s.Admitted + s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline
+		}
+	}
+	if worked >= 80 { // else each was hashed, and sent away only then
+		t.Errorf("%d requests got to the store, want fewer than came", worked)
 	}
 }
 
