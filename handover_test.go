@@ -166,3 +166,26 @@ func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestASilentBodyThatWasHandedOverHoldsNobody(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	first, second, silent := dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "0")
+	busy := func(busy, queued int) func() bool {
+		return func() bool { s := statusOf(t, rt, "pair"); return s.Busy == busy && s.Queued == queued }
+	}
+	reading(t, first)
+	soon(t, "one to be busy", busy(1, 0))
+	reading(t, second)
+	soon(t, "both to be busy", busy(2, 0))
+	fmt.Fprint(silent, "POST /who HTTP/1.1\r\nHost: pair\r\nContent-Length: 1000\r\n\r\n")
+	soon(t, "the third to wait", busy(2, 1))
+	fmt.Fprint(second, "x")
+	answered(t, second)
+	if got := answered(t, silent); got[1] != "1" {
+		t.Errorf("got %q, want the instance that has become idle", got)
+	}
+	soon(t, "an idle sibling", busy(1, 0))
+	fmt.Fprint(first, "x")
+	answered(t, first)
+}

@@ -67,35 +67,62 @@ func TestASilentBodyThatIsNotReadDelaysItsAnswerByASecondAtMost(t *testing.T) {
 		"out of time":      http.TimeoutHandler(http.HandlerFunc(readAll), 100*time.Millisecond, "late").ServeHTTP,
 		"unavailable":      nil,
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				web := public(watt.App{Name: "web", Handler: h, Workers: 1, Queue: -1})
-				if h == nil {
-					web.Handler = http.HandlerFunc(work)
-				}
-				rt, dial := bubble(t, web)
-				if h == nil { // none is free
-					going(t.Context(), rt, "web.watt.local/20s")
-					synctest.Wait()
-				}
-				conn := dial()
-				defer conn.Close()
-				io.WriteString(conn, announced)
-				resp, _, took := answerOn(t, bufio.NewReader(conn))
-				if took > 1100*time.Millisecond || !resp.Close && name != "full duplex" {
-					t.Errorf("got %s after %v, closed after it: %t", resp.Status, took, resp.Close)
-				}
-				if s := statusOf(t, rt, "web"); s.Busy != 0 && h != nil {
-					t.Errorf("%d workers are busy", s.Busy)
-				}
-				io.WriteString(conn, strings.Repeat("x", 1000)+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-				if rest, _ := io.ReadAll(conn); len(rest) > 0 {
-					t.Errorf("the connection was used again: %q", rest)
-				}
-				time.Sleep(time.Minute) // whatever runs ends
-			})
-		})
+		t.Run(name, func(t *testing.T) { wantSoon(t, h, false) })
+		t.Run(name+", over the mesh", func(t *testing.T) { wantSoon(t, h, true) })
 	}
+}
+
+// wantSoon fails the test unless h answers a request whose body does not come, and the connection ends. If h is nil
+// the request is shed.
+func wantSoon(t *testing.T, h http.HandlerFunc, mesh bool) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		web := public(watt.App{Name: "web", Handler: h, Workers: 1, Queue: -1})
+		if h == nil {
+			web.Handler = http.HandlerFunc(work)
+		}
+		rt, dial := bubble(t, web)
+		if h == nil { // none is free
+			going(t.Context(), rt, "web.watt.local/20s")
+			synctest.Wait()
+		}
+		conn := dial()
+		if mesh {
+			conn.Close()
+			var err error
+			if conn, err = rt.Env().Dial(t.Context(), "web"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer conn.Close()
+		io.WriteString(conn, announced)
+		resp, _, took := answerOn(t, bufio.NewReader(conn))
+		if took > 1100*time.Millisecond {
+			t.Errorf("got %s after %v", resp.Status, took)
+		}
+		if s := statusOf(t, rt, "web"); s.Busy != 0 && h != nil {
+			t.Errorf("%d workers are busy", s.Busy)
+		}
+		io.WriteString(conn, strings.Repeat("x", 1000)+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if rest, _ := io.ReadAll(conn); len(rest) > 0 {
+			t.Errorf("the connection was used again: %q", rest)
+		}
+		time.Sleep(time.Minute) // whatever runs ends
+	})
+}
+
+func TestAnAnswerThatIsCutDoesNotWaitForItsRequestsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, dial := bubble(t, public(app("web", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })))
+		conn := dial()
+		defer conn.Close()
+		io.WriteString(conn, announced)
+		began := time.Now()
+		if got, err := io.ReadAll(conn); len(got) > 0 {
+			t.Errorf("got %q, %v", got, err)
+		}
+		wantTook(t, time.Since(began), 0)
+	})
 }
 
 func TestAnUnreadBodyThatHasComeKeepsItsConnection(t *testing.T) {
