@@ -48,7 +48,7 @@ func TestASilentBodyThatIsNotReadDelaysItsAnswerByASecondAtMost(t *testing.T) {
 			w.Write(make([]byte, 1048))
 		},
 		"more":   says(2049),
-		"copied": func(w http.ResponseWriter, _ *http.Request) { io.Copy(w, strings.NewReader(strings.Repeat("a", 9000))) },
+		"copied": func(w http.ResponseWriter, _ *http.Request) { io.Copy(w, io.LimitReader(endless{}, 9000)) },
 		"flushed": func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).Flush()
 			says(10)(w, r)
