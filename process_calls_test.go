@@ -377,3 +377,18 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	cancel()
 	calls.Wait()
 }
+
+func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = patience })
+	watttest.Start(t, rt)
+	for range 4 { // the pause before the next doubles each time
+		syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGKILL)
+		for range 8 {
+			if r := get(t.Context(), rt, "speaker.watt.local/proto"); r.err != nil && !errors.Is(r.err, watt.ErrInstanceDied) {
+				t.Errorf("got %v", r.err)
+			}
+		}
+	}
+}

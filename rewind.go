@@ -20,7 +20,7 @@ type rewindable struct {
 	mu      sync.Mutex
 	kept    []byte        // what was read of the source, unless lost
 	lost    bool          // more was read than is kept
-	over    bool          // the source has ended
+	over    error         // with which the source has ended
 	reading chan struct{} // closed when a Read of the source has returned; nil while there is none
 	current *reading      // nobody else may read
 }
@@ -46,7 +46,7 @@ func (b *rewindable) restart() io.ReadCloser {
 func (b *rewindable) open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.reading != nil || b.current != nil && !b.over
+	return b.reading != nil || b.current != nil && b.over == nil
 }
 
 // leave has nobody read any more.
@@ -105,6 +105,9 @@ func (r *reading) begin(p []byte) (n int, source bool, err error) {
 		r.at += n
 		return n, false, nil
 	}
+	if b.over != nil {
+		return 0, false, b.over
+	}
 	b.reading = make(chan struct{})
 	return 0, true, nil
 }
@@ -116,7 +119,7 @@ func (r *reading) end(read []byte, err error) {
 	defer b.mu.Unlock()
 	close(b.reading)
 	b.reading = nil
-	b.over = b.over || err != nil
+	b.over = err
 	b.lost = b.lost || len(b.kept)+len(read) > maxRewind
 	if !b.lost {
 		b.kept = append(b.kept, read...)
