@@ -4,29 +4,19 @@ package watt_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/org/watt"
-	"github.com/org/watt/internal/cgroup"
 	"github.com/org/watt/watttest"
 )
 
@@ -37,13 +27,6 @@ func ward() *watt.Runtime {
 		Timeout: 3 * time.Second, DrainTimeout: time.Second, MemoryLimit: 400 << 20, New: newPatient,
 	})
 }
-
-// farewell is the signal that the death of its parent sends this process. Only the first thread is told, which runs
-// this.
-var farewell = func() (signal int) {
-	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0, 0, 0)
-	return signal
-}()
 
 func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 	mux := http.NewServeMux()
@@ -80,20 +63,7 @@ func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 		}
 	})
 	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	mux.HandleFunc("/share", func(w http.ResponseWriter, _ *http.Request) {
-		var data syscall.Rlimit
-		syscall.Getrlimit(syscall.RLIMIT_DATA, &data)
-		nice, _ := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
-		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", 20-nice, " ", debug.SetMemoryLimit(-1), " ", data.Cur, " ", farewell)
-	})
-	mux.HandleFunc("/spawn", func(w http.ResponseWriter, _ *http.Request) {
-		cmd := exec.Command("sleep", "60")
-		if err := cmd.Start(); err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		fmt.Fprint(w, os.Getpid(), " ", cmd.Process.Pid)
-	})
+	addShare(mux)
 	mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
 		line := strings.Repeat("x", 1023) + "\n"
 		for range 4 << 10 {
@@ -313,51 +283,6 @@ func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatIsKilledWhileItIsRestartedIsNotOneThatDidNotEnd(t *testing.T) {
-	t.Parallel()
-	rt := ward()
-	watttest.Start(t, rt)
-	for i := range 20 {
-		pid := statusOf(t, rt, "ward").PerInstance[i%3].PID
-		syscall.Kill(pid, syscall.SIGKILL)
-		if err := rt.Restart("ward", i%3); err != nil {
-			t.Error(err)
-		}
-		soon(t, "the next process", func() bool {
-			in := statusOf(t, rt, "ward").PerInstance[i%3]
-			return in.State == "ready" && in.PID != pid
-		})
-	}
-	if s := statusOf(t, rt, "ward"); s.Abandoned != 0 {
-		t.Errorf("got Abandoned %d: %q", s.Abandoned, s.PerInstance[0].LastError)
-	}
-}
-
-func TestAnInstanceIsRemovedInTimeAlsoIfNobodyTakesItsConnections(t *testing.T) {
-	t.Parallel()
-	rt := ward()
-	rt.Update("ward", func(a *watt.App) { a.Instances, a.MaxRestarts = 2, 1 })
-	top := watttest.Start(t, rt)
-	soon(t, "the first to be given up", func() bool {
-		in := statusOf(t, rt, "ward").PerInstance[0]
-		if in.State == "ready" && in.PID > 1 {
-			syscall.Kill(in.PID, syscall.SIGKILL)
-		}
-		return in.State == "failed"
-	})
-	updated := make(chan error, 1)
-	go func() { updated <- rt.Update("ward", func(a *watt.App) { a.Instances = 1 }) }()
-	address := strings.TrimPrefix(top.URL("ward"), "http://")
-	soon(t, "the update to end while clients come", func() bool {
-		if conn, err := net.DialTimeout("tcp", address, time.Second); err == nil {
-			t.Cleanup(func() { conn.Close() })
-			io.WriteString(conn, "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
-		}
-		return len(updated) == 1
-	})
-	t.Log(<-updated)
-}
-
 func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
 	rt := ward()
@@ -446,68 +371,4 @@ func TestAFloodOfStderrPassesAndOnlyItsEndIsKept(t *testing.T) {
 	if n := within(t, passed, "the end of the flood"); n < 4<<20 {
 		t.Errorf("%d bytes have passed, want 4 MiB", n)
 	}
-}
-
-func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *testing.T) {
-	rt := pair()
-	top := watttest.Start(t, rt)
-	pid := statusOf(t, rt, "pair").PerInstance[1].PID
-	stop(t, pid)
-	defer syscall.Kill(pid, syscall.SIGCONT)
-	conns := make([]net.Conn, 20) // of which some get to that one
-	for i := range conns {
-		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
-		fmt.Fprint(conns[i], "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
-	}
-	var limit syscall.Rlimit
-	next, err := os.Open(os.DevNull)
-	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = uint64(next.Fd())
-	next.Close()
-	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	soon(t, "the silence to be noticed", func() bool { return statusOf(t, rt, "pair").PerInstance[1].State == "silent" })
-	noticed := time.Now()
-	soon(t, "Accept to have failed", func() bool { return time.Since(noticed) > 200*time.Millisecond })
-	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	for _, conn := range conns {
-		if got := answered(t, conn); got[1] != "0" {
-			t.Fatalf("got %q, want an answer of the other instance", got)
-		}
-	}
-}
-
-func TestAnInstanceHasItsShareOfTheMachineAndItsParentsDeath(t *testing.T) {
-	t.Parallel()
-	rt := ward()
-	rt.Update("ward", func(a *watt.App) { a.Instances, a.Nice = 1, 7 })
-	top := watttest.Start(t, rt)
-	data := int64(400 << 20)
-	if racing {
-		data = -1
-	}
-	want := fmt.Sprint(max(2, int(math.Ceil(cgroup.CPUs()))+1), " 7 ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
-	if _, got := top.Get("http://ward.watt.local/share"); got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestWhatAnInstanceHasStartedEndsWithIt(t *testing.T) {
-	t.Parallel()
-	rt := ward()
-	top := watttest.Start(t, rt)
-	_, body := top.Get("http://ward.watt.local/spawn")
-	var pid, spawned int
-	if n, _ := fmt.Sscan(body, &pid, &spawned); n != 2 {
-		t.Fatalf("got %q", body)
-	}
-	syscall.Kill(pid, syscall.SIGKILL)
-	soon(t, "the end of what it has started", func() bool {
-		return !slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == spawned && p.state != "Z" })
-	})
 }
