@@ -354,7 +354,7 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	t.Parallel()
 	rt := far()
-	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = patience })
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute }) // the detector makes it slow
 	watttest.Start(t, rt)
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
@@ -381,7 +381,7 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 	t.Parallel()
 	rt := far()
-	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = patience })
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
 	watttest.Start(t, rt)
 	for range 4 { // the pause before the next doubles each time
 		syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGKILL)
