@@ -34,26 +34,27 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if err == nil || !untouched(err) || n == tries {
 			return resp, err
 		}
-		away := undialled(err) || errors.Is(err, ErrUnavailable)
-		if n > 1 && !away { // one try more is enough for who is full
+		gone := undialled(err) || errors.Is(err, ErrUnavailable)
+		if n > 1 && !gone { // one try more is enough for who is full
 			return nil, err
 		}
 		if req = repeatable(req); req == nil {
 			return nil, err
 		}
 		var none error
-		if to, none = c.other(pick, to, away); none != nil {
+		if to, none = c.other(pick, to, gone); none != nil {
 			closeBody(req)
 			return nil, err
 		}
 	}
 }
 
-// other picks another side, waiting for it as long as a request may.
-func (c *call) other(pick pick, not side, wait bool) (side, error) {
-	if !wait {
+// other picks another side. If not has gone it may wait for one, as long as a request may.
+func (c *call) other(pick pick, not side, gone bool) (side, error) {
+	if !gone {
 		return pick(c.ctx, not, false)
 	}
+	c.mesh.forget(not.key()) // what else is kept to it is of no use either
 	ctx, cancel := context.WithTimeout(c.ctx, max(0, c.app.conf().QueueTimeout))
 	defer cancel()
 	return pick(ctx, not, true)
