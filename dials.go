@@ -71,6 +71,11 @@ func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
 // give hands the child a connection, which is the child's from then on.
 func (o *own) give(conn *os.File, what connection) error {
 	defer func() { _ = conn.Close() }()
+	o.giving.RLock()
+	defer o.giving.RUnlock()
+	if o.closed {
+		return errDraining
+	}
 	if err := o.say(sayConn, what, conn); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,6 +38,9 @@ type own struct {
 	drained chan drained
 	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
+
+	giving sync.RWMutex
+	closed bool // it is given no more connections, since it would not take them
 }
 
 func newOwn(p *processes, index int) *own {
@@ -280,6 +284,9 @@ func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", 
 func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	o.pulse.end()
 	o.slot.State.Store(0)
+	o.giving.Lock()
+	o.closed = true
+	o.giving.Unlock()
 	o.place.forget(o)
 	if o.place.public != nil {
 		o.place.public.down(o.index)

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -358,6 +359,7 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	watttest.Start(t, rt)
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
+	var answered atomic.Int64
 	for path, want := range map[string]string{"speaker.watt.local/proto": "HTTP/1.1 ", "near.watt.local/speaker/hints": "after the hints"} {
 		for range 4 {
 			calls.Go(func() {
@@ -365,6 +367,7 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 					if r := get(t.Context(), rt, path); r.err != nil || !strings.HasPrefix(r.body, want) {
 						t.Errorf("%s: got %q, %v", path, r.body, r.err)
 					}
+					answered.Add(1)
 				}
 			})
 		}
@@ -373,6 +376,8 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 		if err := rt.Restart("speaker", 0); err != nil {
 			t.Error(err)
 		}
+		before := answered.Load()
+		soon(t, "calls to be answered again", func() bool { return answered.Load() >= before+100 })
 	}
 	cancel()
 	calls.Wait()
