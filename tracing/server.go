@@ -29,6 +29,10 @@ type server struct {
 // ServeHTTP implements [http.Handler].
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	outside := watt.Caller(r.Context()) == ""
+	if !outside && s.options.passes(r.Header) {
+		s.next.ServeHTTP(w, r)
+		return
+	}
 	ctx := s.options.Propagators.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but to tell so in turn
@@ -50,6 +54,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.record(w, r, span)
+}
+
+// passes reports whether a request belongs to a trace that is not sampled, and the mesh itself tells so in turn.
+func (o *Options) passes(h http.Header) bool {
+	const length = 55 // 00-trace-span-flags
+	parent := h.Get("Traceparent")
+	return o.w3c && len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
 }
 
 // record serves a request whose span somebody will read.

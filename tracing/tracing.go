@@ -19,7 +19,7 @@
 //     canceled or other
 //
 // Whether a request is sampled is decided where it comes in; the calls that it leads to follow, and cost next to nothing if
-// it is not.
+// it is not: in those behind, the context has no span then, and only the header traceparent tells which trace it is.
 //
 // Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to call.
 package tracing
@@ -51,12 +51,15 @@ type Options struct {
 	// TrustClients lets requests from outside continue the trace that their headers name. Otherwise each begins one of
 	// its own, with a link to that: strangers could have everything sampled.
 	TrustClients bool
+
+	w3c bool // Propagators are those of W3C, which the mesh knows
 }
 
 // Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once. Apps with
 // Serve or URL are seen by their callers alone.
 func Instrument(rt *watt.Runtime, o Options) error {
 	if o.Propagators == nil {
+		o.w3c = true
 		o.Propagators = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	}
 	var errs []error
@@ -113,19 +116,23 @@ func (o *Options) provider() trace.TracerProvider {
 func (o *Options) client(base http.RoundTripper) http.RoundTripper {
 	full := otelhttp.NewTransport(caller{base}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + appOf(r) }))
-	return &client{base: base, full: full, propagators: o.Propagators}
+	return &client{base: base, full: full, options: o}
 }
 
 // client is one app's.
 type client struct {
-	base, full  http.RoundTripper
-	propagators propagation.TextMapPropagator
+	base, full http.RoundTripper
+	options    *Options
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	if span := trace.SpanContextFromContext(ctx); !span.IsValid() || span.IsSampled() {
+	span := trace.SpanContextFromContext(ctx)
+	if _, served := watt.Arrived(ctx); served && !span.IsValid() && c.options.w3c { // see server
+		return c.base.RoundTrip(req)
+	}
+	if !span.IsValid() || span.IsSampled() {
 		return c.full.RoundTrip(req)
 	}
 	req = req.WithContext(ctx)
@@ -133,7 +140,7 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}
-	c.propagators.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	c.options.Propagators.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	return c.base.RoundTrip(req)
 }
 

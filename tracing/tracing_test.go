@@ -196,7 +196,7 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	rt := watt.New(
 		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
 		watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			behind.Store(trace.SpanContextFromContext(r.Context()).TraceID(), r.Header.Get("Traceparent"))
+			behind.Store(r.Header.Get("Traceparent")[3:35], true)
 		})},
 	)
 	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
@@ -220,9 +220,9 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 		}
 	}
 	seen := 0
-	behind.Range(func(id, header any) bool {
-		if seen++; id.(trace.TraceID).String() == strangers[3:35] {
-			t.Errorf("a stranger's trace has got to orders: %v", header)
+	behind.Range(func(id, _ any) bool {
+		if seen++; id == strangers[3:35] {
+			t.Error("a stranger's trace has got to orders")
 		}
 		return true
 	})
