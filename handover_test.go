@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -149,7 +150,7 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 
 func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
 	for _, size := range []int{1, 64 << 10} { // also when too much was read to be read again
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			rt := pair()
 			top := watttest.Start(t, rt)
 			stop := make(chan struct{})

@@ -20,9 +20,6 @@ const (
 	heldBack       = 2 << 10               // how much of an answer net/http keeps before its head goes out
 )
 
-// longAgo is a deadline that ends whatever waits.
-var longAgo = time.Unix(1, 0)
-
 // intake is the body of a request that has come over a connection of HTTP/1. As a nil pointer it is one that has not.
 // What is said of the answer is said by the handler's goroutine.
 type intake struct {
@@ -151,7 +148,7 @@ func (b *intake) strike() {
 	if b.ctx != nil {
 		b.ctx.detach()
 	}
-	_ = http.NewResponseController(b.writer).SetReadDeadline(longAgo)
+	_ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) // long ago
 }
 
 // refuse has the rest left where it is: the answer is to be told at once.
@@ -192,7 +189,7 @@ func (b *intake) discard(limit time.Duration) bool {
 	if length := b.request.ContentLength; length >= 0 && length-b.got >= maxUnread {
 		return false
 	}
-	if _, err := io.CopyN(io.Discard, b.body, maxUnread+1); err != io.EOF {
+	if _, err := io.CopyN(io.Discard, b.body, maxUnread+1); err != io.EOF { //nolint:errorlint // CopyN returns it bare
 		return false
 	}
 	_ = b.body.Close() // who reads on must not take that for the end

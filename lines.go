@@ -69,7 +69,7 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 }
 
 // errorLog is where the caller's faults are told.
-func (m *mesh) errorLog() wire.Log {
+func (m *mesh) errorLog() wire.Log { //nolint:ireturn // what it is made of belongs to another package
 	name := m.caller
 	if name == "" {
 		name = "main"

@@ -36,13 +36,25 @@ const (
 // play is the program of a server: it prints its address, and ends when its input does, which is when the parent
 // closes it or is gone. It reports false if this process is none.
 func play() bool {
-	var end func()
-	address, err := "", error(nil)
-	switch r := role(os.Getenv(roleVariable)); r {
+	r := role(os.Getenv(roleVariable))
+	if r == "" && !wattlib.IsChild() {
+		return false
+	}
+	address, end, err := start(r)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return true
+	}
+	fmt.Println(address)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	end()
+	return true
+}
+
+// start starts what a role is; "" is that of a child.
+func start(r role) (address string, end func(), err error) {
+	switch r {
 	case "":
-		if !wattlib.IsChild() {
-			return false
-		}
 		for _, rt := range children() {
 			err = rt.Run(context.Background()) // it returns only if this is another's child
 		}
@@ -63,14 +75,7 @@ func play() bool {
 	case app:
 		address, end, err = playServer(answer(document(600), "application/json"))
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return true
-	}
-	fmt.Println(address)
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	end()
-	return true
+	return address, end, err
 }
 
 // children are the runtimes whose instances this program is started again for.

@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 )
@@ -41,9 +42,7 @@ func framings() []scenario {
 					name:    fmt.Sprintf("framing/%s %d %s", method, len(content), name),
 					request: newRequest(method, "http://callee.test/"),
 					handler: func(w http.ResponseWriter, _ *http.Request) {
-						for name, values := range h {
-							w.Header()[name] = values
-						}
+						maps.Copy(w.Header(), h)
 						io.WriteString(w, content)
 					},
 				})

@@ -53,6 +53,7 @@ func TestAComposedAnswerComesBeforeTheEndOfChisTimeout(t *testing.T) {
 }
 
 func TestABodyThatNobodyReadsKeepsNoAnswerBack(t *testing.T) {
+	t.Parallel()
 	long := `"` + strings.Repeat("a", 10_000) + `"`
 	for _, target := range []string{"GET /users/", "POST /home/7"} {
 		t.Run(target, func(t *testing.T) {

@@ -105,7 +105,7 @@ func (o *Options) traced(env *watt.Env, next http.Handler) http.Handler {
 // scope is what OpenTelemetry calls whoever makes spans.
 const scope = "github.com/org/watt/tracing"
 
-func (o *Options) provider() trace.TracerProvider {
+func (o *Options) provider() trace.TracerProvider { //nolint:ireturn // as OpenTelemetry has it
 	if o.Provider != nil {
 		return o.Provider
 	}
