@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -193,6 +194,16 @@ func (p *plant) pids() (all []int) {
 	return all
 }
 
+// buried waits until the runtime knows that a process has ended: its shutdown would tell otherwise.
+func (p *plant) buried(pid int) {
+	p.Helper()
+	for began := time.Now(); slices.Contains(p.pids(), pid); await(time.Millisecond) {
+		if time.Since(began) > patience {
+			p.Fatalf("process %d is not missed", pid)
+		}
+	}
+}
+
 // insistOn has n clients send m requests each.
 func (p *plant) insistOn(n, m int) (tries int64) {
 	var all sync.WaitGroup
@@ -217,11 +228,17 @@ func (p *plant) insistOn(n, m int) (tries int64) {
 
 func TestAnInstanceThatDiesBetweenWorkAndAnswerHasDoneItOnce(t *testing.T) {
 	p := startMill(t, nil)
+	before := p.pids()
 	req := p.request(t.Context(), "/hash", "k", strings.NewReader("tea"))
 	req.Header.Set("Die", "1")
 	if resp, err := p.client().Do(req); err == nil {
 		resp.Body.Close()
 		t.Fatalf("got %s of an instance that has died", resp.Status)
+	}
+	for began := time.Now(); slices.Equal(before, p.pids()); await(time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatal("nobody misses the instance")
+		}
 	}
 	resp, err := p.client().Do(p.request(t.Context(), "/hash", "k", strings.NewReader("tea")))
 	if err != nil {
@@ -239,13 +256,14 @@ func TestAnInstanceThatDiesBetweenWorkAndAnswerHasDoneItOnce(t *testing.T) {
 func TestKeysAreDoneOnceWhileInstancesAreKilled(t *testing.T) {
 	p := startMill(t, func(a *watt.App) { a.MaxRestarts = -1 })
 	ctx, cancel := context.WithCancel(t.Context())
-	killed := make(chan int)
+	killed, last := make(chan int), 0
 	go func() { // few enough for the backoff of the restarts to stay short
 		n := 0
 		defer func() { killed <- n }()
 		for ; n < 6 && ctx.Err() == nil; await(150 * time.Millisecond) {
 			if pids := p.pids(); len(pids) > 0 {
-				_ = syscall.Kill(pids[n%len(pids)], syscall.SIGKILL)
+				last = pids[n%len(pids)]
+				_ = syscall.Kill(last, syscall.SIGKILL)
 				n++
 			}
 		}
@@ -255,6 +273,7 @@ func TestKeysAreDoneOnceWhileInstancesAreKilled(t *testing.T) {
 	if n := <-killed; n < 4 {
 		t.Errorf("got %d killed, too few to mean anything", n)
 	}
+	p.buried(last)
 }
 
 func TestTheStoreCanRestartUnderLoad(t *testing.T) {
