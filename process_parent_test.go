@@ -114,6 +114,17 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
+// last takes what is to be done on a thread that lasts: those that locked goroutines have had end with them, and what was
+// started there, too.
+var last = make(chan func())
+
+func lasting() {
+	runtime.LockOSThread()
+	for f := range last {
+		f()
+	}
+}
+
 // launch starts the program. Its address is "" if it has not come so far.
 func launch(t *testing.T, address string, change func(*exec.Cmd)) *started {
 	t.Helper()
@@ -130,7 +141,9 @@ func launch(t *testing.T, address string, change func(*exec.Cmd)) *started {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout = w
-	if err := p.cmd.Start(); err != nil {
+	begun := make(chan error)
+	last <- func() { begun <- p.cmd.Start() }
+	if err := <-begun; err != nil {
 		t.Fatal(err)
 	}
 	w.Close()
