@@ -34,7 +34,9 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 	if err != nil {
 		return err
 	}
+	p.app.rt.mu.Lock() // Admin may ask for Status already
 	p.public = &frontage{place: p, port: opened, strays: make(map[int]*strays)}
+	p.app.rt.mu.Unlock()
 	p.app.log.Info("listening", zap.String("address", opened.address))
 	return nil
 }

@@ -75,9 +75,11 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	}
 	draining.Wait()
 	if rt.admin != nil {
-		if rt.Admin.Shutdown(ctx) != nil {
+		soon, cancelSoon := context.WithTimeout(ctx, adminTime)
+		if rt.Admin.Shutdown(soon) != nil {
 			_ = rt.Admin.Close()
 		}
+		cancelSoon()
 		_ = rt.admin.Close() // where Serve has not got to it yet
 	}
 	if t, ok := rt.outside.(*http.Transport); ok {
@@ -93,6 +95,9 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	rt.nursery.close()
 	return errors.Join(errs...)
 }
+
+// adminTime is how long those who look at what goes on may keep a runtime from its end.
+const adminTime = time.Second
 
 // grace returns the time that code gets to return after its context has ended.
 func (rt *Runtime) grace() (context.Context, context.CancelFunc) {

@@ -63,7 +63,8 @@ type Runtime struct {
 
 	// Admin, if set, is served outside admission, from before the first app starts until after the
 	// last has stopped. Its Addr must be set; if its Handler has a method CheckAddr(addr string) error, what that
-	// says against the address keeps the runtime from starting.
+	// says against the address keeps the runtime from starting. Requests there that are in progress at the end are cut
+	// after a second.
 	Admin *http.Server
 
 	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that
@@ -307,7 +308,9 @@ func (rt *Runtime) bind(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
 		}
+		rt.mu.Lock() // Admin may ask for Status already
 		a.place.listen(ln)
+		rt.mu.Unlock()
 		a.log.Info("listening", zap.Stringer("address", ln.Addr()))
 	}
 	return nil

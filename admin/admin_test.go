@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -173,7 +174,10 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"an empty token", http.MethodPost, restart, "", []func(*http.Request){with("Authorization", "Bearer ")}, http.StatusUnauthorized},
 		{"another origin", http.MethodPost, restart, "", []func(*http.Request){authorized, with("Sec-Fetch-Site", "cross-site")}, http.StatusForbidden},
 		{"another name", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "evil.example")}, http.StatusMisdirectedRequest},
-		{"another name, even of a probe", http.MethodGet, url + "/healthz", "", []func(*http.Request){with("Host", "127.0.0.1.evil.example")}, http.StatusMisdirectedRequest},
+		{"another name that begins well", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "127.0.0.1.evil.example")}, http.StatusMisdirectedRequest},
+		{"a probe by a pod's address", http.MethodGet, url + "/healthz", "", []func(*http.Request){with("Host", "10.1.2.3:9090")}, http.StatusOK},
+		{"a page from elsewhere", http.MethodGet, url + "/debug/pprof/heap", "", []func(*http.Request){with("Sec-Fetch-Site", "cross-site")}, http.StatusForbidden},
+		{"a link from elsewhere", http.MethodGet, url + "/", "", []func(*http.Request){with("Sec-Fetch-Site", "cross-site")}, http.StatusOK},
 		{"a name that is known", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "OPS.example:1")}, http.StatusOK},
 		{"localhost", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "localhost:9090")}, http.StatusOK},
 		{"the token", http.MethodPost, restart, "", []func(*http.Request){authorized}, http.StatusNoContent},
@@ -311,7 +315,7 @@ func TestLogsShowWhatAnAppSays(t *testing.T) {
 	rt, url := started(t, admin.Options{Logs: logs}, watt.App{Name: "noisy", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 			env.Logger.Debug("too much")
-			env.Logger.Warn("listen to me", zap.Int("times", 3))
+			env.Logger.Warn("listen to me", zap.Int("times", 3), zap.Float64("nothing", math.NaN()), zap.String("app", "another"))
 		}), nil
 	}})
 	call := func() {

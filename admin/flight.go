@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -49,15 +50,28 @@ func (f *flight) stop() {
 
 // ServeHTTP dumps what there is.
 func (f *flight) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.recorder == nil {
+	dump := f.dump()
+	if dump == nil {
 		plain(w, http.StatusNotFound, "the flight recorder does not run: set admin.Options.FlightRecorder")
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Disposition", `attachment; filename="watt.trace"`)
-	_, _ = f.recorder.WriteTo(w) // who asked has gone
+	_, _ = w.Write(dump) // who asked has gone
+}
+
+// dump returns what is recorded, or nil if nothing is.
+func (f *flight) dump() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out bytes.Buffer
+	if f.recorder == nil {
+		return nil
+	}
+	if _, err := f.recorder.WriteTo(&out); err != nil {
+		return nil
+	}
+	return out.Bytes()
 }
 
 // note writes what led to it down, once a queue has not been empty for a while. It returns the file, "" if there is none.

@@ -22,9 +22,13 @@ func (h *handler) CheckAddr(addr string) error {
 // admits reports whether a request may be answered at all, and answers it if not.
 func (h *handler) admits(w http.ResponseWriter, r *http.Request) bool {
 	switch {
+	case r.URL.Path == "/healthz" || r.URL.Path == "/readyz": // by whatever address an orchestrator has
+		return true
 	case !h.called(r.Host):
 		plain(w, http.StatusMisdirectedRequest, "this is not reached by that name; see admin.Options.Hosts")
-	case h.fromHere(r) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz":
+	case r.URL.Path != "/" && r.Header.Get("Sec-Fetch-Site") == "cross-site":
+		plain(w, http.StatusForbidden, "this is not for pages from elsewhere")
+	case h.fromHere(r):
 		return true
 	case h.options.Token == "":
 		plain(w, http.StatusForbidden, "from elsewhere this needs a token: set admin.Options.Token")
@@ -43,10 +47,10 @@ func (h *handler) called(host string) bool {
 	})
 }
 
-// fromHere reports whether a request has come over a loopback address, or not over a network.
+// fromHere reports whether a request has come over a loopback address, or a Unix socket.
 func (h *handler) fromHere(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return !ok || addr.Network() == "unix" || local(addr.String())
+	return ok && (addr.Network() == "unix" || local(addr.String()))
 }
 
 // local reports whether an address, with a port or without, is of this machine alone.

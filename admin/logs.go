@@ -34,7 +34,7 @@ type Line struct {
 	Level  zapcore.Level
 	App    string
 	Text   string
-	Fields map[string]any
+	Fields map[string]json.RawMessage // as they were when it was written
 }
 
 // logsWith is Logs for a logger that has fields of its own.
@@ -87,12 +87,21 @@ func (l *logsWith) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 func lineOf(e zapcore.Entry, fields []zapcore.Field) Line {
+	line := Line{Time: e.Time, Level: e.Level, Text: e.Message, Fields: make(map[string]json.RawMessage, len(fields))}
 	all := zapcore.NewMapObjectEncoder()
 	for _, f := range fields {
+		if f.Key == "app" && line.App == "" { // the logger's own comes first
+			line.App = f.String
+		}
 		f.AddTo(all)
 	}
-	line := Line{Time: e.Time, Level: e.Level, Text: e.Message, Fields: all.Fields}
-	line.App, _ = all.Fields["app"].(string)
+	for name, value := range all.Fields {
+		text, err := json.Marshal(value)
+		if err != nil { // not a number, or what JSON has no word for
+			text, _ = json.Marshal(fmt.Sprint(value))
+		}
+		line.Fields[name] = text
+	}
 	return line
 }
 

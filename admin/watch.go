@@ -117,14 +117,15 @@ func (w *watch) begin() {
 func (w *watch) tick() {
 	now := time.Now()
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.lookLocked(now)
-	if w.stoppedLocked() {
+	stopped, overloaded := w.stoppedLocked(), w.overloadedLocked()
+	w.mu.Unlock()
+	if stopped {
 		w.flight.stop()
 		close(w.over)
 		return
 	}
-	if file, err := w.flight.note(now, w.overloadedLocked()); err != nil {
+	if file, err := w.flight.note(now, overloaded); err != nil {
 		w.rt.Env().Logger.Error("what led to a stall is not written down", zap.Error(err))
 	} else if file != "" {
 		w.rt.Env().Logger.Warn("a queue has stalled; what led to it is written down", zap.String("file", file))
@@ -185,7 +186,7 @@ func (w *watch) report(now time.Time) Report {
 	}
 	for i, s := range w.looks[len(w.looks)-1].apps {
 		app := App{Status: s, Now: w.figuresLocked(i)}
-		if c, ok := w.changes[s.Name]; ok && now.Sub(c.at) >= recent {
+		if c, ok := w.changes[s.Name]; ok && now.Sub(c.at) >= recent && now.Sub(c.at) < kept {
 			app.Before, app.BeforeWorkers = &c.before, c.workers
 		}
 		r.Apps = append(r.Apps, app)
@@ -233,11 +234,10 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)
 	var took, waited times
 	for i := range after.PerInstance {
-		now := &after.PerInstance[i]
-		old := new(watt.InstanceStatus)
-		if i < len(before.PerInstance) {
-			old = &before.PerInstance[i]
+		if i >= len(before.PerInstance) {
+			break // it was not there, or its counts of an earlier life were not seen
 		}
+		now, old := &after.PerInstance[i], &before.PerInstance[i]
 		f.Requests += rate(answers(now, ""), answers(old, ""))
 		f.Errors += rate(answers(now, "5xx"), answers(old, "5xx"))
 		took.add(&old.Duration, &now.Duration)
@@ -318,6 +318,7 @@ func (w *watch) noteResizesLocked() {
 	if n < 2 {
 		return
 	}
+	changed := false
 	before, after := w.looks[n-2].apps, w.looks[n-1].apps
 	for i := range after {
 		was, is := workersOf(&before[i]), workersOf(&after[i])
@@ -329,6 +330,10 @@ func (w *watch) noteResizesLocked() {
 		}
 		first := w.looks[0]
 		w.changes[after[i].Name] = change{w.looks[n-1].at, was, figuresOf(&first.apps[i], &before[i], w.looks[n-2].at.Sub(first.at))}
+		changed = true
+	}
+	if changed {
+		w.looks = w.looks[n-1:]
 	}
 }
 

@@ -1,7 +1,11 @@
 // The admin page: a report comes every second, and everything is drawn from it.
 
+function fromHash() {
+	try { return decodeURIComponent(location.hash.slice(1)) } catch { return '' } // somebody has typed it
+}
+
 const byId = id => document.getElementById(id)
-const chosen = { app: decodeURIComponent(location.hash.slice(1)) }
+const chosen = { app: fromHash() }
 let last = null
 
 // --- what is what ---------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ function show(report) {
 }
 
 addEventListener('hashchange', () => {
-	chosen.app = decodeURIComponent(location.hash.slice(1))
+	chosen.app = fromHash()
 	if (last) showApp(last.Apps)
 })
 
