@@ -122,6 +122,9 @@ func (a *answer) wrote(n int64, err error) {
 	if err != nil && a.request.intake.gone() {
 		a.request.cancel(context.Canceled) // else the server would have said so
 	}
+	if err == nil {
+		a.request.intake.wrote()
+	}
 }
 
 // begin is called before the answer's first byte; only its first call counts.
@@ -136,6 +139,7 @@ func (a *answer) begin(status int) {
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
+	a.request.intake.begins(h)
 	withoutRefusal(h)
 	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
@@ -170,6 +174,9 @@ type answer1 struct{ answer }
 func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := a.request.app.conns.check(); err != nil {
 		return nil, nil, err // while an answer can still be given
+	}
+	if a.begun {
+		a.request.intake.settle() // else the server reads the body, for as long as that takes, since it sends the head
 	}
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {

@@ -90,7 +90,8 @@ func (c *requestContext) realLocked() context.Context {
 	if err != nil {
 		end(c.cause) // without effect where the deadline has passed
 	} else {
-		c.untie = context.AfterFunc(c.base, func() { c.cancelAs(c.base.Err(), context.Cause(c.base)) })
+		base := c.base // which detach may change
+		c.untie = context.AfterFunc(base, func() { c.cancelAs(base.Err(), context.Cause(base)) })
 	}
 	return c.real
 }

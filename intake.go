@@ -31,10 +31,12 @@ type intake struct {
 	refused bool                // nothing more of it is wanted
 	settled bool                // the head of the answer may go out
 
-	got    int64 // bytes; of whoever reads
-	closed atomic.Bool
+	closed  atomic.Bool
+	trailer http.Header // of a stranger's request, to be cleaned when it has come
 
 	mu      sync.Mutex
+	got     int64       // bytes
+	grace   *time.Timer // ends the request's context when nothing else can any more
 	idle    sync.Cond // nobody reads any more
 	reading bool
 	ctx     *requestContext // the request's, once there is one
@@ -87,11 +89,24 @@ func (b *intake) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.body.Read(p)
-	b.got += int64(n)
+	b.count(n)
 	if err == io.EOF {
 		b.end()
 	}
 	return n, err
+}
+
+func (b *intake) count(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.got += int64(n)
+}
+
+// tooLong reports whether so much is left that nobody reads it for the connection's sake.
+func (b *intake) tooLong() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.request.ContentLength >= 0 && b.request.ContentLength-b.got >= maxUnread
 }
 
 // Close has nothing more be read. It does not wait for the rest, as net/http does: the answer will.
@@ -137,7 +152,8 @@ func (b *intake) gone() bool {
 	return b.struck
 }
 
-// strike ends all reading. For the server that is the end of the client, and of its context; the request's goes on.
+// strike ends all reading. For the server that is the end of the client, and of its context; the request's goes on, until
+// nothing was written for a while: nobody sees any more when the client goes.
 func (b *intake) strike() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -147,14 +163,34 @@ func (b *intake) strike() {
 	b.struck = true
 	if b.ctx != nil {
 		b.ctx.detach()
+		b.grace = time.AfterFunc(stallTime, func() { b.ctx.cancel(context.Canceled) })
 	}
 	_ = http.NewResponseController(b.writer).SetReadDeadline(time.Unix(1, 0)) // long ago
+}
+
+// wrote is called when some of the answer has gone out: the client was still there.
+func (b *intake) wrote() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.grace != nil {
+		b.grace.Reset(stallTime)
+	}
 }
 
 // refuse has the rest left where it is: the answer is to be told at once.
 func (b *intake) refuse() {
 	if b != nil {
 		b.refused = true
+	}
+}
+
+// begins is called before the status is said: a client of HTTP/1.0 is not promised a connection that may not be kept.
+func (b *intake) begins(h http.Header) {
+	if b.open() && !b.request.ProtoAtLeast(1, 1) {
+		h.Set("Connection", "close")
 	}
 }
 
@@ -183,15 +219,19 @@ func (b *intake) worthwhile() bool {
 
 // discard reads the rest, and reports whether it has come to the end in time.
 func (b *intake) discard(limit time.Duration) bool {
+	if b.tooLong() {
+		return false
+	}
 	defer time.AfterFunc(limit, b.strike).Stop()
 	b.begin()
 	defer b.finish()
-	if length := b.request.ContentLength; length >= 0 && length-b.got >= maxUnread {
+	if b.tooLong() {
 		return false
 	}
 	if _, err := io.CopyN(io.Discard, b.body, maxUnread+1); err != io.EOF { //nolint:errorlint // CopyN returns it bare
 		return false
 	}
+	dropTrailers(b.trailer)
 	_ = b.body.Close() // who reads on must not take that for the end
 	b.end()
 	return !b.open()
@@ -210,6 +250,11 @@ func (b *intake) leave() {
 	b.strike()
 	b.begin() // once nobody reads it
 	b.finish()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.grace != nil {
+		b.grace.Stop()
+	}
 }
 
 // closeAfter has the server close the connection after the answer, and say so if it still can. Neither before nor

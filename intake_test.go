@@ -2,11 +2,14 @@ package watt_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -294,4 +297,103 @@ func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
 	if got, err := io.ReadAll(conn); string(got) != "hello" {
 		t.Errorf("got %q, %v", got, err)
 	}
+}
+
+// TestNothingIsHeldForGoodByASilentBody has handlers do what made the server wait for the body, or miss the client's end.
+func TestNothingIsHeldForGoodByASilentBody(t *testing.T) {
+	upgrade := "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1000\r\n\r\n"
+	old := "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 1000\r\n\r\n"
+	waits := func(kind string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}
+	}
+	takes := func(first bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Connection", "Upgrade")
+			if first {
+				w.WriteHeader(http.StatusSwitchingProtocols)
+			}
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				conn.Close()
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		handler http.HandlerFunc
+		request string
+	}{
+		"a stream whose client goes":       {waits("text/event-stream"), announced},
+		"an answer whose client goes":      {waits("text/plain"), announced},
+		"a hijack":                         {takes(false), upgrade},
+		"a hijack behind the head":         {takes(true), upgrade},
+		"HTTP/1.0, kept by the handler":    {keeps(9000), old},
+		"HTTP/1.0, kept by a short answer": {keeps(10), old},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt, dial := bubble(t, public(watt.App{Name: "web", Handler: test.handler, Workers: 1, MaxConns: 1, Timeout: 5 * time.Second}))
+				conn := dial()
+				io.WriteString(conn, test.request)
+				http.ReadResponse(bufio.NewReader(conn), nil)
+				conn.Close()
+				time.Sleep(time.Minute)
+				if s := statusOf(t, rt, "web"); s.Busy != 0 || s.Conns != 0 || s.PublicConns != 0 {
+					t.Errorf("a minute after the client has gone: busy %d, conns %d, public conns %d", s.Busy, s.Conns, s.PublicConns)
+				}
+			})
+		})
+	}
+}
+
+// keeps answers with so many bytes, and promises the connection to a client of HTTP/1.0.
+func keeps(n int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "keep-alive")
+		w.Header().Set("Content-Length", fmt.Sprint(n))
+		w.WriteHeader(http.StatusOK)
+		says(n)(w, r)
+	}
+}
+
+func TestTrailersOfAnUnreadBodyAreCleanedToo(t *testing.T) {
+	got := make(chan http.Header, 1)
+	rt := start(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		says(9000)(w, r)
+		got <- r.Trailer.Clone()
+	})))
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"+
+		"X-Sum: 7\r\nX-Watt-Caller: admin\r\nTraceparent: evil\r\n\r\n")
+	h := within(t, got, "the trailers")
+	if h.Get("X-Sum") != "7" || h.Get("X-Watt-Caller") != "" || h.Get("Traceparent") != "" {
+		t.Errorf("got %v", h)
+	}
+}
+
+func TestFilesOfAFormEndWithTheirRequest(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	rt := start(t, public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1 << 10); err != nil {
+			t.Error(err)
+		}
+		if files, _ := os.ReadDir(dir); len(files) != 1 {
+			t.Errorf("got the files %v", files)
+		}
+	})))
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	part, err := m.CreateFormFile("file", "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	part.Write(make([]byte, 12<<20))
+	m.Close()
+	resp, err := http.Post("http://"+publicAddr(t, rt, "web"), m.FormDataContentType(), &form)
+	read(t, resp, err)
+	soon(t, "the end of the file", func() bool { files, _ := os.ReadDir(dir); return len(files) == 0 })
 }

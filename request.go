@@ -180,6 +180,9 @@ func (q *request) Serve(r *http.Request) {
 		}
 		q.gen.requests.remove(q)
 		q.end()
+		if r.MultipartForm != nil {
+			_ = r.MultipartForm.RemoveAll() // the server does not see this copy of the request
+		}
 		if reason != nil {
 			if a.hijacked != nil {
 				_ = a.hijacked.Close() // the server no longer does

@@ -53,6 +53,9 @@ func cleanConnection(h http.Header) {
 func cleanTrailers(r *http.Request) {
 	if r.Trailer != nil { // announced; others are not seen by handlers
 		dropTrailers(r.Trailer)
+		if in, ok := r.Body.(*intake); ok {
+			in.trailer = r.Trailer
+		}
 		r.Body = &trailedBody{r.Body, r.Trailer}
 	}
 }
