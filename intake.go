@@ -37,7 +37,7 @@ type intake struct {
 	mu      sync.Mutex
 	got     int64       // bytes
 	grace   *time.Timer // ends the request's context when nothing else can any more
-	idle    sync.Cond // nobody reads any more
+	idle    sync.Cond   // nobody reads any more
 	reading bool
 	ctx     *requestContext // the request's, once there is one
 	over    bool            // it has been read to its end, or the connection is not the server's any more

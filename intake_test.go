@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -353,7 +354,7 @@ func TestNothingIsHeldForGoodByASilentBody(t *testing.T) {
 func keeps(n int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "keep-alive")
-		w.Header().Set("Content-Length", fmt.Sprint(n))
+		w.Header().Set("Content-Length", strconv.Itoa(n))
 		w.WriteHeader(http.StatusOK)
 		says(n)(w, r)
 	}
