@@ -426,13 +426,14 @@ func TestAnUploadThatStallsOrBreaksOffLeavesNothing(t *testing.T) {
 
 // zeros are n bytes, and count how many were read.
 type zeros struct {
-	left, read int64
-	stop       <-chan struct{} // after it, reading waits no more, but fails
-	at         int64           // where it waits for stop
+	left int64
+	read atomic.Int64
+	stop <-chan struct{} // after it, reading waits no more, but fails
+	at   int64           // where it waits for stop
 }
 
 func (z *zeros) Read(b []byte) (int, error) {
-	if z.stop != nil && z.read >= z.at {
+	if z.stop != nil && z.read.Load() >= z.at {
 		<-z.stop
 		return 0, errors.New("the client has changed its mind")
 	}
@@ -441,7 +442,7 @@ func (z *zeros) Read(b []byte) (int, error) {
 	}
 	n := min(int64(len(b)), z.left)
 	z.left -= n
-	z.read += n
+	z.read.Add(n)
 	return int(n), nil
 }
 
@@ -521,8 +522,8 @@ func TestStreamsEndInBothDirections(t *testing.T) {
 			t.Errorf("got %s, want 413", resp.Status)
 		}
 	}
-	if err != nil || large.read > 256<<20 {
-		t.Errorf("got %v and %d MiB sent to a store that has refused them", err, large.read>>20)
+	if err != nil || large.read.Load() > 256<<20 {
+		t.Errorf("got %v and %d MiB sent to a store that has refused them", err, large.read.Load()>>20)
 	}
 	p.idle()
 }
