@@ -80,6 +80,9 @@ func TestWhatAnInstanceHasStartedEndsWithIt(t *testing.T) {
 	soon(t, "the end of what it has started", func() bool {
 		return !slices.ContainsFunc(processes(t), func(p process) bool { return p.pid == spawned && p.state != "Z" })
 	})
+	soon(t, "the runtime to miss it", func() bool { // else its shutdown tells of the kill
+		return !slices.ContainsFunc(statusOf(t, rt, "ward").PerInstance, func(in watt.InstanceStatus) bool { return in.PID == pid })
+	})
 }
 
 func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *testing.T) {
