@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,16 +108,21 @@ func TestAProcessThatEndsIsRestartedAndSaysWhy(t *testing.T) {
 			return false
 		})
 	}
+	killed := make(map[int]int)
 	for _, in := range statusOf(t, rt, "mill").PerInstance {
 		if in.PID <= 1 {
 			t.Fatalf("instance %d is process %d", in.Instance, in.PID)
 		}
+		killed[in.Instance] = in.PID
 		syscall.Kill(in.PID, syscall.SIGKILL)
 	}
 	soon(t, "an answer", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return get(ctx, rt, "mill.watt.local/who").status == http.StatusOK
+	})
+	soon(t, "both to be missed", func() bool { // else the shutdown tells of the kill
+		return !slices.ContainsFunc(statusOf(t, rt, "mill").PerInstance, func(in watt.InstanceStatus) bool { return in.PID == killed[in.Instance] })
 	})
 	if err := rt.Restart("mill", 1); err != nil {
 		t.Error(err)
