@@ -94,7 +94,6 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 	conns := make([]net.Conn, 20) // of which some get to that one
 	for i := range conns {
 		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
-		fmt.Fprint(conns[i], "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
 	}
 	var limit syscall.Rlimit
 	next, err := os.Open(os.DevNull)
@@ -112,7 +111,8 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 	noticed := time.Now()
 	soon(t, "Accept to have failed", func() bool { return time.Since(noticed) > 200*time.Millisecond })
 	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	for _, conn := range conns {
+	for _, conn := range conns { // no sooner: until it is noticed, requests are handed over to that one
+		fmt.Fprint(conn, "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
 		if got := answered(t, conn); got[1] != "0" {
 			t.Fatalf("got %q, want an answer of the other instance", got)
 		}
