@@ -17,7 +17,7 @@
 //	  - PATCH /apps/{app} with {"workers": 8, "queue": 64, "instances": 2}: changes limits, those that are there
 //	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while
 //
-// Actions need the token, and are refused to pages of other origins. Only requests to a loopback address, to localhost or
+// Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback address, to localhost or
 // to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of its own (DNS rebinding). A
 // runtime does not start if its Admin can be reached from elsewhere and there is no token; with one, everything but the
 // probes needs it there.

@@ -40,9 +40,9 @@ import (
 	"github.com/org/watt"
 )
 
-// Options say where spans go. Zero values are OpenTelemetry's global ones.
+// Options say where spans go.
 type Options struct {
-	// Provider makes the spans; it decides which are sampled, and where they go.
+	// Provider makes the spans; it decides which are sampled, and where they go. If nil, OpenTelemetry's global one.
 	Provider trace.TracerProvider
 
 	// Propagators read and write the headers. If nil, those of W3C: traceparent, tracestate and baggage.
