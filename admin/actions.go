@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -112,7 +113,11 @@ func (l *level) set(of *zap.AtomicLevel, to zapcore.Level, length time.Duration)
 func decode(w http.ResponseWriter, r *http.Request, v any) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if _, more := d.Token(); err == nil && !errors.Is(more, io.EOF) {
+		err = errors.New("there is more behind it")
+	}
+	if err != nil {
 		plain(w, http.StatusBadRequest, fmt.Sprint("not understood: ", err))
 		return false
 	}

@@ -189,6 +189,7 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"nonsense", http.MethodPatch, url + "/apps/orders", `{"workers": "many"}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"unknown limits", http.MethodPatch, url + "/apps/orders", `{"walkers": 5}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"impossible limits", http.MethodPatch, url + "/apps/orders", `{"workers": -5}`, []func(*http.Request){authorized}, http.StatusConflict},
+		{"two wishes", http.MethodPatch, url + "/apps/orders", `{"workers": 6}{"workers": 8}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"limits of nobody", http.MethodPatch, url + "/apps/nobody", `{}`, []func(*http.Request){authorized}, http.StatusNotFound},
 		{"too much", http.MethodPatch, url + "/apps/orders", `{"workers": 1` + strings.Repeat(" ", 5000) + "}", []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"no level to set", http.MethodPut, url + "/level", `{"level": "debug", "for": "1m"}`, []func(*http.Request){authorized}, http.StatusNotFound},

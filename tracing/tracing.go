@@ -66,6 +66,9 @@ func Instrument(rt *watt.Runtime, o Options) error {
 	for _, s := range rt.Status() {
 		errs = append(errs, rt.Update(s.Name, o.server))
 	}
+	if err := errors.Join(errs...); err != nil {
+		return err // it has started
+	}
 	next := rt.Transport
 	rt.Transport = func(caller string, base http.RoundTripper) http.RoundTripper {
 		if next != nil {
@@ -73,7 +76,7 @@ func Instrument(rt *watt.Runtime, o Options) error {
 		}
 		return o.client(base)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // server puts spans around an app's handler.
