@@ -179,3 +179,14 @@ func address(app string) pipe.Addr {
 	}
 	return pipe.Addr(app + suffix + ":80")
 }
+
+// lateTransport is main's, which can be asked for before the runtime knows how it is wrapped.
+type lateTransport struct{ rt *Runtime }
+
+// RoundTrip calls an app through the runtime's Transport, once that is in use.
+func (t lateTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.rt.running.Load() == nil {
+		return t.rt.mesh.RoundTrip(req)
+	}
+	return t.rt.mesh.transport.RoundTrip(req)
+}
