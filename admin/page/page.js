@@ -174,9 +174,9 @@ function showApp(apps) {
 	form.hidden = app.Isolation === 'remote'
 	if (shown !== app.Name) { // else somebody may be typing
 		shown = app.Name
-		form.elements.workers.value = app.Workers
-		form.elements.queue.value = app.Queue
-		form.elements.instances.value = app.Instances
+		form.elements.workers.value = form.elements.workers.defaultValue = app.Workers
+		form.elements.queue.value = form.elements.queue.defaultValue = app.Queue
+		form.elements.instances.value = form.elements.instances.defaultValue = app.Instances
 		byId('did').textContent = ''
 	}
 	const focused = document.activeElement?.dataset?.restart
@@ -193,7 +193,8 @@ function showApp(apps) {
 
 byId('limits').onsubmit = event => {
 	event.preventDefault()
-	const limits = Object.fromEntries([...new FormData(event.target)].map(([k, v]) => [k, Number(v)]))
+	const changed = [...event.target.querySelectorAll('input')].filter(i => i.value !== i.defaultValue) // others may have changed the rest
+	const limits = Object.fromEntries(changed.map(i => [i.name, Number(i.value)]))
 	act('PATCH', `apps/${encodeURIComponent(chosen.app)}`, limits, `the limits of ${chosen.app} were changed`)
 }
 
