@@ -78,6 +78,10 @@ func (o *own) start(ctx context.Context) error {
 			o.slot.State.Store(slotReady)
 			o.place.app.rt.owned.Go(o.pulse.watch)
 		}
+		if by, limited := ctx.Deadline(); err != nil && limited && !time.Now().Before(by) { // the child's time was up as well
+			<-ctx.Done()
+			return fmt.Errorf("not ready in time: %w: %w", context.Cause(ctx), err)
+		}
 		return err
 	case <-o.process.Done():
 		return o.process.Exit()
