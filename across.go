@@ -26,6 +26,12 @@ type sibling struct {
 
 func (s sibling) key() any { return s }
 
+func (s sibling) doubt() {
+	if s.instance >= 0 {
+		s.child.page.Slot(s.child.slots[s.app].First + s.instance).Doubt()
+	}
+}
+
 func (s sibling) connect(ctx context.Context, _ string) (net.Conn, error) {
 	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance})
 }
@@ -50,7 +56,7 @@ func (x *across) idlest(not side) sibling {
 	for i := range where.Len {
 		slot := x.child.page.Slot(where.First + i)
 		s := sibling{x.child, x.app.name, i}
-		if slot.State.Load() != slotReady || side(s) == not {
+		if slot.State.Load() != slotReady || slot.Doubted() || side(s) == not {
 			continue
 		}
 		if load := page.Within(&slot.Busy, math.MaxInt32) + page.Within(&slot.Queued, math.MaxInt32); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {

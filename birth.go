@@ -18,7 +18,8 @@ type birth struct {
 	Parent   int    `json:"parent"` // its process
 	App      string `json:"app"`
 	Instance int    `json:"instance"`
-	Table    string `json:"table"` // of the parent's apps, see tableOf
+	Program  string `json:"program"` // the file that the parent runs
+	Table    string `json:"table"`   // of the parent's apps, see tableOf
 }
 
 // testVariable tells that children of a test binary find their way to Run.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
+	"github.com/org/watt/internal/process"
 )
 
 // controlFD is the one descriptor that a child inherits.
@@ -56,9 +57,12 @@ func (g gift) drop() {
 // live is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
 // unless this is another runtime than the parent's.
 func (rt *Runtime) live(b birth) error {
+	if process.Program() != b.Program {
+		return fmt.Errorf("watt: this process for app %q runs another program than its parent: the file was replaced; start it anew", b.App)
+	}
 	if tableOf(rt.configs) != b.Table {
-		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps; was the program replaced, "+
-			"or does what stands before Run depend on something?", b.App)
+		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps: "+
+			"does what stands before Run depend on something?", b.App)
 	}
 	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
 	rt.child = c

@@ -13,6 +13,8 @@ type side interface {
 	key() any
 	// connect opens one.
 	connect(ctx context.Context, caller string) (net.Conn, error)
+	// doubt notes that a connection has broken: until the instance shows that it lives, others are preferred.
+	doubt()
 }
 
 // pick returns the side that a request prefers, other than not. If there is no other it waits for one, if it may.
@@ -31,6 +33,9 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 	}
 	for n := 1; ; n++ {
 		resp, err := c.try(req, to)
+		if err != nil && lost(err) {
+			to.doubt()
+		}
 		if err == nil || !untouched(err) || n == tries {
 			return resp, err
 		}

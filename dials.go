@@ -63,6 +63,9 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 // key implements side.
 func (o *own) key() any { return o }
 
+// doubt implements side.
+func (o *own) doubt() { o.slot.Doubt() }
+
 // connect opens a connection to the child for the app called caller.
 func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
 	return o.reach(connection{Caller: caller})

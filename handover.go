@@ -54,7 +54,7 @@ func (h *handover) idleLocked() *neighbour {
 	var idle *neighbour
 	least := int64(h.child.app.conf().Workers)
 	for _, n := range h.siblings {
-		if n.slot.State.Load() != slotReady || n.slot.Queued.Load() != 0 {
+		if n.slot.State.Load() != slotReady || n.slot.Doubted() || n.slot.Queued.Load() != 0 {
 			continue
 		}
 		load := max(page.Within(&n.slot.Busy, math.MaxInt32), n.handed.Load())

@@ -98,7 +98,7 @@ func (o *own) launch() error {
 		return err
 	}
 	defer func() { _ = theirs.Close() }()
-	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table}
+	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table, Program: process.Program()}
 	o.place.expect(o)
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
 		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
@@ -171,6 +171,7 @@ func (o *own) listen() {
 			err = o.heard(m)
 		}
 		if err != nil {
+			o.slot.Doubt()
 			o.part(err)
 			return
 		}

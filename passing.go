@@ -91,8 +91,11 @@ func (x *passing) proxy() *httputil.ReverseProxy {
 // RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
 func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := n.pool.RoundTrip(req, time.Time{}, nil)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = doorRefusal(resp)
+	case lost(err):
+		n.slot.Doubt()
 	}
 	return resp, err
 }

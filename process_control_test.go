@@ -99,7 +99,7 @@ func TestAChildThatIsOutOfHandIsEndedAndReplaced(t *testing.T) {
 // sloth is never ready.
 func sloth() *watt.Runtime {
 	return watt.New(watt.App{
-		Name: "sloth", Isolation: watt.OwnProcess, StartTimeout: 300 * time.Millisecond,
+		Name: "sloth", Isolation: watt.OwnProcess, StartTimeout: 3 * time.Second,
 		New: func(ctx context.Context, _ *watt.Env) (http.Handler, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -314,7 +315,7 @@ func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
 	for strange, want := range map[string][]string{
 		"exit":  {"main did not reach Run", "repeatable", "exit status 4", "I cannot open the database twice"},
 		"slow":  {"main did not reach Run in time", "repeatable"},
-		"table": {"of a runtime with other apps", "was the program replaced"},
+		"table": {"of a runtime with other apps", "depend on something"},
 	} {
 		t.Run(strange, func(t *testing.T) {
 			t.Parallel()
@@ -326,5 +327,34 @@ func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAProgramThatWasReplacedOnDiskStartsNoInstance(t *testing.T) {
+	t.Parallel()
+	program, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "program")
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(name, program, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file)
+	p := launch(t, "127.0.0.1:0", func(cmd *exec.Cmd) { cmd.Path = file })
+	if p.address == "" {
+		t.Fatalf("it has not started: %s", p.stderr)
+	}
+	write(file + ".new")
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(p.pids(t)[0], syscall.SIGKILL)
+	soon(t, "the refusal", func() bool { return strings.Contains(p.stderr.String(), "the file was replaced; start it anew") })
+	if left := len(p.pids(t)); left == 0 {
+		t.Error("the other instance has gone, too")
 	}
 }

@@ -179,7 +179,7 @@ func (p *processes) idlest(not side) *own {
 			continue
 		}
 		load := o.load()
-		if o.slot.State.Load() == slotSilent {
+		if o.slot.State.Load() == slotSilent || o.slot.Doubted() {
 			load += math.MaxInt32 // only if there is no other
 		}
 		if best == nil || load < least || load == least && rand.N(2) == 0 {

@@ -139,6 +139,25 @@ func TestResetEmptiesOneSlotOnly(t *testing.T) {
 	}
 }
 
+func TestADoubtEndsWhenTheChildShowsItself(t *testing.T) {
+	s := create(t, 1).Slot(0)
+	for range 2 {
+		if s.Doubted() {
+			t.Error("doubted for no reason")
+		}
+		s.Doubt()
+		if !s.Doubted() {
+			t.Error("not doubted")
+		}
+		s.Beat.Add(1)
+	}
+	s.Doubt()
+	s.Reset()
+	if s.Doubted() {
+		t.Error("the next child is doubted for what became of the last")
+	}
+}
+
 func TestSlotsShareNoCacheLine(t *testing.T) {
 	if got := unsafe.Sizeof(page.Slot{}); got != page.SlotSize {
 		t.Errorf("a slot has %d bytes, want %d", got, page.SlotSize)

@@ -26,6 +26,7 @@ type Slot struct {
 	PID        atomic.Int64
 	Generation atomic.Int64
 	Beat       atomic.Int64 // changes as long as the child lives
+	doubt      atomic.Int64 // 1 + the beat when a connection to it was found broken
 
 	Workers    atomic.Int64 // requests it may have in progress
 	Busy       atomic.Int64 // requests in progress
@@ -52,7 +53,7 @@ type Slot struct {
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
 
-	_ [shownSize - 25*8]byte
+	_ [shownSize - 26*8]byte
 
 	Served count.Served // the child counts in it
 
@@ -67,6 +68,13 @@ func (s *Slot) Reset() {
 		words[i].Store(0)
 	}
 }
+
+// Doubt tells everybody that a connection to the child was found broken: it may have ended, and nobody has noticed yet.
+// It is over when the child shows itself again.
+func (s *Slot) Doubt() { s.doubt.Store(s.Beat.Load() + 1) }
+
+// Doubted reports whether that was so since the child last showed itself.
+func (s *Slot) Doubted() bool { return s.doubt.Load() == s.Beat.Load()+1 }
 
 // Within returns the field's value, or 0 or most if it is outside these two.
 func Within(field *atomic.Int64, most int64) int64 { return max(0, min(field.Load(), most)) }

@@ -10,6 +10,9 @@ const Supported = false
 // Starter cannot start anything on this system.
 type Starter struct{}
 
+// Program would identify the file that this process runs.
+func Program() string { return "" }
+
 // NewStarter fails on this system.
 func NewStarter() (*Starter, error) { return nil, errors.ErrUnsupported }
 

@@ -2,10 +2,20 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// Program identifies the file that this process runs, also after another has taken its name.
+func Program() string {
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/self/exe", &s); err != nil {
+		return ""
+	}
+	return fmt.Sprint(s.Dev, "/", s.Ino)
+}
 
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Program would identify the file that this process runs.
+func Program() string { return "" }
+
 // attributes has no signal of the parent's death here: children end with their control socket.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
