@@ -51,8 +51,9 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	}
 	rt.endLife(errStopped)
 	defer context.AfterFunc(ctx, func() {
+		now := time.Now()
+		rt.cut.Store(&now)
 		rt.lose(context.Cause(ctx))
-		time.AfterFunc(graceAfterCut, func() { rt.late.Store(true) })
 	})()
 	select {
 	case rt.updating <- struct{}{}:
@@ -99,12 +100,14 @@ func (rt *Runtime) stop(ctx context.Context) error {
 // adminTime is how long those who look at what goes on may keep a runtime from its end.
 const adminTime = time.Second
 
-// grace returns the time that code gets to return after its context has ended.
+// grace returns the time that code gets to return after its context has ended. After Shutdown's time is up there is
+// one for all, and a last moment for each that comes later.
 func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
-	if rt.late.Load() {
-		return context.WithTimeout(context.Background(), lastGrace)
+	left := graceAfterCut
+	if cut := rt.cut.Load(); cut != nil {
+		left = max(lastGrace, left-time.Since(*cut))
 	}
-	return context.WithTimeout(context.Background(), graceAfterCut)
+	return context.WithTimeout(context.Background(), left)
 }
 
 // cleanupTime returns the time that the Cleanup functions of one instance have.

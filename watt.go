@@ -89,11 +89,11 @@ type Runtime struct {
 	endLife  context.CancelCauseFunc
 	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
 	lose     context.CancelCauseFunc
-	nursery  *nursery        // of own processes; nil if there are none
-	child    *child          // what this runtime is, in a process of its own; nil in the first
-	labels   context.Context //nolint:containedctx // Start's, for the goroutines of the apps
-	late     atomic.Bool     // even the grace after Shutdown's time is over
-	updating chan struct{}   // holds an element during an Update, and while the runtime stops
+	nursery  *nursery                  // of own processes; nil if there are none
+	child    *child                    // what this runtime is, in a process of its own; nil in the first
+	labels   context.Context           //nolint:containedctx // Start's, for the goroutines of the apps
+	cut      atomic.Pointer[time.Time] // when Shutdown's time was up
+	updating chan struct{}             // holds an element during an Update, and while the runtime stops
 
 	mu          sync.Mutex
 	phase       phase
