@@ -144,8 +144,8 @@ func Drop(files []*os.File) {
 // head is how many bytes stand before a message: how many descriptors it has, and how long it is.
 const head = 5
 
-// Receive returns the next message and its descriptors, which are the caller's. It blocks until there is one; io.EOF
-// means that the other side has gone. After an error there is nothing more to come.
+// Receive returns the next message and its descriptors, which are the caller's. It blocks until there is one; an error
+// that is io.EOF means that the other side has gone. After an error there is nothing more to come.
 func (c *Conn) Receive() (m Message, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
