@@ -213,7 +213,7 @@ func fillDefaults(a App) App {
 			d.Isolation = OwnProcess
 		}
 		if setDefault(&a.Isolation, d.Isolation); a.Isolation == OwnProcess {
-			d.Workers, d.Instances, d.Nice = 1, max(1, int(math.Round(cgroup.CPUs()))), 10
+			d.Workers, d.Instances, d.Nice = 1, min(max(1, int(math.Round(cgroup.CPUs()))), maxProcesses), 10
 		} else {
 			d.Workers = max(1, runtime.GOMAXPROCS(0)-1)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,4 +112,14 @@ func shy() *watt.Runtime {
 		}
 		return http.NotFoundHandler(), nil
 	}})
+}
+
+func TestMoreInstancesThanThePageHasRoomForAreAMistake(t *testing.T) {
+	rt := shift()
+	if err := rt.Update("shift", func(a *watt.App) { a.Instances = 65 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "Instances: at most 64") {
+		t.Errorf("got %v, want a mistake in Instances", err)
+	}
 }

@@ -114,9 +114,7 @@ func (a *app) changeProblem(old, config *App) error {
 			errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", a.name, field, problem))
 		}
 	}
-	if config.Isolation == OwnProcess && config.Instances > maxProcesses {
-		report("Instances", fmt.Sprintf("at most %d can have processes of their own", maxProcesses))
-	}
+	report("Instances", processesProblem(config))
 	report("ReadyPath", readyPathProblem(config.ReadyPath))
 	checkNumbers(config, report)
 	return errors.Join(errs...)

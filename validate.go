@@ -77,7 +77,9 @@ func (p *problems) check(a *App, names map[string]bool) {
 	p.add(a, "TLS", tlsProblem(a))
 	p.add(a, "Profile", enumProblem(int(a.Profile), int(IOBound)))
 	p.add(a, "Isolation", isolationProblem(a))
-	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
+	filled := a.withDefaults() // the profile may have decided on processes
+	p.add(a, "Instances", processesProblem(&filled))
+	if (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
 		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
 	}
 	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
@@ -169,12 +171,18 @@ func isolationProblem(a *App) string {
 		return "this system does not support processes of their own; use InProcess"
 	case a.Isolation == OwnProcess && inTest() && os.Getenv(testVariable) == "":
 		return "in a test, processes of their own need watttest.Main in TestMain; or use InProcess"
-	case a.Isolation == OwnProcess && a.Instances > maxProcesses:
-		return fmt.Sprintf("at most %d instances can have processes of their own", maxProcesses)
 	case a.Isolation == Remote && a.URL == "":
 		return "Remote is reported only; set URL"
 	}
 	return enumProblem(int(a.Isolation), int(Remote))
+}
+
+// processesProblem finds more instances than the page has room for.
+func processesProblem(filled *App) string {
+	if filled.Isolation == OwnProcess && filled.Instances > maxProcesses {
+		return fmt.Sprintf("at most %d can have processes of their own", maxProcesses)
+	}
+	return ""
 }
 
 func enumProblem(v, last int) string {
