@@ -78,8 +78,9 @@ type App struct {
 	// Isolation is where instances live. If zero, the profile decides.
 	Isolation Isolation
 
-	// Instances is the number of running copies. If zero, 1 is used, which is nearly always right in
-	// one process: more are for state that must not be shared and for restarts without a gap.
+	// Instances is the number of running copies. If zero: 1, which is nearly always right in one process (more are for
+	// state that must not be shared and for restarts without a gap); CPUBound in processes of its own, one for each
+	// processor of the container. At most 64 can have processes of their own.
 	Instances int
 
 	// Workers bounds the requests in progress of one instance (never its connections). If zero: 64;

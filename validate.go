@@ -82,6 +82,8 @@ func (p *problems) check(a *App, names map[string]bool) {
 	if (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
 		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
 	}
+	p.add(a, "MemoryLimit", rangeProblem(a.MemoryLimit, 0, math.MaxInt64))
+	p.add(a, "Nice", rangeProblem(int64(a.Nice), 0, maxNice))
 	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
 	checkNumbers(a, func(field, problem string) { p.add(a, field, problem) })
 	for _, callee := range a.Calls {
@@ -192,6 +194,19 @@ func enumProblem(v, last int) string {
 	return ""
 }
 
+// maxNice is the lowest priority that a process can have.
+const maxNice = 19
+
+func rangeProblem(value, least, most int64) string {
+	switch {
+	case value < least:
+		return fmt.Sprintf("%d is out of range: use %d or more; 0 means the default", value, least)
+	case value > most:
+		return fmt.Sprintf("%d is out of range: use %d or less", value, most)
+	}
+	return ""
+}
+
 // checkNumbers reports counts and durations that are below -1, or -1 where that makes no sense.
 func checkNumbers(a *App, check func(field, problem string)) {
 	for _, f := range []struct {
@@ -204,9 +219,7 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		{"MaxConns", a.MaxConns, -1},
 		{"MaxRestarts", a.MaxRestarts, -1},
 	} {
-		if f.value < f.least || f.value > math.MaxInt32 {
-			check(f.name, fmt.Sprintf("%d is out of range: use %d or more; 0 means the default", f.value, f.least))
-		}
+		check(f.name, rangeProblem(int64(f.value), int64(f.least), math.MaxInt32))
 	}
 	for _, f := range []struct {
 		name  string
