@@ -341,3 +341,11 @@ func TestWhatTheKernelRefusesToTellIsUnknown(t *testing.T) {
 		t.Error("no handshakes are said to be in progress")
 	}
 }
+
+// steers reports whether weigh has an effect: there were ever two listeners, and the kernel lets itself
+// be told.
+func (p *port) steers() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.steered
+}

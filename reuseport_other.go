@@ -61,9 +61,6 @@ func (p *port) listener(i int) *net.TCPListener {
 // weigh does nothing here.
 func (p *port) weigh(i int, _ bool) error { return p.check(i) }
 
-// steers reports that weigh does nothing.
-func (p *port) steers() bool { return false }
-
 // queued cannot be known here.
 func (p *port) queued(i int) (int, error) {
 	return 0, errors.Join(p.check(i), errors.ErrUnsupported)

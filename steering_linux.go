@@ -13,8 +13,7 @@ import (
 const extRandom bpf.Extension = 56
 
 // weigh turns instance i on or off: whether new connections get to its listener. While none is on all
-// get some. It is no error if the kernel cannot be told: then it gives all listeners the same share, and
-// steers returns false.
+// get some. It is no error if the kernel cannot be told: then it gives all listeners the same share.
 func (p *port) weigh(i int, on bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -31,14 +30,6 @@ func (p *port) weigh(i int, on bool) error {
 	s.on = on
 	p.steerLocked()
 	return nil
-}
-
-// steers reports whether weigh has an effect: there were ever two listeners, and the kernel lets itself
-// be told.
-func (p *port) steers() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.steered
 }
 
 // steerLocked tells the kernel whom to choose. It does so also where all are on, or one is left: then a

@@ -46,7 +46,7 @@ func counting(f *os.File) {
 		return
 	}
 	s := p.Slot(1)
-	s.PID.Store(int64(os.Getpid()))
+	s.Beat.Store(int64(os.Getpid()))
 	fmt.Println("ready")
 	for {
 		s.Room.Add(1)
@@ -146,7 +146,7 @@ func TestASlotOutlivesTheChildThatIsKilled(t *testing.T) {
 		if !output.Scan() || output.Text() != "ready" {
 			t.Fatalf("got %q from the child, want that it is ready", output.Text())
 		}
-		if got, want := s.PID.Load(), int64(cmd.Process.Pid); got != want {
+		if got, want := s.Beat.Load(), int64(cmd.Process.Pid); got != want {
 			t.Errorf("got process %d, want %d", got, want)
 		}
 		soon(t, "the child's beat", func() bool { return s.Room.Load() > 1000 })

@@ -38,7 +38,7 @@ func TestAPageCanBeOpenedThroughTheProcessThatHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if got, want := again.Slot(1).PID.Load(), int64(cmd.Process.Pid); got != want {
+	if got, want := again.Slot(1).Beat.Load(), int64(cmd.Process.Pid); got != want {
 		t.Errorf("got process %d, want %d", got, want)
 	}
 }

@@ -14,21 +14,18 @@ const (
 	shownSize = 256
 )
 
-// Slot is what one instance, or an app of the parent's, tells of itself. Durations are in nanoseconds, counters start at 0 with the
-// child and only grow.
+// Slot is what one instance, or an app of the parent's, tells of itself. Durations are in nanoseconds, counters start
+// at 0 with the child and only grow.
 //
 // What a child wrote is what a child wrote: after a fault it may be any number, and two fields never
 // belong to the same moment. Whoever reads must come to no harm by that: take numbers through [Within]
 // before they become lengths, indexes or divisors, and see that a counter that went back does not
 // become a huge difference.
 type Slot struct {
-	State      atomic.Int64 // what it is doing; the meaning is the users'
-	PID        atomic.Int64
-	Generation atomic.Int64
-	Beat       atomic.Int64 // changes as long as the child lives
-	doubt      atomic.Int64 // 1 + the beat when a connection to it was found broken
+	State atomic.Int64 // what it is doing; the meaning is the users'
+	Beat  atomic.Int64 // changes as long as the child lives
+	doubt atomic.Int64 // 1 + the beat when a connection to it was found broken
 
-	Workers    atomic.Int64 // requests it may have in progress
 	Busy       atomic.Int64 // requests in progress
 	Queued     atomic.Int64 // requests waiting
 	Room       atomic.Int64 // how many more would be run or allowed to wait
@@ -53,7 +50,7 @@ type Slot struct {
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
 
-	_ [shownSize - 26*8]byte
+	_ [shownSize - 23*8]byte
 
 	Served count.Served // the child counts in it
 
