@@ -37,8 +37,8 @@ func (s sibling) connect(ctx context.Context, _ string) (net.Conn, error) {
 }
 
 // send sends the request to the instance that has least to do, if there are several.
-func (x *across) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
-	return c.cross(handed.addTo(req), func(_ context.Context, not side, wait bool) (side, error) {
+func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
+	return c.cross(req, func(_ context.Context, not side, wait bool) (side, error) {
 		s := x.idlest(not)
 		if s.instance < 0 && !wait { // else the parent waits
 			return nil, errNoOther

@@ -59,10 +59,8 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: m.edges[a.name]}
 	c.edge.Sent.Add(max(0, req.ContentLength))
-	var handed trace
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
-		handed = c.served.trace
 	}
 	if d := a.conf().Timeout; d > 0 {
 		c.by = now.Add(d)
@@ -76,7 +74,7 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			c.finish(count.Other)
 		}
 	}()
-	resp, err := a.place.send(c, req, handed)
+	resp, err := a.place.send(c, req)
 	returned = true
 	if err == nil {
 		err = c.accept(resp)
@@ -92,23 +90,29 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 
 // admit takes a worker for req, or gives it up.
 func (c *call) admit(req *http.Request) (err error) {
-	if c.ticket, err = c.app.admit(c.ctx, c.began, stays); err != nil && req.Body != nil {
+	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil && req.Body != nil {
 		_ = req.Body.Close()
 	}
 	c.holds = err == nil
 	return err
 }
 
-// stays is for requests that wait where they are.
-func stays() <-chan struct{} { return nil }
+// handed returns the trace of the request during which the call is made.
+func (c *call) handed() trace {
+	if c.served == nil {
+		return trace{}
+	}
+	return c.served.trace
+}
 
-// withTimer sends req where neither the call nor its cancellation can travel beside the bytes: what is
-// left of the deadline goes into a header, and a timer ends the wait for the answer. There must be a door on the
+// withTimer sends req where neither the call nor its cancellation can travel beside the bytes: its trace and what is
+// left of the deadline go into headers, and a timer ends the wait for the answer. There must be a door on the
 // other side, or what else may say why a request was refused.
 func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	out, stop := c.timed(req)
 	defer stop()
 	out.Header = maps.Clone(req.Header)
+	c.handed().set(out.Header)
 	out.Header.Del(headerTimeout)
 	deadline, _ := c.ctx.Deadline()
 	setRemaining(out.Header, deadline)

@@ -117,14 +117,14 @@ func (d *door) addr() string {
 
 // send hands the request to the handler. Where there must be a connection, the door itself admits what comes
 // over it.
-func (d *door) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+func (d *door) send(c *call, req *http.Request) (*http.Response, error) {
 	if direct.Takes(req) {
 		if err := c.admit(req); err != nil {
 			return nil, err
 		}
-		return d.call(c, req, handed)
+		return d.call(c, req)
 	}
-	return c.withTimer(handed.addTo(req), c.mesh.kept(d, d.connect).RoundTrip)
+	return c.withTimer(req, c.mesh.kept(d, d.connect).RoundTrip)
 }
 
 func (d *door) connect(ctx context.Context, caller string) (net.Conn, error) {
@@ -147,7 +147,7 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 }
 
 // call serves a call of this process, without a wire, with the worker that it has taken.
-func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, error) {
+func (d *door) call(c *call, req *http.Request) (*http.Response, error) {
 	c.holds = false // the request does
 	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
 	q.base = d.base
@@ -155,7 +155,7 @@ func (d *door) call(c *call, req *http.Request, handed trace) (*http.Response, e
 	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.app.errorLog
 	q.exchange.Timers = &d.app.rt.timers
 	r := q.exchange.Request(q, req)
-	handed.set(r.Header)
+	c.handed().set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.arrived = c.began
@@ -245,7 +245,7 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if to := m.full(); to != nil {
 		return to, nil
 	}
-	t, err := d.app.admit(q, q.arrived, m.waits)
+	t, err := d.app.admit(q, q.arrived, m)
 	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
 	}

@@ -23,8 +23,8 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// addr returns where the public side listens, or "".
 	addr() string
 
-	// send admits a call and sends its request; trace is what that hands on of the request it is made in.
-	send(c *call, req *http.Request, handed trace) (*http.Response, error)
+	// send admits a call and sends its request, with the trace that the call hands on.
+	send(c *call, req *http.Request) (*http.Response, error)
 	// connect opens a raw connection for the app called caller.
 	connect(ctx context.Context, caller string) (net.Conn, error)
 

@@ -111,8 +111,8 @@ func (p *processes) addr() string {
 }
 
 // send sends the request to the instance that has least to do.
-func (p *processes) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
-	return c.cross(handed.addTo(req), func(ctx context.Context, not side, wait bool) (side, error) { return p.pick(ctx, not, wait) })
+func (p *processes) send(c *call, req *http.Request) (*http.Response, error) {
+	return c.cross(req, func(ctx context.Context, not side, wait bool) (side, error) { return p.pick(ctx, not, wait) })
 }
 
 func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error) {

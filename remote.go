@@ -57,11 +57,11 @@ func (rem *remote) publish()                                                {}
 func (rem *remote) addr() string                                            { return "" }
 func (rem *remote) lameDuck()                                               {}
 
-func (rem *remote) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+func (rem *remote) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
 		return nil, err
 	}
-	return c.withTimer(handed.addTo(req), rem.roundTrip)
+	return c.withTimer(req, rem.roundTrip)
 }
 
 // roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which

@@ -100,10 +100,10 @@ func (a *app) elsewhere() bool {
 	return across || a.conf().URL != ""
 }
 
-// admit takes a worker for what has arrived at that time, waiting for it as long as the limits allow, or until it is
-// moved: see [admission.Pool.AcquireOr]. Its errors are CallErrors without a caller, or the cause of ctx's end.
-func (a *app) admit(ctx context.Context, arrived time.Time, waits func() (moved <-chan struct{})) (ticket, error) {
-	t, err := a.pool.AcquireOr(ctx, waits)
+// admit takes a worker for what has arrived at that time, waiting for it as long as the limits allow, or until m, which
+// may be nil, is moved: see [admission.Pool.AcquireOr]. Its errors are CallErrors without a caller, or the cause of ctx's end.
+func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, error) {
+	t, err := a.pool.AcquireOr(ctx, m.waits)
 	if err == nil {
 		t.Value().tally.Wait.Add(time.Since(arrived))
 		return t, nil

@@ -54,7 +54,7 @@ func (s *relay) addr() string {
 }
 
 // send sends the request to the instance that the call was admitted to, on a connection that is kept for it.
-func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, error) {
+func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
 		return nil, err
 	}
@@ -66,10 +66,11 @@ func (s *relay) send(c *call, req *http.Request, handed trace) (*http.Response, 
 		}
 		return conn, err
 	})
+	req = c.handed().addTo(req)
 	if !isGRPC(req.Header) {
-		return lines.Pool.RoundTrip(handed.addTo(req), c.by, c.offer)
+		return lines.Pool.RoundTrip(req, c.by, c.offer)
 	}
-	out, stop := c.timed(handed.addTo(req)) // nobody can say which connection it takes
+	out, stop := c.timed(req) // nobody can say which connection it takes
 	defer stop()
 	return lines.RoundTrip(out)
 }
