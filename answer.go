@@ -158,15 +158,6 @@ func (a *answer) begin(status int) {
 	}
 }
 
-// withoutRefusal removes what only the door may say, however its name is written: callers read it in canonical form.
-func withoutRefusal(h http.Header) {
-	for name := range h {
-		if len(name) == len(headerRefused) && strings.EqualFold(name, headerRefused) {
-			delete(h, name)
-		}
-	}
-}
-
 // answer1 is the answer to an HTTP/1 request.
 type answer1 struct{ answer }
 

@@ -19,13 +19,6 @@ import (
 	"github.com/org/watt/internal/pipe"
 )
 
-// Headers that watt's own sides exchange where a call leaves the process. They never come in from,
-// nor go out to, strangers.
-const (
-	headerTimeout = "X-Watt-Timeout" // what remains of the deadline, in milliseconds
-	headerRefused = "X-Watt-Refused" // the door's reason for an answer that no handler gave
-)
-
 // meshIdleTimeout is how long a connection of the mesh is kept for the next call.
 const meshIdleTimeout = 90 * time.Second
 
@@ -95,14 +88,6 @@ func (c *call) admit(req *http.Request) (err error) {
 	}
 	c.holds = err == nil
 	return err
-}
-
-// handed returns the trace of the request during which the call is made.
-func (c *call) handed() trace {
-	if c.served == nil {
-		return trace{}
-	}
-	return c.served.trace
 }
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: its trace and what is
@@ -309,73 +294,4 @@ func (b *upgradedBody) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// doorRefusal returns the error that a door behind an HTTP/2 connection or in another process put into
-// its answer, or nil if a handler answered.
-func doorRefusal(resp *http.Response) error {
-	var err error
-	switch resp.Header.Get(headerRefused) {
-	case "":
-		return nil
-	case "late": // a handler had it, and has not answered
-		_ = resp.Body.Close()
-		return &CallError{Started: true, Err: context.DeadlineExceeded}
-	case "aborted": // what was handed over
-		_ = resp.Body.Close()
-		return &CallError{Started: true, Err: errAborted}
-	case "unavailable":
-		err = ErrUnavailable
-	case "timeout":
-		err = context.DeadlineExceeded
-	default:
-		err = ErrOverloaded
-	}
-	_ = resp.Body.Close()
-	return &CallError{RetryAfter: retryAfter(resp.Header), Err: fmt.Errorf("%w at its door", err)}
-}
-
-// errAborted means that a sibling's handler wants the connection cut, and no answer.
-var errAborted = errors.New("aborted by its handler")
-
-// trace is what a request hands on to the calls made while it is served.
-type trace struct{ parent, state, baggage, requestID string }
-
-func traceOf(h http.Header) trace {
-	return trace{first(h, "Traceparent"), first(h, "Tracestate"), first(h, "Baggage"), first(h, "X-Request-Id")}
-}
-
-// first is Get for a name in canonical form.
-func first(h http.Header, name string) string {
-	if v := h[name]; len(v) > 0 {
-		return v[0]
-	}
-	return ""
-}
-
-// addTo returns req with what the call does not set itself; a copy, since a RoundTripper may not change
-// the headers that it is given.
-func (t trace) addTo(req *http.Request) *http.Request {
-	if t == (trace{}) {
-		return req
-	}
-	req = req.WithContext(req.Context())
-	req.Header = maps.Clone(req.Header)
-	t.set(req.Header)
-	return req
-}
-
-// set sets what is not there.
-func (t trace) set(h http.Header) {
-	set := func(name, value string) {
-		if value != "" && h[name] == nil {
-			h[name] = []string{value}
-		}
-	}
-	if h["Traceparent"] == nil { // the two belong together
-		set("Traceparent", t.parent)
-		set("Tracestate", t.state)
-	}
-	set("Baggage", t.baggage)
-	set("X-Request-Id", t.requestID)
 }

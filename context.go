@@ -122,3 +122,16 @@ func (c *requestContext) finish() {
 		untime()
 	}
 }
+
+// detach leaves the context to its request: the server's has ended, or is about to, for reasons that do not matter.
+func (c *requestContext) detach() {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.errLocked() != nil {
+		return
+	}
+	if c.real != nil {
+		c.untie()
+	}
+	c.base = context.WithoutCancel(c.base)
+}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -170,9 +169,6 @@ func (d *door) call(c *call, req *http.Request) (*http.Response, error) {
 // chosenTime is how long a door in a process of its own serves on when it drains: others may have chosen it before.
 const chosenTime = 25 * time.Millisecond
 
-// maxRemaining is the longest time, in milliseconds, that a caller elsewhere can have left: a day.
-const maxRemaining = 24 * 60 * 60 * 1000
-
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)
@@ -215,26 +211,6 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.Serve(r.WithContext(q))
 }
 
-// limit sets the times by which the request has to be answered.
-func (q *request) limit(r *http.Request) {
-	remaining, _ := strconv.ParseInt(first(r.Header, headerTimeout), 10, 64)
-	delete(r.Header, headerTimeout)
-	if remaining > 0 {
-		q.deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
-	}
-	if d := q.app.conf().Timeout; d > 0 {
-		q.by = q.arrived.Add(d)
-		q.timer = time.AfterFunc(time.Until(q.by), q.expire)
-	}
-}
-
-// again keeps time for a request that no sibling has answered.
-func (q *request) again() {
-	if q.timer != nil {
-		q.timer.Reset(time.Until(q.by))
-	}
-}
-
 // admit gets the request a worker, or names the sibling that is to serve it.
 func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if r.Header["Upgrade"] != nil {
@@ -253,24 +229,6 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 		q.ticket, q.holds, q.gen = t, true, t.Value()
 	}
 	return nil, err
-}
-
-// refuse answers a request that got no worker.
-func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
-	if !p.stranger() {
-		switch {
-		case errors.Is(err, ErrUnavailable):
-			w.Header().Set(headerRefused, "unavailable")
-		case errors.Is(err, context.DeadlineExceeded):
-			w.Header().Set(headerRefused, "timeout")
-		default:
-			w.Header().Set(headerRefused, "overloaded")
-		}
-	}
-	if p.lameDuck() || d.app.rt.child != nil && errors.Is(err, ErrUnavailable) {
-		w.Header().Set("Connection", "close")
-	}
-	WriteError(w, err)
 }
 
 func (d *door) lameDuck() {

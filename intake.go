@@ -263,16 +263,3 @@ func closeAfter(w http.ResponseWriter) {
 	tooLarge := http.MaxBytesReader(w, io.NopCloser(strings.NewReader(" ")), 0)
 	_, _ = tooLarge.Read(make([]byte, 1))
 }
-
-// detach leaves the context to its request: the server's has ended, or is about to, for reasons that do not matter.
-func (c *requestContext) detach() {
-	c.lock.Lock()
-	defer c.lock.Unlock()
-	if c.errLocked() != nil {
-		return
-	}
-	if c.real != nil {
-		c.untie()
-	}
-	c.base = context.WithoutCancel(c.base)
-}

@@ -1,7 +1,6 @@
 package watt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -126,13 +125,6 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// setRemaining says in a request's headers what is left until the deadline, if there is one.
-func setRemaining(h http.Header, deadline time.Time) {
-	if !deadline.IsZero() {
-		h.Set(headerTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
-	}
-}
-
 // accepted makes a request that was handed over what it was.
 func (p *peer) accepted(r *http.Request) *peer {
 	own := &peer{caller: first(r.Header, headerCaller), handed: true}
@@ -220,9 +212,7 @@ func (x *passing) failed(err error) {
 	if x.request.reason() == nil {
 		x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
 	}
-	if errors.Is(err, context.DeadlineExceeded) && !x.peer.stranger() {
-		x.Header().Set(headerRefused, "late")
-	}
+	x.peer.sayLate(x.Header(), err)
 	WriteError(x, x.handover.failure(err))
 }
 

@@ -196,9 +196,7 @@ func (q *request) Serve(r *http.Request) {
 	}
 	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
-		if errors.Is(err, context.DeadlineExceeded) && !a.peer.stranger() {
-			a.Header().Set(headerRefused, "late") // the caller's own clock may not have struck yet
-		}
+		a.peer.sayLate(a.Header(), err)
 		WriteError(a, err)
 		return
 	}
@@ -213,7 +211,7 @@ func (q *request) panicked(r *http.Request, reason any) {
 	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
 		if a := &q.answer; a.peer.handed && !a.begun { // the connection to cut is a sibling's
 			clear(a.Header())
-			a.Header().Set(headerRefused, "aborted")
+			a.Header().Set(headerRefused, refusedAborted)
 			a.ResponseWriter.WriteHeader(http.StatusBadGateway)
 			return
 		}
@@ -259,6 +257,22 @@ func (q *request) failing(status int, err error) int {
 		q.answer.log(status, err)
 	}
 	return status
+}
+
+// limit sets the times by which the request has to be answered.
+func (q *request) limit(r *http.Request) {
+	q.deadline = takeRemaining(r.Header)
+	if d := q.app.conf().Timeout; d > 0 {
+		q.by = q.arrived.Add(d)
+		q.timer = time.AfterFunc(time.Until(q.by), q.expire)
+	}
+}
+
+// again keeps time for a request that no sibling has answered.
+func (q *request) again() {
+	if q.timer != nil {
+		q.timer.Reset(time.Until(q.by))
+	}
 }
 
 // what describes the request to whoever has to find out why it does not end.
