@@ -102,22 +102,17 @@ func (a *app) adopt(config *App) {
 
 // changeProblem returns what is wrong with a change while the runtime runs, or nil.
 func (a *app) changeProblem(old, config *App) error {
-	var errs []error
+	var p problems
 	before, after := reflect.ValueOf(*old), reflect.ValueOf(*config)
 	for i := range before.NumField() {
 		if field := before.Type().Field(i).Name; !changeable(field) && !same(before.Field(i), after.Field(i)) {
-			errs = append(errs, fmt.Errorf("watt: app %q: %s: cannot change while the runtime runs", a.name, field))
+			p.add(old, field, "cannot change while the runtime runs")
 		}
 	}
-	report := func(field, problem string) {
-		if problem != "" {
-			errs = append(errs, fmt.Errorf("watt: app %q: %s: %s", a.name, field, problem))
-		}
-	}
-	report("Instances", processesProblem(config))
-	report("ReadyPath", readyPathProblem(config.ReadyPath))
-	checkNumbers(config, report)
-	return errors.Join(errs...)
+	named := *config
+	named.Name = old.Name
+	p.checkLimits(&named)
+	return errors.Join(p...)
 }
 
 // same compares two values of a field: functions, maps and pointers by identity, the rest by content.
@@ -171,7 +166,7 @@ func (a *app) restart(instance int) error {
 	if instance < 0 || instance >= len(a.instances) {
 		n := len(a.instances)
 		a.mu.Unlock()
-		return fmt.Errorf("watt: app %q has no instance %d: it has %d in this process", a.name, instance, n)
+		return fmt.Errorf("watt: app %q has no instance %d: it has %d", a.name, instance, n)
 	}
 	in := a.instances[instance]
 	a.mu.Unlock()

@@ -77,15 +77,12 @@ func (p *problems) check(a *App, names map[string]bool) {
 	p.add(a, "TLS", tlsProblem(a))
 	p.add(a, "Profile", enumProblem(int(a.Profile), int(IOBound)))
 	p.add(a, "Isolation", isolationProblem(a))
-	filled := a.withDefaults() // the profile may have decided on processes
-	p.add(a, "Instances", processesProblem(&filled))
-	if (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
+	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
 		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
 	}
 	p.add(a, "MemoryLimit", rangeProblem(a.MemoryLimit, 0, math.MaxInt64))
 	p.add(a, "Nice", rangeProblem(int64(a.Nice), 0, maxNice))
-	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
-	checkNumbers(a, func(field, problem string) { p.add(a, field, problem) })
+	p.checkLimits(a)
 	for _, callee := range a.Calls {
 		if !names[callee] {
 			p.add(a, "Calls", fmt.Sprintf("there is no app %q", callee))
@@ -180,7 +177,8 @@ func isolationProblem(a *App) string {
 }
 
 // processesProblem finds more instances than the page has room for.
-func processesProblem(filled *App) string {
+func processesProblem(a *App) string {
+	filled := a.withDefaults() // the profile may have decided on processes
 	if filled.Isolation == OwnProcess && filled.Instances > maxProcesses {
 		return fmt.Sprintf("at most %d can have processes of their own", maxProcesses)
 	}
@@ -207,8 +205,11 @@ func rangeProblem(value, least, most int64) string {
 	return ""
 }
 
-// checkNumbers reports counts and durations that are below -1, or -1 where that makes no sense.
-func checkNumbers(a *App, check func(field, problem string)) {
+// checkLimits notes what is wrong with what may also change while the runtime runs: counts and durations that are below
+// -1, or -1 where that makes no sense, among others.
+func (p *problems) checkLimits(a *App) {
+	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
+	p.add(a, "Instances", processesProblem(a))
 	for _, f := range []struct {
 		name         string
 		value, least int
@@ -219,7 +220,7 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		{"MaxConns", a.MaxConns, -1},
 		{"MaxRestarts", a.MaxRestarts, -1},
 	} {
-		check(f.name, rangeProblem(int64(f.value), int64(f.least), math.MaxInt32))
+		p.add(a, f.name, rangeProblem(int64(f.value), int64(f.least), math.MaxInt32))
 	}
 	for _, f := range []struct {
 		name  string
@@ -231,9 +232,9 @@ func checkNumbers(a *App, check func(field, problem string)) {
 		{"DrainTimeout", a.DrainTimeout},
 	} {
 		if f.value < -1 {
-			check(f.name, fmt.Sprintf("%v is out of range: use -1 or more; 0 means the default", f.value))
+			p.add(a, f.name, fmt.Sprintf("%v is out of range: use -1 or more; 0 means the default", f.value))
 		} else if f.value > 0 && f.value < time.Microsecond {
-			check(f.name, fmt.Sprintf("%v is too short to be meant: is the unit missing?", f.value))
+			p.add(a, f.name, fmt.Sprintf("%v is too short to be meant: is the unit missing?", f.value))
 		}
 	}
 }
