@@ -124,7 +124,7 @@ func (s *relay) run() {
 			return
 		}
 		// Out of descriptors, most likely: wait for some to be closed, as net/http does.
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		pause = longer(pause)
 		s.app.log.Warn("accept failed", zap.Error(err), zap.Duration("again in", pause))
 		select {
 		case <-time.After(pause):
