@@ -83,8 +83,8 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 
 // admit takes a worker for req, or gives it up.
 func (c *call) admit(req *http.Request) (err error) {
-	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil && req.Body != nil {
-		_ = req.Body.Close()
+	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil {
+		closeBody(req)
 	}
 	c.holds = err == nil
 	return err

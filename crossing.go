@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // side is an instance in another process, as those who call it see it.
@@ -43,7 +45,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if n > 1 && !gone { // one try more is enough for who is full
 			return nil, err
 		}
-		if req = repeatable(req); req == nil {
+		if req = wire.Again(req); req == nil {
 			return nil, err
 		}
 		var none error
@@ -73,23 +75,6 @@ func (c *call) try(req *http.Request, to side) (*http.Response, error) {
 func untouched(err error) bool {
 	call, refused := errors.AsType[*CallError](err)
 	return refused && !call.Started && !errors.Is(err, context.DeadlineExceeded) || undialled(err)
-}
-
-// repeatable returns a request that can be sent once more, or nil.
-func repeatable(req *http.Request) *http.Request {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req
-	}
-	if req.GetBody == nil {
-		return nil
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil
-	}
-	again := req.WithContext(req.Context())
-	again.Body = body
-	return again
 }
 
 func closeBody(req *http.Request) {

@@ -164,9 +164,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q", req.URL.Scheme))
 	}
 	if err != nil {
-		if req.Body != nil {
-			_ = req.Body.Close()
-		}
+		closeBody(req)
 		return nil, err
 	}
 	return m.call(a, req)

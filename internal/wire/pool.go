@@ -62,7 +62,7 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 		return nil, err
 	}
 	ctx, err := req.Context(), errDeclined
-	for attempt := req; attempt != nil; attempt = again(attempt) {
+	for attempt := req; attempt != nil; attempt = Again(attempt) {
 		c, dialErr := p.get(ctx, by)
 		if dialErr != nil {
 			closeBody(attempt)
@@ -93,8 +93,8 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 	return nil, err
 }
 
-// again returns a request that can be sent once more, or nil if its body cannot.
-func again(req *http.Request) *http.Request {
+// Again returns a request that can be sent once more, or nil if its body cannot.
+func Again(req *http.Request) *http.Request {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
