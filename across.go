@@ -2,13 +2,10 @@ package watt
 
 import (
 	"context"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-
-	"github.com/org/watt/internal/page"
 )
 
 // across is the place, seen from a child, of an app that does not live in it. The parent makes the connections.
@@ -59,7 +56,7 @@ func (x *across) idlest(not side) sibling {
 		if slot.State.Load() != slotReady || slot.Doubted() || side(s) == not {
 			continue
 		}
-		if load := page.Within(&slot.Busy, math.MaxInt32) + page.Within(&slot.Queued, math.MaxInt32); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
+		if load := slot.Load(); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
 			best, least = s, load
 		}
 	}

@@ -240,11 +240,6 @@ func offer[T any](c chan T, v T) {
 	}
 }
 
-// load is how much the instance has to do.
-func (o *own) load() int64 {
-	return page.Within(&o.slot.Busy, math.MaxInt32) + page.Within(&o.slot.Queued, math.MaxInt32)
-}
-
 // hush keeps new work away from the instance while it is silent.
 func (o *own) hush(silent bool) {
 	state := int64(slotReady)

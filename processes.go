@@ -178,7 +178,7 @@ func (p *processes) idlest(not side) *own {
 		if side(o) == not {
 			continue
 		}
-		load := o.load()
+		load := o.slot.Load()
 		if o.slot.State.Load() == slotSilent || o.slot.Doubted() {
 			load += math.MaxInt32 // only if there is no other
 		}

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"math"
 	"sync/atomic"
 	"unsafe"
 
@@ -72,6 +73,9 @@ func (s *Slot) Doubt() { s.doubt.Store(s.Beat.Load() + 1) }
 
 // Doubted reports whether that was so since the child last showed itself.
 func (s *Slot) Doubted() bool { return s.doubt.Load() == s.Beat.Load()+1 }
+
+// Load is how many requests the instance has to do with, those that wait included.
+func (s *Slot) Load() int64 { return Within(&s.Busy, math.MaxInt32) + Within(&s.Queued, math.MaxInt32) }
 
 // Within returns the field's value, or 0 or most if it is outside these two.
 func Within(field *atomic.Int64, most int64) int64 { return max(0, min(field.Load(), most)) }
