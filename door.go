@@ -59,8 +59,8 @@ func (p *peer) lameDuck() bool { return p.public != nil && p.public.lame.Load() 
 // peerKey is the context key of a connection's *peer.
 type peerKey struct{}
 
-func newDoor(a *app, buffers *pipe.Buffers) *door {
-	d := &door{inside: inside{a}, listener: pipe.Listen(buffers, address(a.name))}
+func newDoor(a *app) *door {
+	d := &door{inside: inside{a}, listener: pipe.Listen(&a.rt.buffers, address(a.name))}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

@@ -60,7 +60,7 @@ func newPlace(a *app, config *App) place {
 	case config.Serve != nil:
 		return newRelay(a)
 	}
-	return newDoor(a, &a.rt.buffers)
+	return newDoor(a)
 }
 
 // inside is what the places have in common whose requests are admitted here.

@@ -133,7 +133,7 @@ func (rt *Runtime) Status() []Status {
 	var all []Status
 	if rt.running.Load() == nil {
 		for _, config := range allWithDefaults(rt.configs) {
-			all = append(all, configured(config))
+			all = append(all, Status{App: config, State: stateNew})
 		}
 		return all
 	}
@@ -141,11 +141,6 @@ func (rt *Runtime) Status() []Status {
 		all = append(all, a.status())
 	}
 	return all
-}
-
-// configured is the status of an app before the start.
-func configured(config App) Status {
-	return Status{App: config, State: stateNew}
 }
 
 func (a *app) status() Status {
