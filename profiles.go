@@ -27,9 +27,13 @@ func (rt *Runtime) Profiles() http.Handler {
 }
 
 func (rt *Runtime) profileOfInstance(w http.ResponseWriter, r *http.Request) {
-	index, err := strconv.Atoi(r.PathValue("instance"))
-	in := rt.instance(r.PathValue("app"), index)
-	if err != nil || in == nil {
+	var in *instance
+	if index, err := strconv.Atoi(r.PathValue("instance")); err == nil {
+		if a := rt.app(r.PathValue("app")); a != nil {
+			in = a.instance(index)
+		}
+	}
+	if in == nil {
 		http.Error(w, "there is no such instance", http.StatusNotFound)
 		return
 	}
@@ -49,21 +53,4 @@ func (rt *Runtime) profileOfInstance(w http.ResponseWriter, r *http.Request) {
 		},
 	}
 	proxy.ServeHTTP(w, r)
-}
-
-// instance returns one of an app's instances, or nil.
-func (rt *Runtime) instance(app string, index int) *instance {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	for _, a := range rt.apps {
-		if a.name != app {
-			continue
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if index >= 0 && index < len(a.instances) {
-			return a.instances[index]
-		}
-	}
-	return nil
 }

@@ -158,6 +158,16 @@ func (a *app) await(ctx context.Context) error {
 	}
 }
 
+// instance returns one of the instances, or nil.
+func (a *app) instance(index int) *instance {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if index < 0 || index >= len(a.instances) {
+		return nil
+	}
+	return a.instances[index]
+}
+
 // changing returns a channel that is closed when the state of an instance has changed.
 func (a *app) changing() <-chan struct{} {
 	a.mu.Lock()

@@ -29,17 +29,12 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 		return errNotNow
 	}
 	defer func() { <-rt.updating }()
-	rt.mu.Lock()
-	phase, apps := rt.phase, rt.apps
-	rt.mu.Unlock()
-	switch phase {
+	switch rt.now() {
 	case phaseNew:
 		return rt.reconfigure(app, change)
 	case phaseRunning:
-		for _, a := range apps {
-			if a.name == app {
-				return a.update(change)
-			}
+		if a := rt.app(app); a != nil {
+			return a.update(change)
 		}
 		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
 	case phaseStarting, phaseStopping:
@@ -147,31 +142,19 @@ func same(a, b reflect.Value) bool {
 // start; then it is retried as after a failure. Requests wait in the queue meanwhile, or go to other
 // instances. An instance that had been given up gets a new chance.
 func (rt *Runtime) Restart(app string, instance int) error {
-	rt.mu.Lock()
-	phase, apps := rt.phase, rt.apps
-	rt.mu.Unlock()
-	if phase != phaseRunning {
+	if rt.now() != phaseRunning {
 		return errors.New("watt: Restart: the runtime is not running")
 	}
-	for _, a := range apps {
-		if a.name == app {
-			return a.restart(instance)
-		}
+	a := rt.app(app)
+	if a == nil {
+		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
 	}
-	return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
-}
-
-func (a *app) restart(instance int) error {
-	a.mu.Lock()
-	if instance < 0 || instance >= len(a.instances) {
-		n := len(a.instances)
-		a.mu.Unlock()
-		return fmt.Errorf("watt: app %q has no instance %d: it has %d", a.name, instance, n)
+	in := a.instance(instance)
+	if in == nil {
+		return fmt.Errorf("watt: app %q has no instance %d", app, instance)
 	}
-	in := a.instances[instance]
-	a.mu.Unlock()
 	if err := in.renew(); err != nil {
-		return fmt.Errorf("watt: app %q, instance %d: %w", a.name, instance, err)
+		return fmt.Errorf("watt: app %q, instance %d: %w", app, instance, err)
 	}
 	return nil
 }

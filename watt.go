@@ -351,6 +351,21 @@ func (rt *Runtime) fail(err error) {
 	}
 }
 
+// now returns how far the runtime's life has come.
+func (rt *Runtime) now() phase {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return rt.phase
+}
+
+// app returns the app of that name, or nil.
+func (rt *Runtime) app(name string) *app {
+	if apps := rt.running.Load(); apps != nil {
+		return (*apps)[name]
+	}
+	return nil
+}
+
 // Ready returns nil if every app has an instance that is ready and none that was given up, and otherwise
 // an error that names the apps and says what is wrong. It is the readiness probe. An app with a URL counts as ready: whether it answers
 // is known to those who call it.
