@@ -5,12 +5,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 )
 
 // across is the place, seen from a child, of an app that does not live in it. The parent makes the connections.
 type across struct {
-	inside
+	absent
 	child *child
 }
 
@@ -79,13 +78,6 @@ func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {
 	return x.child.dial(ctx, dialling{App: x.app.name, Instance: -1})
 }
 
-func (x *across) accept(context.Context, *os.File, connection, int) error { return ErrUnavailable }
-
 func (x *across) open()                       {}
-func (x *across) begin(int) life              { panic("watt: another app has no instance in this process") }
-func (x *across) listen(net.Listener)         {}
-func (x *across) publish()                    {}
-func (x *across) addr() string                { return "" }
-func (x *across) lameDuck()                   {}
 func (x *across) quiet(context.Context) error { return nil }
 func (x *across) close(context.Context)       {}

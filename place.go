@@ -11,7 +11,8 @@ import (
 )
 
 // place is where an app's instances are, and the way in for requests and connections: a [door] to handlers of
-// this process, a [relay] to listeners of this process, or a [remote] elsewhere.
+// this process, a [relay] to listeners of this process, [processes] of their own or, seen from one of those, [across],
+// or a [remote] elsewhere.
 type place interface { //nolint:interfacebloat // one for each step of an app's life
 	// open lets the mesh in. The app's goroutines may already call others.
 	open()
@@ -54,7 +55,7 @@ func newPlace(a *app, config *App) place {
 	case config.URL != "":
 		return newRemote(a, config)
 	case child != nil && child.birth.App != a.name:
-		return &across{inside{a}, child}
+		return &across{absent{inside{a}}, child}
 	case child == nil && config.Isolation == OwnProcess:
 		return newProcesses(a)
 	case config.Serve != nil:
@@ -90,4 +91,19 @@ func (p inside) remove(context.Context, int) error { return nil }
 func (p inside) adopt(config *App) {
 	p.app.pool.Resize(poolLimits(config))
 	p.app.conns.resize(config.MaxConns)
+}
+
+// absent is what the places have in common whose app does not run in this process: there is nothing to start, and no
+// public side.
+type absent struct{ inside }
+
+func (absent) begin(int) life      { panic("watt: the app has no instance in this process") }
+func (absent) listen(net.Listener) {}
+func (absent) publish()            {}
+func (absent) addr() string        { return "" }
+func (absent) lameDuck()           {}
+
+func (absent) accept(_ context.Context, conn *os.File, _ connection, _ int) error {
+	_ = conn.Close()
+	return ErrUnavailable
 }

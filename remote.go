@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/org/watt/internal/admission"
@@ -18,7 +17,7 @@ import (
 
 // remote stands for an app that runs elsewhere, behind one base URL.
 type remote struct {
-	inside
+	absent
 	base      *url.URL
 	tls       *tls.Config
 	dialer    net.Dialer
@@ -29,7 +28,7 @@ type remote struct {
 
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
-	rem := &remote{inside: inside{a}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem := &remote{absent: absent{inside{a}}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,
@@ -48,14 +47,6 @@ func (rem *remote) open() {
 	rem.calls = rem.app.pool.Add()
 	rem.calls.Open(&generation{app: rem.app, tally: rem.app.tallies.instance(0)})
 }
-
-func (rem *remote) begin(int) life { panic("watt: an app elsewhere has no instance here") }
-
-func (rem *remote) accept(context.Context, *os.File, connection, int) error { return ErrUnavailable }
-func (rem *remote) listen(net.Listener)                                     {} // nothing listens here
-func (rem *remote) publish()                                                {}
-func (rem *remote) addr() string                                            { return "" }
-func (rem *remote) lameDuck()                                               {}
 
 func (rem *remote) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
