@@ -192,11 +192,9 @@ func (a *App) clone() App {
 	return c
 }
 
-// withDefaults returns a copy of a that shares nothing with it and has every zero value replaced by
-// its default. No other code reads a raw zero.
-func (a *App) withDefaults() App {
-	return fillDefaults(a.clone())
-}
+// withDefaults returns a copy of a that shares nothing with it, names each callee once and has every zero value replaced
+// by its default. No other code reads a raw zero.
+func (a *App) withDefaults() App { return fillDefaults(a.clone()) }
 
 // fillDefaults is the one place where defaults are.
 func fillDefaults(a App) App {
@@ -221,6 +219,7 @@ func fillDefaults(a App) App {
 	case IOBound:
 		d.Workers, d.Queue = 16, 128
 	}
+	a.Calls = unique(a.Calls)
 	if a.URL != "" {
 		a.Isolation, a.Instances = Remote, 1
 	}
@@ -236,6 +235,17 @@ func fillDefaults(a App) App {
 	setDefault(&a.MaxRestarts, d.MaxRestarts)
 	setDefault(&a.Nice, d.Nice)
 	return a
+}
+
+// unique returns names without those that came before.
+func unique(names []string) []string {
+	var all []string
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,7 +152,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 // countIn has the app count in the page, where its parent sees it.
 func (c *child) countIn(b task) {
 	c.app.tallies.put(c.birth.Instance, &c.page.Slot(b.Slot).Served)
-	for i, callee := range slices.Backward(c.app.conf().Calls) { // the first counts of those named twice
+	for i, callee := range c.app.conf().Calls {
 		c.app.mesh.edges[callee] = c.page.Calls(b.Calls + i)
 	}
 }

@@ -348,3 +348,13 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 		}
 	})
 }
+
+func TestACalleeThatIsNamedTwiceIsOneCallee(t *testing.T) {
+	rt := start(t, working("a", func(a *watt.App) { a.Calls = []string{"b", "b"} }), working("b", nil))
+	if got := statusOf(t, rt, "a").Calls; !slices.Equal(got, []string{"b"}) {
+		t.Errorf("got Calls %q, want b once", got)
+	}
+	if got := len(statusOf(t, rt, "b").PerCaller); got != 2 {
+		t.Errorf("got %d callers, want main and a", got)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -92,7 +91,7 @@ func (a *app) served(s *InstanceStatus) {
 
 func (a *app) perCaller() []CallerStatus {
 	all := []CallerStatus{callerStatus("", a.rt.mesh.edges[a.name])}
-	for _, caller := range slices.Compact(slices.Clone(a.callers)) { // Calls may name it twice
+	for _, caller := range a.callers {
 		calls := caller.mesh.edges[a.name]
 		if p, ok := caller.place.(*processes); ok {
 			calls = p.called(a.name)
