@@ -26,7 +26,7 @@ type answer struct {
 }
 
 // writer returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
-func (a *answer1) writer() http.ResponseWriter {
+func (a *http1Answer) writer() http.ResponseWriter {
 	if _, ok := a.ResponseWriter.(http.Hijacker); ok {
 		return a
 	}
@@ -158,11 +158,11 @@ func (a *answer) begin(status int) {
 	}
 }
 
-// answer1 is the answer to an HTTP/1 request.
-type answer1 struct{ answer }
+// http1Answer is the answer to an HTTP/1 request.
+type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
-func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := a.request.app.conns.check(); err != nil {
 		return nil, nil, err // while an answer can still be given
 	}
@@ -189,7 +189,7 @@ func (a *answer1) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // ReadFrom copies within the mesh as the server does, and to strangers in pieces.
-func (a *answer1) ReadFrom(r io.Reader) (int64, error) {
+func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
 	if err := a.writing(0); err != nil {
 		return 0, err
 	}

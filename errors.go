@@ -177,7 +177,7 @@ func requestBehind(w http.ResponseWriter) *request {
 		switch own := w.(type) {
 		case *answer:
 			return own.request
-		case *answer1:
+		case *http1Answer:
 			return own.request
 		case interface{ Unwrap() http.ResponseWriter }:
 			w = own.Unwrap()

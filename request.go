@@ -29,7 +29,7 @@ type request struct {
 	arrived  time.Time
 	by       time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
 	timer    *time.Timer // sees to that; nil if the caller keeps time
-	answer   answer1
+	answer   http1Answer
 	intake   *intake // what it reads, if that needs one
 	method   string
 	path     string
