@@ -51,10 +51,7 @@ func Proxy(env *watt.Env, app string) *httputil.ReverseProxy {
 	if err := callable(env, app); err != nil {
 		panic("pyramid: Proxy: " + err.Error())
 	}
-	errorLog, err := zap.NewStdLogAt(env.Logger, zap.WarnLevel)
-	if err != nil { // of the level alone
-		panic("pyramid: Proxy: " + err.Error())
-	}
+	errorLog, _ := zap.NewStdLogAt(env.Logger, zap.WarnLevel) // its error is of the level alone
 	p := &proxy{env: env, app: app, transport: env.Client.Transport}
 	return &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
