@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"time"
 )
 
 // birthVariable tells a child who it is to be.
@@ -52,80 +51,6 @@ func (b birth) variable() string {
 	return birthVariable + "=" + string(text)
 }
 
-// What parent and child say to each other, in this order at the start. Descriptors travel with it.
-const (
-	sayHello   = "hello"   // child: main has reached Run
-	sayBegin   = "begin"   // parent: with the page, and the public listener if there is one
-	sayReady   = "ready"   // child
-	sayFailed  = "failed"  // child: the start has failed
-	sayConn    = "conn"    // parent: with a connection of the mesh
-	sayPublic  = "public"  // parent: with a connection of the public side, that another instance's listener got
-	sayDial    = "dial"    // child: wants a connection to an app
-	sayDialled = "dialled" // parent: with it
-	sayAdopt   = "adopt"   // parent: new limits
-	saySettle  = "settle"  // parent: what is long-lived is to go
-	sayLame    = "lame"    // parent: tell public clients to go
-	sayDrain   = "drain"   // parent
-	sayDrained = "drained" // child, and then it ends
-)
-
-type task struct {
-	Limits limits
-	Slot   int // of the instance, in the page
-	Slots  map[string]span
-	Calls  int // where the page counts the instance's first callee; the others follow, as Calls names them
-}
-
-// limits are what may change of an app while it runs.
-type limits struct {
-	Workers, Queue, MaxConns            int
-	QueueTimeout, Timeout, DrainTimeout time.Duration
-	ReadyPath                           string
-}
-
-func limitsOf(c *App) limits {
-	return limits{c.Workers, c.Queue, c.MaxConns, c.QueueTimeout, c.Timeout, c.DrainTimeout, c.ReadyPath}
-}
-
-// apply returns c with the limits.
-func (l limits) apply(c App) App {
-	c.Workers, c.Queue, c.MaxConns = l.Workers, l.Queue, l.MaxConns
-	c.QueueTimeout, c.Timeout, c.DrainTimeout, c.ReadyPath = l.QueueTimeout, l.Timeout, l.DrainTimeout, l.ReadyPath
-	return c
-}
-
-// span is where the page has an app's instances.
-type span struct{ First, Len int }
-
-type failing struct{ Error string }
-
-type connection struct {
-	Caller string
-	Handed bool // by a sibling that was busy: whoever the request names is the caller
-	Errand bool // of the runtime's own: it is not for the app
-}
-
-type dialling struct {
-	ID       uint64
-	App      string
-	Instance int // -1: any
-	Handed   bool
-	Within   time.Duration // 0: no limit
-}
-
-type dialled struct {
-	ID   uint64
-	Kind int // of the error, see kinds; 0: there is none
-	Text string
-}
-
-type draining struct{ Within time.Duration } // 0: no limit
-
-type drained struct{ Error string }
-
-// kinds are the errors that keep their identity between processes.
-func kinds() []error { return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded} }
-
 // tableOf returns a hash of what parent and child must agree on: which apps there are, what they run and whom
 // they call. Limits may differ, since they can be changed while the parent runs.
 func tableOf(configs []App) string {
@@ -136,9 +61,3 @@ func tableOf(configs []App) string {
 	}
 	return base64.RawURLEncoding.EncodeToString(hash.Sum(nil)[:16])
 }
-
-// States of an instance in the page.
-const (
-	slotReady  = 1 // it may be given work
-	slotSilent = 2 // it shows no sign of life
-)

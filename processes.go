@@ -77,6 +77,12 @@ func (n *nursery) callsOf(a *app, instance, i int) *count.Calls {
 	return n.page.Calls(n.calls[a.name] + instance*len(a.conf().Calls) + i)
 }
 
+// States of an instance in the page.
+const (
+	slotReady  = 1 // it may be given work
+	slotSilent = 2 // it shows no sign of life
+)
+
 // processes are the instances of an app that live in processes of their own. Each has a door with its own
 // admission; the page shows how busy they are.
 type processes struct {
