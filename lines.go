@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,37 +16,41 @@ import (
 // process are, a generation of a Serve app, or an instance in another process.
 type lines struct {
 	wire.Pool
-	http2 func() *http.Transport // for gRPC, which needs it; made when first asked for
+	http2 http.Transport // for gRPC, which needs it
 }
 
 func newLines(errorLog wire.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
-	return &lines{
+	l := &lines{
 		Pool: wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial, ErrorLog: errorLog},
-		http2: sync.OnceValue(func() *http.Transport {
-			var protocols http.Protocols
-			protocols.SetUnencryptedHTTP2(true)
-			return &http.Transport{
-				DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-				DisableCompression: true,
-				Protocols:          &protocols,
-				IdleConnTimeout:    meshIdleTimeout,
-			}
-		}),
+		http2: http.Transport{
+			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+			DisableCompression: true,
+			Protocols:          new(http.Protocols),
+			IdleConnTimeout:    meshIdleTimeout,
+		},
 	}
+	l.http2.Protocols.SetUnencryptedHTTP2(true)
+	return l
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
-		return l.http2().RoundTrip(wire.GuardBody(req, l.ErrorLog))
+		return l.http2.RoundTrip(wire.GuardBody(req, l.ErrorLog))
 	}
 	return l.Pool.RoundTrip(req, time.Time{}, nil)
 }
 
-// close closes the connections that no call is using, and the others when they become free.
-func (l *lines) close() {
-	l.CloseIdle()
-	l.http2().CloseIdleConnections()
+// CloseIdle closes the connections that no call is using, and the others when they become free.
+func (l *lines) CloseIdle() {
+	l.Pool.CloseIdle()
+	l.http2.CloseIdleConnections()
+}
+
+// Close is CloseIdle for good.
+func (l *lines) Close() {
+	l.Pool.Close()
+	l.http2.CloseIdleConnections()
 }
 
 // isGRPC reports whether a request needs HTTP/2, unlike gRPC-Web.
@@ -81,14 +84,13 @@ func (m *mesh) errorLog() wire.Log { //nolint:ireturn // what it is made of belo
 func (m *mesh) forget(to any) {
 	if l, ok := m.lines.LoadAndDelete(to); ok {
 		l.(*lines).Close()
-		l.(*lines).http2().CloseIdleConnections()
 	}
 }
 
 // closeIdle closes the connections that no call is using.
 func (m *mesh) closeIdle() {
 	m.lines.Range(func(_, l any) bool {
-		l.(*lines).close()
+		l.(*lines).CloseIdle()
 		return true
 	})
 }
