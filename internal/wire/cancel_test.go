@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"strings"
 	"testing"
@@ -237,6 +238,24 @@ func TestTheEndOfTheContextAfterTheAnswerDoesNotHarmTheConnection(t *testing.T) 
 		if got := n.dials(); got != 1 {
 			t.Errorf("got %d dials, want 1", got)
 		}
+	})
+}
+
+// The caller may change its mind when all of the answer has come: it gets the cause then, and no answer.
+func TestAnAnswerThatComesWithTheEndOfTheContextIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := serve(t, http.HandlerFunc(describeNothing))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { cancel(errGivenUp) }})
+		req := request(t, ctx, http.MethodGet, nil)
+		resp, err := pool.RoundTrip(req, time.Time{}, nil)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if err != errGivenUp { //nolint:errorlint // the cause itself
+			t.Errorf("got error %v, want the context's cause", err)
+		}
+		clean(t, n, req)
 	})
 }
 
