@@ -253,6 +253,20 @@ func TestAnAppsAnswerIsCutAtMaxBytes(t *testing.T) {
 	}
 }
 
+// What has announced too much is not waited for: it may never come.
+func TestALengthThatIsTooLargeIsToldAtOnce(t *testing.T) {
+	ended := make(chan struct{})
+	boasting := handling("boasting", func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		w.Header().Set("Content-Length", strconv.Itoa(4*mebi+1))
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	h := newHome(t, pyramid.Parts{"a": {App: "boasting", Path: "/", Optional: true, Timeout: patience}}, boasting)
+	wantAnswer(t, h.get(t), "a;reason=too_large", `{}`)
+	<-ended
+}
+
 func TestExactlyMaxBytesAreNotTooMany(t *testing.T) {
 	chunked := handling("chunked", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "12")
