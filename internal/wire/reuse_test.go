@@ -275,6 +275,33 @@ func TestCloseIdleLeavesRequestsAlone(t *testing.T) {
 	})
 }
 
+// A body that does not fit into the connection must not be written before the answer is read, even if it is in memory.
+func TestAnAnswerComesThoughALongBodyIsNotRead(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"in memory": memory(text(1 << 20)), "known length": stream(text(1<<20), 1<<20), "unknown length": stream(text(1<<20), -1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pool, n := script(t, func(conn net.Conn) {
+					http.ReadRequest(bufio.NewReader(conn))
+					io.WriteString(conn, ok)
+					<-t.Context().Done()
+					conn.Close()
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				req := request(t, ctx, http.MethodPost, nil)
+				change(req)
+				if got := readBack(t, pool, req); got != "ok" {
+					t.Errorf("got %q", got)
+				}
+				time.Sleep(time.Second) // for who still writes
+				clean(t, n, req)
+			})
+		})
+	}
+}
+
 func TestALongBodyIsWrittenInLargePieces(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"known length": stream(text(1<<20), 1<<20), "in memory": memory(text(1 << 20)), "unknown length": stream(text(1<<20), -1),
