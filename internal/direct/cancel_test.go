@@ -332,6 +332,31 @@ func TestInformingForEverEndsWithTheContext(t *testing.T) {
 }
 
 // An answer without a body is complete at once, but its handler may still wait for the request's.
+// The body's own Close waits for the Read that it is to end.
+func TestACompleteAnswerEndsTheReadingOfABodyThatCannotBeClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		c := newCallee(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusNoContent)
+			flush(w)
+			if _, err := io.Copy(io.Discard, r.Body); err == nil {
+				t.Error("got no error from Read")
+			}
+		})
+		resp, err := c.roundTrip(request(t, t.Context(), http.MethodPost, &slowBody{r, make(chan struct{}, 1)}), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		select {
+		case <-c.returned:
+		case <-time.After(time.Second):
+			t.Error("the handler is still at it")
+		}
+		w.Close()
+	})
+}
+
 func TestACompleteAnswerEndsWhatTheHandlerStillReads(t *testing.T) {
 	for name, test := range map[string]struct {
 		method string
