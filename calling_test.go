@@ -243,6 +243,24 @@ func TestDeadlineCancellationAndNothingElseTravelByTheContext(t *testing.T) {
 	}
 }
 
+// How the deadline travels where it must be a header is no way for apps to set one.
+func TestTheDeadlineIsTheContextsWhateverHeadersSay(t *testing.T) {
+	got := make(chan string, 1)
+	rt := start(t, app("a", func(_ http.ResponseWriter, r *http.Request) {
+		_, limited := r.Context().Deadline()
+		got <- fmt.Sprint(r.Header["X-Watt-Timeout"], limited)
+	}))
+	for _, method := range []string{http.MethodGet, "REPORT"} { // which needs a connection
+		req := request(t.Context(), method, "http://a.watt.local/", http.NoBody)
+		req.Header.Set("X-Watt-Timeout", "60000")
+		resp, err := rt.Env().Client.Do(req)
+		read(t, resp, err)
+		if got, want := <-got, "[] false"; got != want {
+			t.Errorf("%s: got %s, want %s", method, got, want)
+		}
+	}
+}
+
 // blocked is an app that answers with its headers if asked for /headers, and waits for its context.
 func blocked(began chan<- struct{}, cause chan<- error) watt.App {
 	return app("blocked", func(w http.ResponseWriter, r *http.Request) {
