@@ -340,6 +340,22 @@ func TestJSONMapsStatusesAndClosesTheBody(t *testing.T) {
 	}
 }
 
+func TestRetryAfterIsAnHourAtMost(t *testing.T) {
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", r.URL.Path[1:])
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	for said, want := range map[string]time.Duration{
+		"0": 0, "1": time.Second, "3601": time.Hour, "9223372037": time.Hour, "-1": 0, "99999999999999999999": 0, "tomorrow": 0,
+	} {
+		_, err := watt.JSON[int](rt.Env().Get(t.Context(), "http://a.watt.local/"+said))
+		call, ok := errors.AsType[*watt.CallError](err)
+		if !ok || call.RetryAfter != want {
+			t.Errorf("%s: got %v, want RetryAfter %v", said, err, want)
+		}
+	}
+}
+
 // wantAnswerStatus is wantAnswer for statuses that HTTP does not name.
 func wantAnswerStatus(t *testing.T, err error, want int) {
 	t.Helper()
