@@ -335,6 +335,17 @@ func TestAnEndKnowsWhetherTheOtherHasEnded(t *testing.T) {
 	}
 }
 
+func TestAWriteThatWaitsEndsAKeptPipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newPipe(t)
+		go near.Write(make([]byte, capacity+1)) // nothing of it is buffered
+		synctest.Wait()
+		if !far.Ended() || near.Ended() {
+			t.Errorf("got %t at the other end and %t at this, want true and false", far.Ended(), near.Ended())
+		}
+	})
+}
+
 func TestWhatWasReadCountsAsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := newPipe(t)
