@@ -91,5 +91,8 @@ func TestAClientThatLeavesIsCountedAsCanceled(t *testing.T) {
 		if got := counted(t, h.rt); got["p canceled"] != "1 1" {
 			t.Errorf("got %v", got)
 		}
+		if got := h.rt.Status()[0].PerInstance[0].Requests["GET"]; got["2xx"] != 0 {
+			t.Errorf("got %v, and there was no whole answer", got)
+		}
 	})
 }

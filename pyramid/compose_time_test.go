@@ -52,6 +52,33 @@ func TestARequiredPartThatFailsEndsTheOthersAtOnce(t *testing.T) {
 	})
 }
 
+// A middleware may go on after the answer, and so does the request's context then.
+func TestPartsEndWithTheAnswerAndNotWithTheRequest(t *testing.T) {
+	var ended chan error
+	entry := watt.App{Name: "home", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		compose := pyramid.Compose(env, pyramid.Parts{"a": {App: "slow", Path: "/"}, "b": {App: "failing", Path: "/"}})
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			compose(w, r)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("got error %v, want context.Canceled", err)
+				}
+			case <-time.After(time.Second):
+				t.Error("a part went on")
+			}
+		}), nil
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		ended = make(chan error, 1)
+		h := startHome(t, entry, untilEnd("slow", ended), handling("failing", func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Second) // the other has begun
+			w.WriteHeader(http.StatusInternalServerError)
+		}))
+		wantProblem(t, h.get(t), 502, "failing")
+	})
+}
+
 func TestAPartThatIgnoresItsContextDoesNotHoldTheAnswerBack(t *testing.T) {
 	deaf := func(*http.Request) (any, error) { time.Sleep(6 * time.Second); return 1, nil }
 	for name, c := range map[string]struct {
