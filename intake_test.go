@@ -115,6 +115,17 @@ func wantSoon(t *testing.T, h http.HandlerFunc, mesh bool) {
 	})
 }
 
+func TestALongBodyThatIsNotReadDelaysNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, dial := bubble(t, public(app("web", says(10))))
+		conn := dial()
+		defer conn.Close()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 262144\r\n\r\n")
+		_, _, took := answerOn(t, bufio.NewReader(conn))
+		wantTook(t, took, 0)
+	})
+}
+
 func TestAnAnswerThatIsCutDoesNotWaitForItsRequestsBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, dial := bubble(t, public(app("web", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })))

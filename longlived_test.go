@@ -302,6 +302,20 @@ func TestACallOfAServeAppHoldsAWorkerUntilItsBodyIsClosed(t *testing.T) {
 	})
 }
 
+func TestAnAnswerWithoutABodyOfAServeAppGivesTheWorkerBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, serving("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close() // much later
+		if got := statusOf(t, rt, "a").Busy; got != 0 {
+			t.Errorf("%d workers are busy", got)
+		}
+	})
+}
+
 func TestRawConnectionsOfAServeAppCountUnderMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, watt.App{Name: "a", Serve: answering, MaxConns: 2}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))

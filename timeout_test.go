@@ -31,6 +31,23 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// A deadline that travels in milliseconds strikes earlier at the callee. What that says then is no answer.
+func TestTheCalleesClockMayStrikeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond+500*time.Microsecond)
+		defer cancel()
+		resp, err := rt.Env().Client.Do(request(ctx, "REPORT", "http://a.watt.local/", http.NoBody)) // which needs a connection
+		if err == nil {
+			resp.Body.Close()
+		}
+		call, ok := errors.AsType[*watt.CallError](err)
+		if !ok || !call.Timeout() || !call.Started {
+			t.Errorf("got %v, %v, want the deadline", resp, err)
+		}
+	})
+}
+
 // serving is a Serve app that runs h.
 func serving(name string, h http.HandlerFunc) watt.App {
 	return watt.App{Name: name, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
