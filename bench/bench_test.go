@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -99,7 +100,7 @@ func checkTable(t *testing.T, r *result) {
 func contest(bars ...bar) (benchmark, [][]sample) {
 	b := benchmark{
 		name: "a/b", unit: "ns/op", bars: bars, also: []figure{{"peak", "req/s"}},
-		contenders: []contender{{name: watt}, {name: "pipe", inMemory: true}, {name: tcp}, {name: "direct", floor: true}},
+		contenders: []contender{{name: watt}, {name: "pipe", inMemory: true}, {name: tcp}, {name: "direct", floor: true, inMemory: true}},
 	}
 	give := func(values ...float64) (samples []sample) {
 		for _, v := range values {
@@ -114,6 +115,8 @@ func TestBarsAreComputedFromTheMedians(t *testing.T) {
 	b, samples := contest(
 		vsTCP(0.3), vsInMemory(0.5), vsInMemory(0.49), atLeast(40, "peak", alsoOf("peak")), atLeast(41, "peak", alsoOf("peak")),
 		atMost(1, "unknown", valueOf("nobody")), atMost(0, "uncounted", allocsOf(watt)),
+		atMost(8, "greatest", greatest(valueOf(watt), valueOf("pipe"), valueOf("direct"))),
+		atMost(11, "difference", difference(valueOf(tcp), figureOf(watt, "peak"))),
 	)
 	r := b.result(samples)
 	want := []verdict{
@@ -122,14 +125,67 @@ func TestBarsAreComputedFromTheMedians(t *testing.T) {
 		{"vs best in-memory peer", 0.5, 0.49, "most"},
 		{"peak", 40, 40, "least"},
 		{"peak", 40, 41, "least"},
+		{"greatest", 8, 8, "most"},
+		{"difference", -24, 11, "most"},
 	}
 	if len(r.Bars) != len(want) {
 		t.Fatalf("got %v, want %v", r.Bars, want)
 	}
-	for i, met := range []bool{true, true, false, true, false} {
+	for i, met := range []bool{true, true, false, true, false, true, true} {
 		if got := r.Bars[i]; got != want[i] || got.ok() != met {
 			t.Errorf("got %v, %v, want %v, %v", got, got.ok(), want[i], met)
 		}
+	}
+}
+
+// Whoever reads the JSON knows the fields by these names, and in this spelling.
+func TestJSONHasItsFields(t *testing.T) {
+	b, samples := contest(vsTCP(0.3))
+	var out bytes.Buffer
+	if err := printJSON(&out, b.result(samples)); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"case":"a/b","unit":"ns/op","watt":4,"peers":{"pipe":8,"tcp":16},"floor":{"direct":1},` +
+		`"also":[{"name":"peak","unit":"req/s","figures":{"direct":10,"pipe":80,"tcp":160,"watt":40}}],` +
+		`"bars":[{"name":"vs tcp","value":0.25,"limit":0.3,"at":"most"}]}` + "\n"
+	if got := out.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// A bar that is lowered is a decision, and not a slip.
+func TestBarsAreTheOnesThatWereSet(t *testing.T) {
+	want := map[string]string{
+		"mesh/get-small/c=32":   "most 0.3, most 0.75",
+		"mesh/get-small/c=1":    "most 0.35, most 0.8",
+		"mesh/fanout-3/c=32":    "most 0.32",
+		"mesh/get-1MiB/c=32":    "most 0.12, most 1.1",
+		"pipe/pingpong":         "most 0.6",
+		"pipe/throughput-1MiB":  "most 1",
+		"pipe/idle-bytes":       "most 1024",
+		"admission/uncontended": "most 100, most 0, most 1",
+		"overload/goodput":      "least 0.9, most 100",
+		"scale/apps":            "most 1000, most 65536, most 1.3",
+		"pyramid/compose-3":     "least 2.5, most 0.5, most 0.35",
+		"pyramid/proxy":         "most 0.7, most 0.25",
+		"pyramid/compose-cost":  "most 15000, most 60",
+	}
+	for _, b := range benchmarks(defaults()) {
+		bars := make([]string, len(b.bars))
+		for i, bar := range b.bars {
+			at := "most"
+			if bar.least {
+				at = "least"
+			}
+			bars[i] = fmt.Sprint(at, " ", bar.limit)
+		}
+		if set, ok := want[b.name]; ok && strings.Join(bars, ", ") != set {
+			t.Errorf("%s: got %s, want %s", b.name, strings.Join(bars, ", "), set)
+		}
+		delete(want, b.name)
+	}
+	for name := range want {
+		t.Errorf("there is no case %s", name)
 	}
 }
 
