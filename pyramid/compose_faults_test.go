@@ -188,6 +188,19 @@ func TestAnAppThatSends1xxForeverIsEnded(t *testing.T) {
 	<-ended
 }
 
+// gRPC, for one, has an error of its own for what the end of a context does.
+func TestAnErrorBecauseOfTheDeadlineIsATimeout(t *testing.T) {
+	h := newHome(t, pyramid.Parts{"a": {Optional: true, Timeout: time.Millisecond, Func: func(r *http.Request) (any, error) {
+		for r.Context().Err() == nil { // to be the first to know
+			runtime.Gosched()
+		}
+		return nil, errors.New("odd")
+	}}})
+	for range 50 {
+		wantAnswer(t, h.get(t), "a;reason=timeout", `{}`)
+	}
+}
+
 func TestAPanicIsLoggedWithItsStackAndTheAppGoesOn(t *testing.T) {
 	h := newHome(t, pyramid.Parts{"bad": {Optional: true, Func: func(*http.Request) (any, error) { panic("odd") }}})
 	for range 2 {
