@@ -118,8 +118,12 @@ func TestAnUploadThatIsTooLargeDoesNotPassTheGateway(t *testing.T) {
 			t.Errorf("%d bytes: got %d %s, want %d", size, got.status, got.body, want)
 		}
 	}
-	if got := s.post("/token", strings.NewReader("user="+strings.Repeat("1", maxForm))); got.status != http.StatusBadRequest {
-		t.Errorf("got %d", got.status)
+	for size, want := range map[int]int{maxForm: http.StatusOK, maxForm + 1: http.StatusBadRequest} {
+		req := s.request(http.MethodPost, "/token", strings.NewReader("user="+strings.Repeat("1", size-len("user="))))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded") // else it is no form, and never one of a user
+		if got := s.do(req); got.status != want {
+			t.Errorf("a form of %d bytes: got %d, want %d", size, got.status, want)
+		}
 	}
 }
 
