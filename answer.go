@@ -18,7 +18,9 @@ type answer struct {
 	http.ResponseWriter
 	request  *request
 	peer     *peer
-	begun    bool // the status is out, or the connection hijacked
+	begun    bool // the status is said, or the connection hijacked
+	timely   bool // that was before Timeout struck
+	out      bool // some of it has gone out, or may have
 	status   int
 	sent     int64    // bytes of the body
 	hijacked net.Conn // nil unless it was
@@ -103,14 +105,20 @@ func (a *answer) EnableFullDuplex() error {
 // flushes is more than the server holds back.
 const flushes = heldBack + 1
 
-// writing is called before so many bytes go out. It returns why they may not.
+// writing is called before so many bytes are written. It returns why they may not be.
 func (a *answer) writing(n int) error {
-	if a.begun {
-		a.peer.allowStall(a.ResponseWriter)
-	} else {
+	if !a.begun {
 		a.begin(http.StatusOK)
 	}
-	if a.request.intake != nil && a.sent+int64(n) > heldBack {
+	if !a.out && a.sent+int64(n) > heldBack {
+		a.request.answering()
+		if a.missed() {
+			a.refused = context.DeadlineExceeded
+			return a.refused
+		}
+		a.out = true
+	}
+	if a.out {
 		a.request.intake.settle()
 	}
 	return a.refused
@@ -127,14 +135,19 @@ func (a *answer) wrote(n int64, err error) {
 	}
 }
 
-// begin is called before the answer's first byte; only its first call counts.
+// missed reports whether Timeout has struck after the status was said and before any byte went out: what is held back
+// may be half an answer, and is not to be taken for a whole one.
+func (a *answer) missed() bool {
+	return a.timely && !a.out && errors.Is(a.request.reason(), context.DeadlineExceeded)
+}
+
+// begin is called before the status is said; only its first call counts.
 func (a *answer) begin(status int) {
 	if a.begun {
 		return
 	}
 	a.begun, a.status = true, status
-	a.request.answering()
-	a.peer.allowStall(a.ResponseWriter)
+	a.timely = a.request.timer != nil && a.request.reason() == nil
 	h := a.Header()
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
@@ -150,7 +163,8 @@ func (a *answer) begin(status int) {
 			h.Set(headerLast, "1")
 		}
 	}
-	if strings.HasPrefix(first(h, "Content-Type"), "text/event-stream") {
+	if isEventStream(h) {
+		a.request.answering() // the first event may be long in coming
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable
 			WriteError(a.ResponseWriter, err)
@@ -158,12 +172,27 @@ func (a *answer) begin(status int) {
 	}
 }
 
+// isEventStream reports whether an answer's body may never end.
+func isEventStream(h http.Header) bool {
+	const kind = "text/event-stream"
+	is := first(h, "Content-Type")
+	return len(is) >= len(kind) && strings.EqualFold(is[:len(kind)], kind)
+}
+
+// CloseNotify implements [http.CloseNotifier], which some frameworks ask for instead of the request's context.
+func (a *answer) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(a.request, func() { gone <- true })
+	return gone
+}
+
 // http1Answer is the answer to an HTTP/1 request.
 type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := a.request.app.conns.check(); err != nil {
+	leave, err := a.request.place()
+	if err != nil {
 		return nil, nil, err // while an answer can still be given
 	}
 	if a.begun {
@@ -171,32 +200,44 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {
+		leave()
 		return nil, nil, err
 	}
-	tracked, err := a.request.app.conns.track(conn)
-	if err == nil {
-		tracked, err = a.request.gen.conns.track(tracked)
-	}
+	tracked, err := a.request.app.conns.own(conn)
 	if err != nil {
+		leave()
 		_ = conn.Close()
 		return nil, nil, err
 	}
-	a.begun, a.hijacked, a.status = true, tracked, http.StatusSwitchingProtocols
+	cut, err := a.request.gen.conns.track(tracked)
+	if err != nil {
+		_ = tracked.Close()
+		return nil, nil, err
+	}
+	a.begun, a.out, a.hijacked, a.status = true, true, cut, http.StatusSwitchingProtocols
 	a.request.answering()
 	a.request.intake.hijacked()
 	a.request.hijacked()
-	return tracked, rw, nil
+	return cut, rw, nil
 }
 
-// ReadFrom copies within the mesh as the server does, and to strangers in pieces.
+// ReadFrom copies within the mesh as the server does, once the answer is going out. To strangers it writes in pieces,
+// each of which the client has time to take.
 func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
-	if err := a.writing(0); err != nil {
-		return 0, err
-	}
-	if a.peer.public != nil || a.request.intake.open() { // in pieces, each of which the client has time to take
+	if a.peer.public != nil || a.request.intake.open() {
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
+	}
+	var before int64
+	if !a.out { // which r may take long to begin with
+		n, err := io.CopyN(struct{ io.Writer }{&a.answer}, r, flushes)
+		if err == io.EOF { //nolint:errorlint // CopyN returns it bare
+			return n, nil
+		} else if err != nil {
+			return n, err
+		}
+		before = n
 	}
 	n, err := io.Copy(a.ResponseWriter, r)
 	a.wrote(n, err)
-	return n, err
+	return before + n, err
 }

@@ -88,12 +88,23 @@ func (c *conns) hold(conn net.Conn) (net.Conn, error) {
 
 // track is hold, and has cut close conn.
 func (c *conns) track(conn net.Conn) (net.Conn, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.checkLocked(); err != nil {
+	if err := c.enter(); err != nil {
 		return nil, err
 	}
-	c.n++
+	tracked, err := c.own(conn)
+	if err != nil {
+		c.leave()
+	}
+	return tracked, err
+}
+
+// own makes a place that was taken conn's, until that is closed, and has cut close it.
+func (c *conns) own(conn net.Conn) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused != nil {
+		return nil, c.refused
+	}
 	if c.open == nil {
 		c.open = make(map[net.Conn]struct{})
 	}

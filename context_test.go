@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -348,5 +351,51 @@ func TestTheServersValuesAreVisibleAndTheCallersAreNot(t *testing.T) {
 	check(context.WithoutCancel(ctx))
 	if watt.Caller(ctx) != "" {
 		t.Error("main has a name")
+	}
+}
+
+func TestAContextPrintsAsItsRequestAndNothingElse(t *testing.T) {
+	t.Parallel()
+	var printed string
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		var printing sync.WaitGroup
+		defer printing.Wait()
+		defer cancel()
+		printing.Go(func() {
+			for over := false; !over; over = ctx.Err() != nil {
+				printed = fmt.Sprint(r.Context()) // which reads nothing that changes
+			}
+		})
+		for i := range 10_000 {
+			w.Header().Set("Secret", strconv.Itoa(i))
+		}
+	}))
+	if r := get(t.Context(), rt, "a.watt.local/path?secret"); r.status != http.StatusOK {
+		t.Fatalf("got %+v", r)
+	}
+	if printed != "watt: GET /path" {
+		t.Errorf("got %q", printed)
+	}
+}
+
+func TestWhoAsksForCloseNotifyIsToldOfTheEnd(t *testing.T) {
+	t.Parallel()
+	told := make(chan bool, 1)
+	rt := start(t, public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+		http.NewResponseController(w).Flush()
+		told <- <-w.(http.CloseNotifier).CloseNotify() //nolint:staticcheck // as frameworks do
+	})))
+	for name, url := range map[string]string{"mesh": "http://a.watt.local/", "public": "http://" + publicAddr(t, rt, "a")} {
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := rt.Env().Client.Do(request(ctx, http.MethodGet, url, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if !within(t, told, name+": the news") {
+			t.Errorf("%s: got false", name)
+		}
+		resp.Body.Close()
 	}
 }

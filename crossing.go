@@ -35,9 +35,6 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 	}
 	for n := 1; ; n++ {
 		resp, err := c.try(req, to)
-		if err != nil && lost(err) {
-			to.doubt()
-		}
 		if err == nil || !untouched(err) || n == tries {
 			return resp, err
 		}
@@ -68,7 +65,11 @@ func (c *call) other(pick pick, not side, gone bool) (side, error) {
 }
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {
-	return c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
+	resp, err := c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
+	if err != nil && lost(err) {
+		to.doubt()
+	}
+	return resp, err
 }
 
 // untouched reports whether err is the refusal of a door, or means that there was none.

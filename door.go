@@ -42,17 +42,6 @@ type peer struct {
 // stranger reports whether nothing is known of the other side.
 func (p *peer) stranger() bool { return p.public != nil && !p.trusted }
 
-// allowStall gives the other side time to take what is written next. HTTP/2 has a limit of its own, and
-// within this process a caller that does not read holds nobody's worker but those it was given.
-func (p *peer) allowStall(w http.ResponseWriter) {
-	if p.public == nil {
-		return
-	}
-	if _, http1 := w.(http.Hijacker); http1 {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(stallTime))
-	}
-}
-
 // lameDuck reports whether to tell the other side to go away.
 func (p *peer) lameDuck() bool { return p.public != nil && p.public.lame.Load() }
 
@@ -178,7 +167,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = &in.request
 	}
 	if p.public != nil {
-		p.allowStall(w)
+		var c *client
+		c, w = newClient(w)
+		defer c.begin() // to take what the server has held back
+		in.comes(c)
 		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}

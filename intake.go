@@ -27,6 +27,7 @@ type intake struct {
 	body    io.ReadCloser
 	writer  http.ResponseWriter // the server's
 	expects bool                // the client waits until it is asked for the body
+	client  *client             // it, while it has not been asked; nil on the mesh
 	duplex  bool                // the answer does not wait for it
 	refused bool                // nothing more of it is wanted
 	settled bool                // the head of the answer may go out
@@ -52,6 +53,13 @@ func receive(w http.ResponseWriter, r *http.Request) *intake {
 	b := &intake{request: *r, body: r.Body, writer: w, expects: r.Header["Expect"] != nil}
 	b.request.Body, b.idle.L = b, &b.mu
 	return b
+}
+
+// comes notes whom the body comes from.
+func (b *intake) comes(c *client) {
+	if b != nil && b.expects {
+		b.client = c
+	}
 }
 
 // serves ties the intake to the context of its request.
@@ -88,12 +96,22 @@ func (b *intake) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	n, err := b.body.Read(p)
+	n, err := b.read(p)
 	b.count(n)
-	if err == io.EOF {
+	if err == io.EOF { //nolint:errorlint // Read returns it bare
 		b.end()
 	}
 	return n, err
+}
+
+// read reads from the server, which asks for the body first where the client waits for that.
+func (b *intake) read(p []byte) (int, error) {
+	if c := b.client; c != nil {
+		b.client = nil
+		c.begin()
+		defer c.end()
+	}
+	return b.body.Read(p)
 }
 
 func (b *intake) count(n int) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,6 +179,95 @@ func TestWhereMaxConnsIsReached(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
+	t.Parallel()
+	a := app("a", func(w http.ResponseWriter, r *http.Request) {
+		watt.LongLived(r.Context())
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n")
+		io.Copy(io.Discard, conn)
+		conn.Close()
+	})
+	a.MaxConns = 1
+	rt := start(t, a)
+	for range 2 { // the place is free again
+		resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := statusOf(t, rt, "a"); resp.StatusCode != http.StatusSwitchingProtocols || s.Conns != 1 || s.Upgraded != 1 || s.Streams != 0 {
+			t.Errorf("got %s, %d connections, %d upgraded, %d streams", resp.Status, s.Conns, s.Upgraded, s.Streams)
+		}
+		resp.Body.Close()
+		soon(t, "the end of its place", func() bool { s := statusOf(t, rt, "a"); return s.Conns == 0 && s.Upgraded == 0 })
+	}
+}
+
+func TestWhoDoesNotGetTheLastPlaceIsAnswered(t *testing.T) {
+	t.Parallel()
+	var both sync.WaitGroup
+	a := public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+		both.Done()
+		both.Wait()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+		io.Copy(io.Discard, conn)
+		conn.Close()
+	}))
+	a.MaxConns = 1
+	rt := start(t, a)
+	for range 100 {
+		both.Add(2)
+		conns := []net.Conn{dialTCP(t, publicAddr(t, rt, "a")), dialTCP(t, publicAddr(t, rt, "a"))}
+		answers := make(chan string, len(conns))
+		for _, conn := range conns {
+			go func() {
+				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					answers <- err.Error()
+					return
+				}
+				answers <- resp.Status
+			}()
+		}
+		got := []string{<-answers, <-answers}
+		for _, conn := range conns {
+			conn.Close()
+		}
+		slices.Sort(got)
+		if got[0] != "101 Switching Protocols" || got[1] != "503 Service Unavailable" {
+			t.Fatalf("got %q", got)
+		}
+		soon(t, "the place to be free", func() bool { return statusOf(t, rt, "a").Conns == 0 })
+	}
+}
+
+func TestMediaTypesHaveNoCase(t *testing.T) {
+	t.Parallel()
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "Text/Event-Stream; charset=utf-8")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if s := statusOf(t, rt, "a"); s.Busy != 0 || s.Streams != 1 {
+		t.Errorf("got %d busy, %d streams", s.Busy, s.Streams)
 	}
 }
 

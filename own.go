@@ -74,20 +74,27 @@ func (o *own) start(ctx context.Context) error {
 	}
 	select {
 	case err := <-o.ready:
-		if err == nil {
-			o.slot.State.Store(slotReady)
-			o.place.app.rt.owned.Go(o.pulse.watch)
-		}
-		if by, limited := ctx.Deadline(); err != nil && limited && !time.Now().Before(by) { // the child's time was up as well
-			<-ctx.Done()
-			return fmt.Errorf("not ready in time: %w: %w", context.Cause(ctx), err)
-		}
-		return err
+		return o.begun(ctx, err)
 	case <-o.process.Done():
 		return o.process.Exit()
 	case <-ctx.Done():
 		return fmt.Errorf("not ready in time: %w", context.Cause(ctx))
 	}
+}
+
+// begun is called when the child says that it is ready, or why it is not: perhaps because its time is up, which is its
+// parent's too.
+func (o *own) begun(ctx context.Context, err error) error {
+	if err == nil {
+		o.slot.State.Store(slotReady)
+		o.place.app.rt.owned.Go(o.pulse.watch)
+		return nil
+	}
+	if by, limited := ctx.Deadline(); limited && !time.Now().Before(by) {
+		<-ctx.Done()
+		return fmt.Errorf("not ready in time: %w: %w", context.Cause(ctx), err)
+	}
+	return err
 }
 
 // launch starts the process, and listens to it from then on.

@@ -8,7 +8,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -147,7 +146,7 @@ func (x *passing) answered(resp *http.Response) error {
 	x.shown()
 	x.last = x.last || resp.Header[headerLast] != nil
 	delete(resp.Header, headerLast)
-	if strings.HasPrefix(first(resp.Header, "Content-Type"), "text/event-stream") {
+	if isEventStream(resp.Header) {
 		x.request.hijacked() // it has its place there, and ends with this instance
 		resp.Body = &stream{resp.Body, x.request}
 	}
@@ -174,16 +173,10 @@ func (x *passing) WriteHeader(status int) {
 	if status == http.StatusContinue {
 		return
 	}
-	x.peer.allowStall(x.ResponseWriter)
 	if status >= http.StatusOK && (x.last || x.body.open() || x.peer.lameDuck()) {
 		x.Header().Set("Connection", "close")
 	}
 	x.ResponseWriter.WriteHeader(status)
-}
-
-func (x *passing) Write(p []byte) (int, error) {
-	x.peer.allowStall(x.ResponseWriter)
-	return x.ResponseWriter.Write(p)
 }
 
 // Unwrap lets [http.ResponseController] reach the server's own writer.

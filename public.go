@@ -18,8 +18,7 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	maxStreams        = 250              // of one HTTP/2 connection
-	stallTime         = 30 * time.Second // for a client to take what was written
+	maxStreams        = 250 // of one HTTP/2 connection
 
 	// lameDuckTime is how long idle connections stay open after the drain began, so that a request
 	// that is already on its way still gets an answer, and with it the news.

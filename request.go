@@ -39,6 +39,7 @@ type request struct {
 	spent      atomic.Bool // the connection is of no use after this request
 
 	mu        sync.Mutex
+	untimed   bool // the timer comes too late: the answer is going out, or the request is over
 	ticket    ticket
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
@@ -48,6 +49,9 @@ type request struct {
 
 	next, prev *request // in the generation's list; guarded by its mutex
 }
+
+// String names the request, for who prints its context.
+func (q *request) String() string { return "watt: " + q.what() }
 
 // Value returns the request for its key, and otherwise what its context holds.
 func (q *request) Value(key any) any {
@@ -136,11 +140,25 @@ func (q *request) becomeLongLived() error {
 	return nil
 }
 
+// place takes a place under MaxConns for the request's connection, unless the request has one, which is then the
+// connection's. The function is to be called if there is no connection after all.
+func (q *request) place() (leave func(), err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.longLived {
+		return func() {}, nil
+	}
+	return q.app.conns.leave, q.app.conns.enter()
+}
+
 // hijacked gives the worker back: the connection has a place of its own.
 func (q *request) hijacked() {
 	q.mu.Lock()
 	held, draining := q.holds, q.draining
-	q.holds, q.upgraded, q.outlived = false, true, true
+	if q.longLived {
+		q.app.streams.Add(-1)
+	}
+	q.holds, q.longLived, q.upgraded, q.outlived = false, false, true, true
 	q.mu.Unlock()
 	if held {
 		q.discard()
@@ -191,6 +209,9 @@ func (q *request) Serve(r *http.Request) {
 		}
 	}()
 	q.gen.handler.ServeHTTP(a.writer(), r)
+	if a.missed() {
+		panic(http.ErrAbortHandler)
+	}
 	if a.begun {
 		return
 	}
@@ -271,6 +292,7 @@ func (q *request) limit(r *http.Request) {
 // again keeps time for a request that no sibling has answered.
 func (q *request) again() {
 	if q.timer != nil {
+		q.untimed = false // nobody else has it
 		q.timer.Reset(time.Until(q.by))
 	}
 }
@@ -283,11 +305,15 @@ func (q *request) what() string {
 	return q.method + " " + q.path + " from " + q.caller
 }
 
-// answering is called before the first byte of the answer.
+// answering is called before the first byte of the answer goes out. The timer strikes no more from then on.
 func (q *request) answering() {
-	if q.timer != nil {
-		q.timer.Stop()
+	if q.timer == nil {
+		return
 	}
+	q.timer.Stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.untimed = true
 }
 
 // PeerClosed ends the context of a request whose call is over.
@@ -305,9 +331,14 @@ func (q *request) cut() {
 // expire ends the context of a request that has not been answered in time, and the reading of its body. The
 // server then gives the connection up.
 func (q *request) expire() {
+	q.mu.Lock()
+	defer q.mu.Unlock() // the server's writer is of no use to anybody once the request is over
+	if q.untimed {
+		return
+	}
 	q.cancel(context.DeadlineExceeded)
 	if q.hasBody {
-		q.spent.Store(true)
+		q.spent.Store(q.intake != nil) // HTTP/2 gives up a stream, and HTTP/1 the connection
 		_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -266,4 +267,120 @@ func TestTimeoutDoesNotBoundABodyThatIsSentWhileTheAnswerComes(t *testing.T) {
 			t.Errorf("the app got %s bytes, want %d", got, size)
 		}
 	})
+}
+
+// nothing is a source from which nothing comes until ctx ends.
+type nothing struct{ ctx context.Context }
+
+func (n nothing) Read([]byte) (int, error) {
+	<-n.ctx.Done()
+	return 0, context.Cause(n.ctx)
+}
+
+func TestTimeoutHoldsUntilAByteOfTheAnswerIsOut(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(w http.ResponseWriter, r *http.Request){
+		"a status":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) },
+		"a few bytes":   func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{") },
+		"an empty copy": func(w http.ResponseWriter, r *http.Request) { io.Copy(w, nothing{r.Context()}) },
+		"and then more": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "{")
+			<-r.Context().Done()
+			if _, err := w.Write(make([]byte, 64<<10)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a late Write: got %v", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{}, 1)
+			a := public(app("a", func(w http.ResponseWriter, r *http.Request) {
+				answer(w, r)
+				<-r.Context().Done()
+				ended <- struct{}{}
+			}))
+			a.Timeout = 50 * time.Millisecond
+			rt := start(t, a)
+			conn, err := rt.Env().Dial(t.Context(), "a") // what needs a connection
+			if err != nil {
+				t.Fatal(err)
+			}
+			for by, conn := range map[string]net.Conn{"mesh": conn, "public": dialTCP(t, publicAddr(t, rt, "a"))} {
+				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err == nil && resp.StatusCode == http.StatusOK {
+					t.Errorf("%s: got %s for what is half an answer", by, resp.Status)
+				}
+				within(t, ended, by+": the end of its context")
+				conn.Close()
+			}
+		})
+	}
+}
+
+func TestACopyThatHasCopiedNothingHasNotAnswered(t *testing.T) {
+	t.Parallel()
+	for name, then := range map[string]func(w http.ResponseWriter){
+		"a panic":  func(http.ResponseWriter) { panic("on purpose") },
+		"an error": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+	} {
+		rt := start(t, public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+			if _, err := io.Copy(w, iotest.ErrReader(io.ErrNoProgress)); err != nil {
+				then(w)
+			}
+		})))
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for by, conn := range map[string]net.Conn{"mesh": conn, "public": dialTCP(t, publicAddr(t, rt, "a"))} {
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || resp.StatusCode != http.StatusInternalServerError {
+				t.Errorf("%s, %s: got %v, %v", name, by, resp, err)
+			}
+			conn.Close()
+		}
+		soon(t, "both to be counted", func() bool {
+			s := statusOf(t, rt, "a").PerInstance[0].Requests["GET"]
+			return s["5xx"] == 2 && s["2xx"] == 0
+		})
+	}
+}
+
+// A request that ends when Timeout strikes has nothing left that the timer may use: neither the writer of HTTP/2, which is
+// no more, nor the connection of HTTP/1, which the next request has.
+func TestATimeoutThatStrikesAtTheEndHarmsNobody(t *testing.T) {
+	t.Parallel()
+	const limit = 2 * time.Millisecond
+	for name, http2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var protocols http.Protocols
+			protocols.SetHTTP1(!http2)
+			protocols.SetUnencryptedHTTP2(http2)
+			a := public(app("a", func(_ http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				began, _ := watt.Arrived(r.Context())
+				for time.Since(began) < limit { // it computes, for as long as it may
+					continue
+				}
+			}))
+			a.Protocols, a.Timeout, a.Workers = &protocols, limit, 8
+			rt := start(t, a)
+			client := &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+			defer client.CloseIdleConnections()
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					for range 100 {
+						body := io.MultiReader(strings.NewReader("hello")) // which is sent once
+						resp, err := client.Do(request(t.Context(), http.MethodPost, "http://"+publicAddr(t, rt, "a"), body))
+						read(t, resp, err)
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
 }
