@@ -6,17 +6,18 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 )
 
-// answer is what a handler has answered.
+// answer is what is kept of a handler's answer.
 type answer struct {
 	digest string // of the request
 	status int
-	header http.Header
+	header http.Header // what the handler has changed
 	body   []byte
 }
 
-// write sends the answer.
+// write sends the answer again.
 func (a *answer) write(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)
@@ -32,6 +33,19 @@ type recorder struct {
 	body   bytes.Buffer
 	most   int64
 	err    error
+}
+
+// write sends the answer as it was given.
+func (r *recorder) write() {
+	replace(r.w.Header(), r.sent)
+	r.w.WriteHeader(r.status)
+	_, _ = r.w.Write(r.body.Bytes())
+	replace(r.w.Header(), r.header) // trailers
+}
+
+func replace(header, by http.Header) {
+	clear(header)
+	maps.Copy(header, by)
 }
 
 var errLarge = errors.New("funnel: the answer is too large to be kept; raise MaxBytes of Idempotency")
@@ -68,7 +82,7 @@ func (r *recorder) FlushError() error { return nil }
 // Unwrap returns the writer behind, for [http.ResponseController] and [watt.WriteError].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.w }
 
-// answer returns what was answered to the request with that digest.
+// answer returns what to keep for the request with that digest.
 func (r *recorder) answer(digest string) (*answer, error) {
 	if r.err != nil {
 		return nil, r.err
@@ -76,8 +90,22 @@ func (r *recorder) answer(digest string) (*answer, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	for _, name := range []string{"Connection", "Content-Length", "Date", "Keep-Alive", "Set-Cookie", "Trailer", "Transfer-Encoding"} {
-		r.sent.Del(name)
+	return &answer{digest, r.status, r.changed(), append([]byte{}, r.body.Bytes()...)}, nil
+}
+
+// changed returns the headers that can be told again: what was there before the handler is for those in front to say anew.
+func (r *recorder) changed() http.Header {
+	changed := r.sent.Clone()
+	for name, before := range r.w.Header() {
+		switch now, still := changed[name]; {
+		case !still:
+			changed[name] = []string{}
+		case slices.Equal(now, before):
+			delete(changed, name)
+		}
 	}
-	return &answer{digest, r.status, r.sent, append([]byte{}, r.body.Bytes()...)}, nil
+	for _, name := range []string{"Connection", "Content-Length", "Date", "Keep-Alive", "Set-Cookie", "Trailer", "Transfer-Encoding"} {
+		delete(changed, name)
+	}
+	return changed
 }

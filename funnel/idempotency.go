@@ -43,8 +43,9 @@ import (
 //
 // With a Batch, those below 500; others undo what the handler did, so that the key can be tried again. Without, 5xx are kept too, as
 // nothing can be undone, save 503. Answers that tell the client to change something or to come again are not kept:
-// 401, 408, 409, 422 and 429; with a Batch, they undo the work as well. After a panic nothing is kept. Kept answers have their status,
-// body and headers, but for Date, Set-Cookie and those of the connection, and come back with Idempotent-Replayed: true.
+// 401, 408, 409, 422 and 429; with a Batch, they undo the work as well. After a panic nothing is kept. The first client gets
+// the answer as the handler gave it. Those that follow get its status, its body, the headers that the handler has set or changed, but for
+// Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
 //
 // The fields may be set until the first request. It is a [prometheus.Collector], for env.Metrics.Register.
 type Idempotency struct {
@@ -110,26 +111,30 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 		return
 	}
 	defer i.end(id)
-	var a *answer
-	var replayed bool
-	if i.Batch == nil {
-		a, replayed = i.remember(w, r, id, digest, next)
-	} else if a, replayed, err = i.record(w, r, id, digest, next); err != nil {
+	kept, first, err := i.answer(w, r, id, digest, next)
+	switch {
+	case err != nil:
 		i.count("failed")
 		watt.WriteError(w, err)
-		return
-	}
-	switch {
-	case replayed && a.digest != digest:
-		i.refuse(w, http.StatusUnprocessableEntity, 0, "this Idempotency-Key came with another request before")
-		return
-	case replayed:
-		w.Header().Set("Idempotent-Replayed", "true")
-		i.count("replayed")
-	default:
+	case first != nil:
 		i.count("first")
+		first.write()
+	case kept.digest != digest:
+		i.refuse(w, http.StatusUnprocessableEntity, 0, "this Idempotency-Key came with another request before")
+	default:
+		i.count("replayed")
+		w.Header().Set("Idempotent-Replayed", "true")
+		kept.write(w)
 	}
-	a.write(w)
+}
+
+// answer returns the answer that was kept, or the first that next gives.
+func (i *Idempotency) answer(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
+	if i.Batch == nil {
+		kept, first = i.remember(w, r, id, digest, next)
+		return kept, first, nil
+	}
+	return i.record(w, r, id, digest, next)
 }
 
 // unread answers a request whose body could not be read.
@@ -158,38 +163,38 @@ func (i *Idempotency) identify(r *http.Request, key string, body []byte) (id, di
 }
 
 // remember runs next, unless memory has its answer.
-func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (a *answer, replayed bool) {
-	if a := i.memory.get(id, i.ttl()); a != nil {
-		return a, true
+func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder) {
+	if kept = i.memory.get(id, i.ttl()); kept != nil {
+		return kept, nil
 	}
-	rec := i.recorder(w)
-	next.ServeHTTP(rec, r)
-	a, err := rec.answer(digest)
+	first = i.recorder(w)
+	next.ServeHTTP(first, r)
+	a, err := first.answer(digest)
 	if err != nil {
-		failed := i.recorder(w)
-		watt.WriteError(failed, err)
-		a, _ = failed.answer(digest)
+		first = i.recorder(w)
+		watt.WriteError(first, err)
+		a, _ = first.answer(digest)
 	}
 	if a.status != http.StatusServiceUnavailable && !again(a.status) {
 		i.memory.put(id, a, 64*i.maxBytes())
 	}
-	return a, false
+	return nil, first
 }
 
 // record runs next in a transaction, unless the table has its answer.
-func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (a *answer, replayed bool, err error) {
-	err = i.Batch.Do(r.Context(), func(ctx context.Context, tx *sql.Tx) error {
-		known, err := i.table.claim(ctx, tx, id, digest, time.Now().Add(-i.ttl()))
-		if known != nil || err != nil {
-			a, replayed = known, true
+func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
+	err = i.Batch.Do(r.Context(), func(ctx context.Context, tx *sql.Tx) (err error) {
+		kept, err = i.table.claim(ctx, tx, id, digest, time.Now().Add(-i.ttl()))
+		if kept != nil || err != nil {
 			return err
 		}
-		rec := i.recorder(w)
-		next.ServeHTTP(rec, r.WithContext(ctx))
-		if a, err = rec.answer(digest); err != nil {
+		first = i.recorder(w)
+		next.ServeHTTP(first, r.WithContext(ctx))
+		a, err := first.answer(digest)
+		switch {
+		case err != nil:
 			return err
-		}
-		if a.status >= http.StatusInternalServerError || again(a.status) {
+		case a.status >= http.StatusInternalServerError || again(a.status):
 			return errNotKept
 		}
 		return i.table.keep(ctx, tx, id, a)
@@ -200,7 +205,7 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 	if errors.Is(err, errNotKept) {
 		err = nil
 	}
-	return a, replayed, err
+	return kept, first, err
 }
 
 // again reports whether an answer says to change something or to come again.
@@ -239,7 +244,7 @@ func (i *Idempotency) refuse(w http.ResponseWriter, status int, after time.Durat
 }
 
 func (i *Idempotency) recorder(w http.ResponseWriter) *recorder {
-	return &recorder{w: w, header: make(http.Header), most: i.maxBytes()}
+	return &recorder{w: w, header: w.Header().Clone(), most: i.maxBytes()}
 }
 
 func (i *Idempotency) ttl() time.Duration {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/org/watt"
 	"github.com/org/watt/funnel"
+	"github.com/org/watt/watttest"
 )
 
 // till is an app that counts sales, behind i.
@@ -155,6 +157,71 @@ func TestWhatIsRepeatedIsDoneOnceAndAnsweredTheSame(t *testing.T) {
 			t.Errorf("got %d and %d, %d sales", silent.status, twice.status, x.sales)
 		}
 	})
+}
+
+// send sends a request with a key to a handler that is in no app.
+func send(h http.Handler, path, key, body string) *httptest.ResponseRecorder {
+	rec := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	req.Header.Set("Idempotency-Key", key)
+	h.ServeHTTP(rec, req)
+	return rec
+}
+
+func TestTheFirstClientGetsCookiesAndTrailers(t *testing.T) {
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "basket", Value: "1"})
+		w.Header().Set("Trailer", "Checksum")
+		if r.URL.Path == "/refused" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		io.WriteString(w, "done")
+		w.Header().Set("Checksum", "abc")
+	}
+	rt := watt.New(watt.App{Name: "till", Listen: "127.0.0.1:0", Handler: (&funnel.Idempotency{}).Handler(http.HandlerFunc(serve))})
+	top := watttest.Start(t, rt)
+	for _, url := range []string{"http://till.watt.local/mesh", top.URL("till") + "/public", top.URL("till") + "/refused"} {
+		req, err := http.NewRequest(http.MethodPost, url, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Idempotency-Key", "k")
+		resp, err := rt.Env().Client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(body) != "done" || resp.Header.Get("Set-Cookie") == "" || resp.Trailer.Get("Checksum") != "abc" {
+			t.Errorf("%s: got %q with %v and trailers %v", url, body, resp.Header, resp.Trailer)
+		}
+	}
+}
+
+func TestHeadersOfMiddlewareInFrontAreNotRepeated(t *testing.T) {
+	h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Add("Vary", "Accept")
+		w.Header().Del("Server")
+		w.WriteHeader(http.StatusCreated)
+	}))
+	n := 0
+	front := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n++
+		w.Header().Set("Vary", "Origin")
+		w.Header().Set("Server", "front")
+		w.Header().Set("X-Request-Id", strconv.Itoa(n))
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: strconv.Itoa(n)})
+		h.ServeHTTP(w, r)
+	})
+	for i := range 2 {
+		got := send(front, "/", "k", "").Header()
+		if vary := strings.Join(got.Values("Vary"), ", "); vary != "Origin, Accept" || got.Get("Server") != "" {
+			t.Errorf("got Vary %q and Server %q", vary, got.Get("Server"))
+		}
+		if id := strconv.Itoa(i + 1); got.Get("X-Request-Id") != id || got.Get("Set-Cookie") != "session="+id {
+			t.Errorf("got %v, want request %s's own", got, id)
+		}
+	}
 }
 
 func TestAKeyBelongsToItsScope(t *testing.T) {
