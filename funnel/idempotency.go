@@ -77,8 +77,11 @@ type Idempotency struct {
 	metrics *prometheus.CounterVec
 }
 
-// errNotKept takes back what a handler has done whose answer is not kept.
-var errNotKept = errors.New("funnel: the answer is not kept")
+var (
+	// errNotKept takes back what a handler has done whose answer is not kept.
+	errNotKept    = errors.New("funnel: the answer is not kept")
+	errInProgress = errors.New("funnel: the first request is in progress")
+)
 
 // Handler returns next behind the keys. It may be called for several routes, and all may be used concurrently.
 func (i *Idempotency) Handler(next http.Handler) http.Handler {
@@ -106,13 +109,10 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	id, digest := i.identify(r, key, body)
-	if !i.begin(id) {
-		i.refuse(w, http.StatusConflict, time.Second, "the first request with this Idempotency-Key is still in progress")
-		return
-	}
-	defer i.end(id)
 	kept, first, err := i.answer(w, r, id, digest, next)
 	switch {
+	case errors.Is(err, errInProgress):
+		i.refuse(w, http.StatusConflict, time.Second, "the first request with this Idempotency-Key is still in progress")
 	case err != nil:
 		i.count("failed")
 		watt.WriteError(w, err)
@@ -126,15 +126,6 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 		w.Header().Set("Idempotent-Replayed", "true")
 		kept.write(w)
 	}
-}
-
-// answer returns the answer that was kept, or the first that next gives.
-func (i *Idempotency) answer(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
-	if i.Batch == nil {
-		kept, first = i.remember(w, r, id, digest, next)
-		return kept, first, nil
-	}
-	return i.record(w, r, id, digest, next)
 }
 
 // unread answers a request whose body could not be read.
@@ -162,9 +153,26 @@ func (i *Idempotency) identify(r *http.Request, key string, body []byte) (id, di
 	return id, hex.EncodeToString(hash.Sum(nil))
 }
 
+// answer returns the answer that was kept, or the first that next gives. When it has returned, that is in progress no more: a
+// client that reads it slowly, or not at all, keeps nobody from asking again.
+func (i *Idempotency) answer(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
+	if kept = i.memory.get(id, i.ttl()); kept != nil {
+		return kept, nil, nil
+	}
+	if !i.begin(id) {
+		return nil, nil, errInProgress
+	}
+	defer i.end(id)
+	if i.Batch != nil {
+		return i.record(w, r, id, digest, next)
+	}
+	kept, first = i.remember(w, r, id, digest, next)
+	return kept, first, nil
+}
+
 // remember runs next, unless memory has its answer.
 func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder) {
-	if kept = i.memory.get(id, i.ttl()); kept != nil {
+	if kept = i.memory.get(id, i.ttl()); kept != nil { // in the meantime
 		return kept, nil
 	}
 	first = i.recorder(w)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -306,6 +307,39 @@ func TestAKeyInProgressIsRefusedWith409(t *testing.T) {
 		if got := x.post("/slow", "k", "tea"); !got.replayed || x.sales != 1 {
 			t.Errorf("got %+v, %d sales", got, x.sales)
 		}
+	})
+}
+
+// stalled is a client that has stopped reading.
+type stalled struct {
+	*httptest.ResponseRecorder
+	release chan struct{}
+}
+
+// Write implements [http.ResponseWriter].
+func (s *stalled) Write(b []byte) (int, error) {
+	<-s.release
+	return len(b), nil
+}
+
+func TestAClientThatStopsReadingDoesNotKeepItsKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "sale 1") }))
+		release := make(chan struct{})
+		var all sync.WaitGroup
+		for range 3 { // the first, and some that are told the same
+			all.Go(func() {
+				req := httptest.NewRequest(http.MethodPost, "/", http.NoBody)
+				req.Header.Set("Idempotency-Key", "k")
+				h.ServeHTTP(&stalled{httptest.NewRecorder(), release}, req)
+			})
+			synctest.Wait()
+		}
+		if got := send(h, "/", "k", ""); got.Code != http.StatusOK || got.Header().Get("Idempotent-Replayed") != "true" {
+			t.Errorf("got %d %s, want the answer that is kept", got.Code, got.Body)
+		}
+		close(release)
+		all.Wait()
 	})
 }
 
