@@ -41,9 +41,10 @@ import (
 //
 // # Which answers are kept
 //
-// With a Batch, those below 500; others undo what the handler did, so that the key can be tried again. Without, 5xx are kept too, as
-// nothing can be undone, save 503. Answers that tell the client to change something or to come again are not kept:
-// 401, 408, 409, 422 and 429; with a Batch, they undo the work as well. After a panic nothing is kept. The first client gets
+// Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler that has done what
+// must not be done twice answers with something else. With a Batch, no 5xx is kept either, and what is not kept undoes what the handler
+// did. Without, where nothing can be undone, 5xx are kept, but no error (4xx or 5xx) of a request whose context has
+// ended: its client has not got it, and the handler has likely given up. After a panic nothing is kept. The first client gets
 // the answer as the handler gave it. Those that follow get its status, its body, the headers that the handler has set or changed, but for
 // Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
 //
@@ -183,7 +184,7 @@ func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, diges
 		watt.WriteError(first, err)
 		a, _ = first.answer(digest)
 	}
-	if a.status != http.StatusServiceUnavailable && !again(a.status) {
+	if !again(a.status) && (a.status < http.StatusBadRequest || r.Context().Err() == nil) {
 		i.memory.put(id, a, 64*i.maxBytes())
 	}
 	return nil, first
@@ -220,7 +221,7 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 func again(status int) bool {
 	switch status {
 	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict,
-		http.StatusUnprocessableEntity, http.StatusTooManyRequests:
+		http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false

@@ -348,7 +348,7 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 		x := newTill(t, &funnel.Idempotency{})
 		for status, kept := range map[int]bool{
 			200: true, 206: true, 400: true, 404: true, 500: true, 502: true,
-			401: false, 408: false, 409: false, 422: false, 429: false, 503: false,
+			401: false, 408: false, 409: false, 422: false, 429: false, 503: false, 504: false,
 		} {
 			path := fmt.Sprint("/status/", status)
 			first, again := x.post(path, "k", ""), x.post(path, "k", "")
@@ -370,6 +370,40 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 		}
 		if x.sales != sales+2 {
 			t.Errorf("got %d sales, want two more", x.sales)
+		}
+	})
+}
+
+func TestAFirstTryThatWasTooLateLeavesItsKeyFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for path, finished := range map[string]bool{"/gives-up": false, "/finishes": true} {
+			rt := watt.New(watt.App{Name: "till", Handler: (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-time.After(time.Second): // for a lock, or another app
+				case <-r.Context().Done():
+					if r.URL.Path == "/gives-up" {
+						http.Error(w, "no time left", http.StatusInternalServerError)
+						return
+					}
+				}
+				w.WriteHeader(http.StatusCreated)
+			}))})
+			watttest.Start(t, rt)
+			hasty, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if resp, err := rt.Env().Client.Do(post(hasty, path, "k", "")); err == nil {
+				resp.Body.Close()
+				t.Errorf("%s: got %d, want no answer", path, resp.StatusCode)
+			}
+			cancel()
+			synctest.Wait()
+			resp, err := rt.Env().Client.Do(post(t.Context(), path, "k", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if replayed := resp.Header.Get("Idempotent-Replayed") != ""; resp.StatusCode != http.StatusCreated || replayed != finished {
+				t.Errorf("%s: got %d, replayed: %v, want 201, replayed: %v", path, resp.StatusCode, replayed, finished)
+			}
 		}
 	})
 }
