@@ -17,6 +17,18 @@ type answer struct {
 	body   []byte
 }
 
+// size is how many bytes its headers and its body have.
+func (a *answer) size() int64 {
+	n := len(a.body)
+	for name, values := range a.header {
+		n += len(name)
+		for _, v := range values {
+			n += len(v)
+		}
+	}
+	return int64(n)
+}
+
 // write sends the answer again.
 func (a *answer) write(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
@@ -90,7 +102,11 @@ func (r *recorder) answer(digest string) (*answer, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return &answer{digest, r.status, r.changed(), append([]byte{}, r.body.Bytes()...)}, nil
+	a := &answer{digest, r.status, r.changed(), append([]byte{}, r.body.Bytes()...)}
+	if a.size() > r.most {
+		return nil, errLarge
+	}
+	return a, nil
 }
 
 // changed returns the headers that can be told again: what was there before the handler is for those in front to say anew.

@@ -59,9 +59,9 @@ type Idempotency struct {
 	// TTL is how long answers are kept. If zero, 24 h.
 	TTL time.Duration
 
-	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's: both are held in memory.
-	// One that gets larger becomes a 500, kept like any other. In memory, 64 times as much is kept; then the
-	// oldest go. If zero, 1 MiB.
+	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's body and
+	// headers together: all that is held in memory. An answer that gets larger becomes a 500, kept like any other. In memory, 64 times
+	// as much is kept; then the oldest go. If zero, 1 MiB.
 	MaxBytes int64
 
 	// Principal returns whose key it is, so that nobody is shown the answer of somebody else who chose the same. If nil, that is the

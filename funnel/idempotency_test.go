@@ -77,6 +77,8 @@ func (x *till) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/silent":
 		return
+	case "/large-header":
+		w.Header().Set("Location", strings.Repeat("x", 2<<20))
 	case "/fail":
 		watt.WriteError(w, errors.New("on purpose"))
 		return
@@ -357,7 +359,7 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 			}
 		}
 		sales := x.sales
-		for _, path := range []string{"/large", "/fail", "/wrong"} {
+		for _, path := range []string{"/large", "/large-header", "/fail", "/wrong"} {
 			first, again := x.post(path, "k", ""), x.post(path, "k", "")
 			if sales++; first.status != http.StatusInternalServerError || again.status != first.status || x.sales != sales {
 				t.Errorf("%s: got %d and %d, %d sales, want 500, once", path, first.status, again.status, x.sales)
@@ -425,6 +427,15 @@ func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
 		}
 		if newest, oldest := x.post("/sell", "99", "tea"), x.post("/sell", "0", "tea"); !newest.replayed || oldest.replayed {
 			t.Errorf("got the newest kept: %v, the oldest: %v", newest.replayed, oldest.replayed)
+		}
+		h := (&funnel.Idempotency{MaxBytes: 4 << 10}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", strings.Repeat("x", 3<<10))
+		}))
+		for i := range 100 { // 300 KiB, where 256 are kept
+			send(h, "/", strconv.Itoa(i), "")
+		}
+		if oldest := send(h, "/", "0", "").Header(); oldest.Get("Idempotent-Replayed") != "" || oldest.Get("Location") == "" {
+			t.Error("got the oldest kept: headers are not counted")
 		}
 		if got := x.post("/sell", "large", strings.Repeat("x", 1025)); got.status != http.StatusRequestEntityTooLarge {
 			t.Errorf("got %d for a body that is too large, want 413", got.status)

@@ -21,7 +21,7 @@ type memo struct {
 	at   time.Time
 }
 
-// memoSize is about what an answer takes beside its body.
+// memoSize is about what an answer takes beside its headers and body.
 const memoSize = 1 << 10
 
 // get returns the answer that was kept for id, or nil. It forgets what is older than ttl.
@@ -44,7 +44,7 @@ func (m *memory) put(id string, a *answer, most int64) {
 	if m.known == nil {
 		m.known = make(map[string]*list.Element)
 	}
-	size := int64(len(a.body)) + memoSize
+	size := a.size() + memoSize
 	m.known[id] = m.order.PushBack(&memo{a, id, size, time.Now()})
 	for m.bytes += size; m.bytes > most && m.order.Len() > 1; {
 		m.dropLocked(m.order.Front())
