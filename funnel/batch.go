@@ -20,6 +20,9 @@ type Batch struct {
 	// DB is the database.
 	DB *sql.DB
 
+	// Name is the label name of the metrics, where an app registers more than one Batch.
+	Name string
+
 	// MaxSize is how many calls of Do may share a transaction. If zero, 128.
 	MaxSize int
 

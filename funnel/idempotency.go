@@ -23,7 +23,7 @@ import (
 // got one sends its request again, with the same key, until it has.
 //
 // The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one Principal, one
-// method and one path: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE pass untouched, and so do requests
+// method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE pass untouched, and so do requests
 // without a key, unless Required is set.
 //
 // Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is still in
@@ -48,15 +48,19 @@ import (
 // the answer as the handler gave it. Those that follow get its status, its body, the headers that the handler has set or changed, but for
 // Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
 //
-// The fields may be set until the first request. It is a [prometheus.Collector], for env.Metrics.Register.
+// The fields may be set until the first request, or until it is registered. It is a [prometheus.Collector], for env.Metrics.Register.
 type Idempotency struct {
 	// Batch says where answers are kept. If nil, in memory.
 	Batch *Batch
 
+	// Name tells several apart: it is the label name of the metrics, where an app registers more than one, and separates the keys of
+	// apps that share a database and have the same paths. Apps that are called by their names in the mesh need none for that.
+	Name string
+
 	// Required refuses requests without a key.
 	Required bool
 
-	// TTL is how long answers are kept. If zero, 24 h.
+	// TTL is how long answers are kept. In a database that is shared, the shortest counts. If zero, 24 h.
 	TTL time.Duration
 
 	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's body and
@@ -146,7 +150,7 @@ func (i *Idempotency) identify(r *http.Request, key string, body []byte) (id, di
 		principal = i.Principal(r)
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q %q %q %q", watt.Caller(r.Context()), principal, r.Method, r.URL.EscapedPath(), key)
+	fmt.Fprintf(hash, "%q %q %q %q %q %q", i.Name, watt.Caller(r.Context()), principal, r.Method, routeOf(r), key)
 	id = hex.EncodeToString(hash.Sum(nil))
 	hash.Reset()
 	fmt.Fprintf(hash, "%q ", r.URL.RawQuery)
@@ -281,8 +285,9 @@ func (i *Idempotency) count(outcome string) { i.counted().WithLabelValues(outcom
 func (i *Idempotency) counted() *prometheus.CounterVec {
 	i.once.Do(func() {
 		i.metrics = prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "watt_idempotency_requests_total",
-			Help: "Requests with an Idempotency-Key, or without one where it is required, by what became of them.",
+			Name:        "watt_idempotency_requests_total",
+			Help:        "Requests with an Idempotency-Key, or without one where it is required, by what became of them.",
+			ConstLabels: prometheus.Labels{"name": i.Name},
 		}, []string{"outcome"})
 	})
 	return i.metrics

@@ -261,6 +261,61 @@ func TestAKeyBelongsToItsScope(t *testing.T) {
 	})
 }
 
+func TestAKeyIsAnotherOnARouteWhosePrefixIsStripped(t *testing.T) {
+	i := &funnel.Idempotency{}
+	mux := http.NewServeMux()
+	for _, route := range []string{"/orders", "/refunds"} {
+		mux.Handle(route+"/", http.StripPrefix(route, i.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, route) }))))
+	}
+	for _, path := range []string{"/orders/7", "/refunds/7", "http://shop.example/orders/7", "http://shop.example:80/refunds/7"} {
+		if got := send(mux, path, "k", ""); !strings.Contains(path, got.Body.String()) || (got.Header().Get("Idempotent-Replayed") != "") != strings.HasPrefix(path, "http") {
+			t.Errorf("%s: got the answer of %s, with %v", path, got.Body, got.Header())
+		}
+	}
+}
+
+func TestAKeyIsAnotherInAnotherAppOfTheMesh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &funnel.Idempotency{}
+		answer := func(name string) http.Handler {
+			return i.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+		}
+		rt := watt.New(watt.App{Name: "orders", Handler: answer("orders")}, watt.App{Name: "payments", Handler: answer("payments")})
+		watttest.Start(t, rt)
+		for _, name := range []string{"orders", "payments"} {
+			for _, url := range []string{"http://" + name + ".watt.local/", "http://" + strings.ToUpper(name) + ".watt.local:80/"} {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, http.NoBody)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Idempotency-Key", "k")
+				resp, err := rt.Env().Client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, _ := io.ReadAll(resp.Body); string(body) != name {
+					t.Errorf("got the answer of %s from %s", body, name)
+				}
+				resp.Body.Close()
+			}
+		}
+	})
+}
+
+func TestSeveralCanBeRegisteredUnderTheirNames(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	for _, c := range []prometheus.Collector{
+		&funnel.Idempotency{}, &funnel.Idempotency{Name: "slow"}, &funnel.Batch{}, &funnel.Batch{Name: "slow"},
+	} {
+		if err := r.Register(c); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := r.Gather(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTill(t, &funnel.Idempotency{Required: true})

@@ -3,6 +3,7 @@ package funnel
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -25,6 +26,20 @@ func keyOf(r *http.Request) (string, error) {
 		return "", errKey
 	}
 	return key, nil
+}
+
+// routeOf returns where a request goes to: the app, if it was called by its name in the mesh, and the path, as it was sent, and as those
+// in front have left it. One that has lost its prefix on the way would stand for another route's.
+func routeOf(r *http.Request) [3]string {
+	app, _, _ := strings.Cut(strings.ToLower(r.Host), ":")
+	if !strings.HasSuffix(app, ".watt.local") {
+		app = "" // any of the names by which clients know the program
+	}
+	sent := ""
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		sent = u.EscapedPath()
+	}
+	return [...]string{app, sent, r.URL.EscapedPath()}
 }
 
 // safe reports whether a method changes nothing, so that repeating it does no harm.

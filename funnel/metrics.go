@@ -13,21 +13,22 @@ type batchMetrics struct {
 	waiting    prometheus.GaugeFunc
 }
 
-func newBatchMetrics(waiting func() float64) *batchMetrics {
+func newBatchMetrics(name string, waiting func() float64) *batchMetrics {
+	labels := prometheus.Labels{"name": name}
 	return &batchMetrics{
 		size: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "watt_batch_calls", Help: "Calls per committed transaction.",
+			Name: "watt_batch_calls", Help: "Calls per committed transaction.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
 		}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "watt_batch_seconds", Help: "Time that transactions took, from begin to commit.",
+			Name: "watt_batch_seconds", Help: "Time that transactions took, from begin to commit.", ConstLabels: labels,
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "watt_batch_lost_total", Help: "Transactions that were lost, by what failed.",
+			Name: "watt_batch_lost_total", Help: "Transactions that were lost, by what failed.", ConstLabels: labels,
 		}, []string{"at"}),
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "watt_batch_waiting", Help: "Calls that wait for their turn.",
+			Name: "watt_batch_waiting", Help: "Calls that wait for their turn.", ConstLabels: labels,
 		}, waiting),
 	}
 }
@@ -56,7 +57,7 @@ func (b *Batch) Collect(c chan<- prometheus.Metric) {
 }
 
 func (b *Batch) counted() *batchMetrics {
-	b.once.Do(func() { b.metrics = newBatchMetrics(b.howManyWait) })
+	b.once.Do(func() { b.metrics = newBatchMetrics(b.Name, b.howManyWait) })
 	return b.metrics
 }
 

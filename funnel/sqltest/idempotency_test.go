@@ -293,3 +293,14 @@ func TestADatabaseThatIsNoneIsAnErrorOfEveryCall(t *testing.T) {
 		}
 	}
 }
+
+func TestAppsThatShareADatabaseHaveKeysOfTheirOwn(t *testing.T) {
+	db := open(t, file(t))
+	for _, name := range []string{"orders", "payments"} {
+		s := newStore(db)
+		s.once.Name = name
+		if got := s.post(t.Context(), "k", name); got.Code != http.StatusCreated || got.Header().Get("Idempotent-Replayed") != "" {
+			t.Errorf("%s: got %d %s, want it done", name, got.Code, got.Body)
+		}
+	}
+}
