@@ -319,7 +319,9 @@ func TestSeveralCanBeRegisteredUnderTheirNames(t *testing.T) {
 func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTill(t, &funnel.Idempotency{Required: true})
-		for _, key := range []string{"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256)} {
+		for _, key := range []string{"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256),
+			`"a";`, `"a";!!`, `"a"; b=`, `"a";b= 1`, `"a" ;b`, `"a";x, "b"`, `"a";"b"`, `"a";B`, `"a";b=1.`, `"a";b=1234567890123456`, `"a";b=?2`, `"a";b=:!:`, `"a", "b"`,
+		} {
 			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "Idempotency-Key") {
 				t.Errorf("%q: got %d %s, want 400", key, got.status, got.body)
 			}
@@ -335,6 +337,12 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 		if got := x.post("/sell", `"with \"quotes\" and \\"`, "tea"); got.status != http.StatusCreated {
 			t.Errorf("got %d %s, want 201", got.status, got.body)
 		}
+		for i, parameters := range []string{``, `;a`, `; *b_1.c-d=tok/en:*`, `;n=-12.125; i=999999999999999;d=@-1;b=:AQ==:;t=?1`, `;s="a;\"\\";u=%"f%c3%bc"`} {
+			if got := x.post("/sell", `"with parameters"`+parameters, "tea"); got.body != "sale 2 of tea" || got.replayed != (i > 0) {
+				t.Errorf("%s: got %d %s, want the same key", parameters, got.status, got.body)
+			}
+		}
+		x.sales = 1
 		x.post("/sell", "k", "tea")
 		for _, s := range []sale{x.post("/sell", "k", "coffee"), x.post("/sell?n=2", "k", "tea")} {
 			if s.status != http.StatusUnprocessableEntity || x.sales != 2 {

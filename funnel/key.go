@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -51,30 +52,26 @@ func safe(method string) bool {
 	return false
 }
 
-// parseKey parses a string of RFC 8941, whose parameters mean nothing here, or the same without quotes, as many clients write it.
+// parseKey parses a string of RFC 9651, whose parameters mean nothing here, or the same without quotes, as many clients write it.
 func parseKey(s string) (string, bool) {
 	if !strings.HasPrefix(s, `"`) {
 		return s, !strings.ContainsFunc(s, notBare)
 	}
-	var key strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '"':
-			rest := s[i+1:]
-			return key.String(), rest == "" || rest[0] == ';'
-		case c == '\\':
-			if i++; i == len(s) || !strings.ContainsRune(`"\`, rune(s[i])) {
-				return "", false
-			}
-			key.WriteByte(s[i])
-		case c < ' ' || c > '~':
-			return "", false
-		default:
-			key.WriteByte(c)
-		}
+	found := item.FindStringSubmatch(s)
+	if found == nil {
+		return "", false
 	}
-	return "", false
+	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(found[1]), true
 }
+
+// item is a string with parameters, whose values are a string, a number or a date, a token, bytes, a boolean or a display string.
+var item = regexp.MustCompile(`^"((?:[ !#-\[\]-~]|\\["\\])*)"` +
+	`(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:` +
+	`"(?:[ !#-\[\]-~]|\\["\\])*"` +
+	`|-?[0-9]{1,12}\.[0-9]{1,3}|@?-?[0-9]{1,15}` +
+	"|[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*" +
+	`|:[A-Za-z0-9+/=]*:|\?[01]` +
+	`|%"(?:[ !#$&-~]|%[0-9a-f]{2})*"))?)*$`)
 
 // notBare reports whether c cannot stand in a key without quotes.
 func notBare(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`",;\`, c) }
