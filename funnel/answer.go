@@ -1,10 +1,12 @@
 package funnel
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 )
@@ -90,6 +92,11 @@ func (r *recorder) Write(b []byte) (int, error) {
 
 // FlushError has nothing to flush.
 func (r *recorder) FlushError() error { return nil }
+
+// Hijack refuses: what is said on the connection itself cannot be kept.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return nil, nil, http.ErrNotSupported
+}
 
 // Unwrap returns the writer behind, for [http.ResponseController] and [watt.WriteError].
 func (r *recorder) Unwrap() http.ResponseWriter { return r.w }

@@ -112,8 +112,9 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 		i.unread(w, r, err)
 		return
 	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	rewind(r, body)
 	id, digest := i.identify(r, key, body)
+	rewind(r, body) // Principal may have read it
 	kept, first, err := i.answer(w, r, id, digest, next)
 	switch {
 	case errors.Is(err, errInProgress):
@@ -131,6 +132,11 @@ func (i *Idempotency) serve(w http.ResponseWriter, r *http.Request, key string, 
 		w.Header().Set("Idempotent-Replayed", "true")
 		kept.write(w)
 	}
+}
+
+// rewind makes body the request's.
+func rewind(r *http.Request, body []byte) {
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }
 
 // unread answers a request whose body could not be read.

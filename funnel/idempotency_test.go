@@ -258,6 +258,13 @@ func TestAKeyBelongsToItsScope(t *testing.T) {
 				t.Errorf("got %+v, %v for account %d", got, err, i)
 			}
 		}
+
+		x = newTill(t, &funnel.Idempotency{Principal: func(r *http.Request) string { return r.FormValue("account") }})
+		form := post(t.Context(), "/sell", "k", "account=1")
+		form.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if got, err := x.do(form); err != nil || got.body != "sale 1 of account=1" {
+			t.Errorf("got %+v, %v: the handler has not got the body", got, err)
+		}
 	})
 }
 
@@ -504,6 +511,24 @@ func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
 			t.Errorf("got %d for a body that is too large, want 413", got.status)
 		}
 	})
+}
+
+func TestAConnectionIsNotHandedOut(t *testing.T) {
+	server := httptest.NewServer((&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if conn, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Errorf("got %v, %v", conn, err)
+		}
+		w.WriteHeader(http.StatusNotImplemented)
+	})))
+	defer server.Close()
+	req, err := http.NewRequest(http.MethodPost, server.URL, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Idempotency-Key", "k")
+	if resp, err := server.Client().Do(req); err != nil || resp.StatusCode != http.StatusNotImplemented {
+		t.Errorf("got %+v, %v", resp, err)
+	}
 }
 
 func TestABodyThatBreaksOffIsNotWorkedOn(t *testing.T) {
