@@ -20,7 +20,8 @@ import (
 // be used concurrently, and share the rates.
 type Limit struct {
 	// PerCaller is how many requests per second each caller may make: the app that [watt.Caller] names; those from outside
-	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After. If zero, there is no limit.
+	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After, though no later than in 36
+	// hours. If it is not above zero, there is no limit.
 	PerCaller rate.Limit
 
 	// Total is how many requests per second all may make together. What is too much is answered with 503, since it is
@@ -67,6 +68,9 @@ func (l *Limit) take(caller string, now time.Time) (status int, wait time.Durati
 	return 0, 0
 }
 
+// longest is when there is room again at the latest, or so it is said: a rate may be so low that no number is large enough.
+const longest = 24 * time.Hour
+
 // reserve takes a token, or none if there is none now, and returns how long until there is. A nil limiter has always one.
 func reserve(l *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) {
 	if l == nil {
@@ -77,19 +81,16 @@ func reserve(l *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) 
 	if wait > 0 {
 		r.CancelAt(now)
 	}
-	return r, wait
+	return r, min(wait, longest)
 }
 
 // callerLocked returns the limiter of a caller; nil if there is no limit. There are no more of them than apps, and names in
 // certificates that Listen trusts.
 func (l *Limit) callerLocked(caller string) *rate.Limiter {
-	if l.PerCaller <= 0 {
-		return nil
-	}
 	if l.callers == nil {
 		l.callers = make(map[string]*rate.Limiter)
 	}
-	if l.callers[caller] == nil {
+	if l.callers[caller] == nil && l.PerCaller > 0 { // and not NaN
 		l.callers[caller] = limiter(l.PerCaller, l.CallerBurst)
 	}
 	return l.callers[caller]

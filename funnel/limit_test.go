@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -90,12 +91,24 @@ func TestWhatAllSendTooMuchIsRefusedWith503(t *testing.T) {
 
 func TestAZeroLimitLetsEverythingPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, l := range []*funnel.Limit{{}, {PerCaller: rate.Inf, Total: rate.Inf}} {
+		for _, l := range []*funnel.Limit{{}, {PerCaller: rate.Inf, Total: rate.Inf}, {PerCaller: rate.Limit(math.NaN()), Total: rate.Limit(math.NaN())}} {
 			ask := limited(t, l)
 			for range 100 {
 				if status, _ := ask(""); status != 200 {
 					t.Fatalf("got %d, want 200", status)
 				}
+			}
+		}
+	})
+}
+
+func TestALimitThatIsNearlyNothingSaysWhenToComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, l := range []*funnel.Limit{{PerCaller: 1e-10}, {Total: 1e-10}} {
+			ask := limited(t, l)
+			ask("")
+			if status, after := ask(""); status == 200 || after < 24*60*60 {
+				t.Errorf("got %d, Retry-After %d, want a day at least", status, after)
 			}
 		}
 	})
