@@ -1,5 +1,5 @@
 // Command funnel hashes what it is sent in one process per processor, all behind one port, and keeps the results in an
-// SQLite file that a single app writes.
+// SQLite file that a single app writes. A page at 127.0.0.1:9090 shows what goes on.
 //
 //	go run ./examples/funnel
 //	curl -H 'Idempotency-Key: "1"' --data-binary @go.mod 127.0.0.1:8080/sums
@@ -9,27 +9,27 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"flag"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
-	"os"
 	"os/signal"
 	"syscall"
 
 	_ "modernc.org/sqlite"
 
 	"github.com/org/watt"
+	"github.com/org/watt/admin"
 	"github.com/org/watt/funnel"
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:8080", "public address")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := newFunnel(*listen, "sums.db").Run(ctx); err != nil { // in each hasher's process, main runs again up to here
+	rt := newFunnel("127.0.0.1:8080", "sums.db")
+	rt.Admin = &http.Server{Addr: "127.0.0.1:9090", Handler: admin.Handler(rt, admin.Options{})}
+	if err := rt.Run(ctx); err != nil { // in each hasher's process, main runs again up to here
 		log.Fatal(err)
 	}
 }
@@ -48,19 +48,17 @@ func newHash(_ context.Context, env *watt.Env) (http.Handler, error) {
 			watt.WriteError(w, err)
 			return
 		}
-		req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, fmt.Sprintf("http://store.watt.local/sums?sum=%x", sum.Sum(nil)), http.NoBody)
+		req, _ := http.NewRequestWithContext(r.Context(), http.MethodPost, fmt.Sprintf("http://store.watt.local/sums?sum=%x", sum.Sum(nil)), http.NoBody)
+		req.Header = http.Header{"Idempotency-Key": r.Header["Idempotency-Key"], "X-Watt-User": r.Header["X-Watt-User"]} // done once, for each user
+		resp, err := env.Client.Do(req)
 		if err != nil {
 			watt.WriteError(w, err)
 			return
 		}
-		req.Header.Set("Idempotency-Key", r.Header.Get("Idempotency-Key")) // the client repeats; store does it once
-		saved, err := watt.JSON[struct{ ID int64 }](env.Client.Do(req))
-		if err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		w.WriteHeader(http.StatusCreated)
-		fmt.Fprintf(w, "sum %d is stored\n", saved.ID)
+		defer resp.Body.Close()
+		maps.Copy(w.Header(), resp.Header) // store's answer, or why it refuses
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
 	}), nil
 }
 
@@ -73,6 +71,7 @@ func newStore(file string) func(context.Context, *watt.Env) (http.Handler, error
 		env.Cleanup(db.Close)
 		batch := &funnel.Batch{DB: db} // many writers, one transaction
 		once := &funnel.Idempotency{Batch: batch, Required: true}
+		env.Metrics.MustRegister(batch, once)
 		_, err = db.ExecContext(ctx, `create table if not exists sums (id integer primary key, sum text)`)
 		return once.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var id int64
@@ -83,7 +82,8 @@ func newStore(file string) func(context.Context, *watt.Env) (http.Handler, error
 				watt.WriteError(w, err)
 				return
 			}
-			fmt.Fprintf(w, `{"id": %d}`, id)
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprintf(w, "sum %d is stored\n", id)
 		})), err
 	}
 }
