@@ -42,7 +42,7 @@ func newGateway(key []byte, perMinute int) func(context.Context, *watt.Env) (htt
 			r.With(signedIn(key)).Get("/mine", proxy.ServeHTTP)
 			r.Handle("/*", proxy)
 		})
-		r.With(middleware.RequestSize(maxUpload)).Method(http.MethodPost, "/pictures", pyramid.Proxy(env, "resize"))
+		r.With(middleware.RequestSize(maxUpload), ifSignedIn(key)).Method(http.MethodPost, "/pictures", pyramid.Proxy(env, "resize"))
 		r.Method(http.MethodGet, "/pictures/{id}", pyramid.Proxy(env, "store"))
 		r.Method(http.MethodGet, "/pictures/{id}/{width}", pyramid.Proxy(env, "store"))
 		r.Mount("/support", pyramid.Proxy(env, "support")) // events, and WebSockets

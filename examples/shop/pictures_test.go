@@ -175,13 +175,17 @@ func TestAnUploadIsSavedOnce(t *testing.T) {
 		t.Fatalf("got %d %s and %d %s, want two pictures", first.status, first.body, other.status, other.body)
 	}
 	for range 2 {
-		if again := send(`"a"`, tall); again.status != http.StatusCreated || !bytes.Equal(again.body, first.body) {
-			t.Errorf("again: got %d %s, want %s", again.status, again.body, first.body)
+		again := send(`"a"`, tall)
+		if again.status != http.StatusCreated || !bytes.Equal(again.body, first.body) || again.header.Get("Idempotent-Replayed") != "true" {
+			t.Errorf("again: got %d %s with %v, want %s", again.status, again.body, again.header, first.body)
 		}
-		if got := send(`"a"`, wide); got.status != http.StatusUnprocessableEntity {
+		if at := first.header.Get("Location"); at == "" || again.header.Get("Location") != at {
+			t.Errorf("again: got Location %q, want %q", again.header.Get("Location"), at)
+		}
+		if got := send(`"a"`, wide); got.status != http.StatusUnprocessableEntity || !bytes.Contains(got.body, []byte("another request")) {
 			t.Errorf("another picture: got %d %s, want 422", got.status, got.body)
 		}
-		if got := send("a b", tall); got.status != http.StatusBadRequest {
+		if got := send("a b", tall); got.status != http.StatusBadRequest || !bytes.Contains(got.body, []byte("Idempotency-Key")) {
 			t.Errorf("a malformed key: got %d %s, want 400", got.status, got.body)
 		}
 		if err := s.stop(); err != nil {
@@ -191,6 +195,36 @@ func TestAnUploadIsSavedOnce(t *testing.T) {
 	}
 	if home := decode[struct{ Pictures []picture }](t, s.get("/home/1")); len(home.Pictures) != 2 {
 		t.Errorf("got %v, want two pictures", home.Pictures)
+	}
+}
+
+// TestTwoUsersMayHaveTheSameKey has two users send the same picture with the same key, and somebody who is not signed in.
+func TestTwoUsersMayHaveTheSameKey(t *testing.T) {
+	t.Parallel()
+	s := startShop(t, newTestShop(t))
+	tall := pngOf(t, 20, 30)
+	places := make(map[string]string)
+	for _, token := range []string{"Bearer " + tokenOf(t, s.url, "1"), "Bearer " + tokenOf(t, s.url, "2"), ""} {
+		for _, replayed := range []string{"", "true"} {
+			req := s.request(http.MethodPost, "/pictures", bytes.NewReader(tall))
+			req.Header.Set("Idempotency-Key", `"a"`)
+			if token != "" {
+				req.Header.Set("Authorization", token)
+			}
+			got := s.do(req)
+			if got.status != http.StatusCreated || got.header.Get("Idempotent-Replayed") != replayed {
+				t.Errorf("got %d %s with %v, want 201, replayed: %q", got.status, got.body, got.header, replayed)
+			}
+			places[got.header.Get("Location")] = token
+		}
+	}
+	if len(places) != 3 {
+		t.Errorf("got %v, want three pictures", places)
+	}
+	req := s.request(http.MethodPost, "/pictures", bytes.NewReader(tall))
+	req.Header.Set("Authorization", "Bearer nonsense")
+	if got := s.do(req); got.status != http.StatusUnauthorized {
+		t.Errorf("got %d, want 401 for a token that is none", got.status)
 	}
 }
 
@@ -268,7 +302,7 @@ func TestRefusedUploads(t *testing.T) {
 		{"far above 20 MiB", "", endless{bytes.NewReader(make([]byte, 2*most))}, http.StatusRequestEntityTooLarge, ""},
 		{"more behind a picture", "", endless{bytes.NewReader(append(good, make([]byte, most)...))}, http.StatusRequestEntityTooLarge, ""},
 		{"bad user", "?user=x", bytes.NewReader(good), http.StatusBadRequest, "user is not a number"},
-		{"no such user", "?user=99", bytes.NewReader(good), http.StatusNotFound, ""},
+		{"no such user", "?user=99", bytes.NewReader(good), http.StatusNotFound, "no such"},
 		{"user nought", "?user=0", bytes.NewReader(good), http.StatusNotFound, ""},
 	} {
 		got := s.post("/pictures"+test.query, test.body)

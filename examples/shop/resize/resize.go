@@ -6,7 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -14,17 +14,6 @@ import (
 
 	"github.com/org/watt"
 )
-
-// picture is what store answers.
-type picture struct {
-	ID         int64 `json:"id"`
-	Width      int   `json:"width"`
-	Height     int   `json:"height"`
-	Thumbnails []struct {
-		Width int    `json:"width"`
-		URL   string `json:"url"`
-	} `json:"thumbnails"`
-}
 
 // upload is what store takes.
 type upload struct {
@@ -58,10 +47,10 @@ func New(_ context.Context, env *watt.Env) (http.Handler, error) {
 			watt.WriteError(w, err)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Location", fmt.Sprintf("/pictures/%d", saved.ID))
-		w.WriteHeader(http.StatusCreated)
-		_ = json.NewEncoder(w).Encode(saved)
+		defer saved.Body.Close()
+		copyHeader(w.Header(), saved.Header, "Content-Type", "Location", "Idempotent-Replayed", "Retry-After")
+		w.WriteHeader(saved.StatusCode)
+		_, _ = io.Copy(w, saved.Body) // or why it was not saved
 	})
 	return r, nil
 }
@@ -80,8 +69,9 @@ func userOf(r *http.Request) (*int64, error) {
 	return &id, nil
 }
 
-// save has store keep the thumbnails of the picture that r brought: once, if the client repeats it with its key.
-func save(r *http.Request, client *http.Client, up *upload) (*picture, error) {
+// save has store keep the thumbnails of the picture that r brought: once, if the client repeats it with its key, which is its
+// user's own. It returns what store answers.
+func save(r *http.Request, client *http.Client, up *upload) (*http.Response, error) {
 	body, err := json.Marshal(up)
 	if err != nil {
 		return nil, err
@@ -90,10 +80,16 @@ func save(r *http.Request, client *http.Client, up *upload) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	if key := r.Header.Values("Idempotency-Key"); len(key) > 0 {
-		req.Header["Idempotency-Key"] = key
+	copyHeader(req.Header, r.Header, "Idempotency-Key", "X-Watt-User")
+	return client.Do(req)
+}
+
+func copyHeader(to, from http.Header, names ...string) {
+	for _, name := range names {
+		if values := from.Values(name); len(values) > 0 {
+			to[name] = values
+		}
 	}
-	return watt.JSON[*picture](client.Do(req))
 }
 
 // refuse tells the client what is wrong with its request, in the form that [watt.WriteError] has.

@@ -48,7 +48,7 @@ type upload struct {
 func (s *store) addPicture(w http.ResponseWriter, r *http.Request) {
 	var up upload
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxUpload)).Decode(&up); err != nil {
-		http.Error(w, "not a picture with thumbnails", http.StatusBadRequest)
+		refuse(w, http.StatusBadRequest, "not a picture with thumbnails")
 		return
 	}
 	p, err := s.insert(r.Context(), &up)
@@ -56,6 +56,7 @@ func (s *store) addPicture(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	w.Header().Set("Location", fmt.Sprintf("/pictures/%d", p.ID))
 	reply(w, http.StatusCreated, p)
 }
 
@@ -87,7 +88,7 @@ func (s *store) insert(ctx context.Context, up *upload) (*picture, error) {
 func (s *store) pictures(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(r.FormValue("user"), 10, 64)
 	if err != nil {
-		http.Error(w, "user is not a number", http.StatusBadRequest)
+		refuse(w, http.StatusBadRequest, "user is not a number")
 		return
 	}
 	all, err := s.find(r.Context(), `p.id in (select id from pictures where user_id = ? order by id desc limit 20)`, id)

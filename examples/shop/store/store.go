@@ -100,7 +100,7 @@ type order struct {
 func (s *store) orders(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(r.FormValue("user"), 10, 64)
 	if err != nil {
-		http.Error(w, "user is not a number", http.StatusBadRequest)
+		refuse(w, http.StatusBadRequest, "user is not a number")
 		return
 	}
 	all := []order{}
@@ -131,10 +131,17 @@ func reply(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
+// refuse tells what is wrong with a request, in the form that [watt.WriteError] has.
+func refuse(w http.ResponseWriter, status int, reason string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": reason})
+}
+
 // fail answers a request whose query failed. The client does not learn why, the log does.
 func (s *store) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, sql.ErrNoRows) {
-		http.Error(w, "no such thing", http.StatusNotFound)
+		refuse(w, http.StatusNotFound, "no such thing")
 		return
 	}
 	if r.Context().Err() == nil { // else the client is gone, or its time is up
