@@ -127,7 +127,7 @@ func (r *recorder) changed() http.Header {
 			delete(changed, name)
 		}
 	}
-	for _, name := range []string{"Connection", "Content-Length", "Date", "Keep-Alive", "Set-Cookie", "Trailer", "Transfer-Encoding"} {
+	for _, name := range []string{"Connection", "Date", "Keep-Alive", "Set-Cookie", "Trailer", "Transfer-Encoding"} {
 		delete(changed, name)
 	}
 	return changed

@@ -23,11 +23,11 @@ import (
 // got one sends its request again, with the same key, until it has.
 //
 // The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one Principal, one
-// method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE pass untouched, and so do requests
-// without a key, unless Required is set.
+// method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE
+// pass untouched, and so do requests without a key, unless Required is set.
 //
 // Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is still in
-// progress (409 with Retry-After), and one that came with another query or body before (422).
+// progress, or just being looked up in the database (409 with Retry-After), and one that came with another query or body before (422).
 //
 // # Where answers are kept
 //
@@ -41,12 +41,19 @@ import (
 //
 // # Which answers are kept
 //
-// Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler that has done what
-// must not be done twice answers with something else. With a Batch, no 5xx is kept either, and what is not kept undoes what the handler
-// did. Without, where nothing can be undone, 5xx are kept, but no error (4xx or 5xx) of a request whose context has
-// ended: its client has not got it, and the handler has likely given up. After a panic nothing is kept. The first client gets
-// the answer as the handler gave it. Those that follow get its status, its body, the headers that the handler has set or changed, but for
-// Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
+// Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler that
+// has done what must not be done twice answers with something else. With a Batch, no 5xx is kept either, and what is not kept
+// undoes what the handler did. Without, where nothing can be undone, 5xx are kept, but no error (4xx or 5xx) of a request
+// whose context has ended: its client has not got it, and the handler has likely given up. After a panic nothing is kept.
+//
+// The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that the
+// handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
+//
+// # What a handler has to know
+//
+// A request with a key is read before its handler runs, and answered when that has returned: 1xx are lost, flushing does nothing (the
+// writer is no [http.Flusher]), and no connection can be hijacked. With a Batch, handlers run one after another, and what they read
+// past Batch.Do, by its DB, takes a second connection and does not see what they have written.
 //
 // The fields may be set until the first request, or until it is registered. It is a [prometheus.Collector], for env.Metrics.Register.
 type Idempotency struct {
@@ -69,7 +76,8 @@ type Idempotency struct {
 	MaxBytes int64
 
 	// Principal returns whose key it is, so that nobody is shown the answer of somebody else who chose the same. If nil, that is the
-	// header X-Watt-User, which only the program itself can set. It must be the same when the client comes again.
+	// header X-Watt-User, which only the program itself can set. It has to come along: apps in between, such as the instances of a
+	// funnel, copy it as they copy the key, or else all users are one. It must be the same when the client comes again.
 	Principal func(*http.Request) string
 
 	table  table
