@@ -28,6 +28,7 @@ func ExampleNew() {
 				return
 			}
 			req.Header.Set("Idempotency-Key", r.Header.Get("Idempotency-Key"))
+			req.Header.Set("X-Watt-User", r.Header.Get("X-Watt-User")) // each user's keys are their own
 			resp, err := env.Client.Do(req)
 			if err != nil {
 				watt.WriteError(w, err)
