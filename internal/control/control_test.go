@@ -9,17 +9,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/org/watt/internal/control"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pair returns both sides of a connection.
 func pair(t *testing.T) (near, far *control.Conn) {
@@ -105,7 +102,7 @@ func TestMessagesOfManySendersDoNotMix(t *testing.T) {
 	for i := range senders {
 		sending.Go(func() {
 			for k := range each {
-				send(t, near, fmt.Sprint(i), strings.Repeat(fmt.Sprint(i), 100*k))
+				send(t, near, strconv.Itoa(i), strings.Repeat(strconv.Itoa(i), 100*k))
 			}
 		})
 	}
