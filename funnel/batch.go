@@ -58,7 +58,7 @@ var errNoDB = errors.New("funnel: Batch.DB is not set")
 //   - An error of the commit is everybody's too. Nothing was done, unless the connection to the database broke in that
 //     very moment.
 //   - An error of ctx (its cause) means that fn was not called, or did not begin to work with the database. The end of
-//     ctx counts until the call's turn has come. After that, Do waits for the outcome, which is at most MaxSize calls away.
+//     ctx counts until the call's turn has come, and the transaction has begun. After that, Do waits for the outcome, which is at most MaxSize calls away.
 //
 // fn gets a context with the values of ctx, which does not end with it: a statement that is canceled would cost everybody the
 // transaction. For the same reason fn should be quick, do nothing but work with the database, return

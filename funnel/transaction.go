@@ -15,7 +15,6 @@ import (
 // transaction is one batch. It belongs to whoever has the turn, until done is closed; then it does not change.
 type transaction struct {
 	batch *Batch
-	conn  *sql.Conn
 	tx    *sql.Tx // nil: not begun
 	began time.Time
 	size  int   // calls that were in it, or waited for it to begin
@@ -27,7 +26,7 @@ type transaction struct {
 func newTransaction(b *Batch) *transaction { return &transaction{batch: b, done: make(chan struct{})} }
 
 // begin begins the transaction for the first call. That it could not is everybody's error, unless it was the
-// call's own ctx that did not wait for a connection.
+// call's own ctx that did not wait for it.
 func (t *transaction) begin(ctx context.Context) error {
 	if t.tx != nil || t.lost != nil {
 		return t.lost
@@ -36,18 +35,22 @@ func (t *transaction) begin(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	t.began = time.Now()
-	conn, err := t.batch.DB.Conn(ctx)
-	if err != nil && ctx.Err() != nil {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	begun := context.AfterFunc(ctx, cancel) // ctx ends the beginning, and not the transaction
+	tx, err := t.batch.DB.BeginTx(own, nil)
+	if !begun() {
+		if err == nil {
+			_ = tx.Rollback() // or it has ended by itself
+		}
 		return context.Cause(ctx)
 	}
-	if err == nil {
-		t.conn = conn
-		t.tx, err = conn.BeginTx(context.WithoutCancel(ctx), nil)
-	}
 	if err != nil {
+		cancel()
 		t.lose("begin", fmt.Errorf("beginning a transaction: %w", err))
+		return t.lost
 	}
-	return t.lost
+	t.tx = tx
+	return nil
 }
 
 // full reports whether nobody else can come in. One that did not begin has the same news for all who wait for it.
@@ -73,9 +76,6 @@ func (t *transaction) lose(at string, why error) {
 // end ends the transaction, and tells everybody in it.
 func (t *transaction) end() {
 	defer close(t.done)
-	if t.conn != nil {
-		defer func() { _ = t.conn.Close() }()
-	}
 	switch {
 	case t.lost != nil:
 		if t.tx != nil {

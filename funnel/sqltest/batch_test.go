@@ -3,6 +3,7 @@ package sqltest_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -321,6 +322,26 @@ func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 	}
 }
 
+func TestAWaitForALockEndsWithTheContext(t *testing.T) {
+	name := file(t)
+	b := &funnel.Batch{DB: open(t, name)}
+	lock, err := open(t, name).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := b.Do(ctx, write("a")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Do(t.Context(), write("b")); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}
+
 func TestDoInsideOfDoJoins(t *testing.T) {
 	db := open(t, file(t))
 	b := &funnel.Batch{DB: db}
@@ -415,6 +436,47 @@ func TestWhateverHappensIsToldToTheRightCaller(t *testing.T) {
 	all.Wait()
 	if got := count(t, db, `select count(*) from notes`); got != done {
 		t.Errorf("got %d notes, want %d", got, done)
+	}
+}
+
+// restarting is a server that can be restarted, after which its connections are bad.
+type (
+	restarting struct{ restarts int }
+	connection struct {
+		to   *restarting
+		made int // after how many restarts
+	}
+)
+
+func (r *restarting) Connect(context.Context) (driver.Conn, error) {
+	return &connection{r, r.restarts}, nil
+}
+func (r *restarting) Driver() driver.Driver { return nil }
+
+func (c *connection) Begin() (driver.Tx, error) {
+	if c.made != c.to.restarts {
+		return nil, driver.ErrBadConn
+	}
+	return c, nil
+}
+func (c *connection) Prepare(string) (driver.Stmt, error) { return nil, errors.ErrUnsupported }
+func (c *connection) Close() error                        { return nil }
+func (c *connection) Commit() error                       { return nil }
+func (c *connection) Rollback() error                     { return nil }
+
+func (c *connection) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
+	return driver.ResultNoRows, nil
+}
+
+func TestABadConnectionIsReplaced(t *testing.T) {
+	server := &restarting{}
+	b := &funnel.Batch{DB: sql.OpenDB(server)}
+	defer b.DB.Close()
+	for range 3 {
+		if err := b.Do(t.Context(), write("a")); err != nil {
+			t.Errorf("got %v after %d restarts", err, server.restarts)
+		}
+		server.restarts++
 	}
 }
 
