@@ -51,10 +51,11 @@ var errNoDB = errors.New("funnel: Batch.DB is not set")
 // if it was committed. fn runs in the goroutine of its caller, alone.
 //
 //   - An error of fn undoes what fn did, and nothing else; Do returns it as it is. A panic of fn does likewise and
-//     goes on to the caller.
+//     goes on to the caller. In PostgreSQL, the error of a statement that fn ignores is one of fn's too.
 //   - If the transaction cannot begin, or was lost, everybody in it gets an error that wraps [watt.ErrUnavailable]
 //     ([watt.WriteError] answers it with 503) and the cause: nothing of it was done. It is lost when a failed statement
-//     of somebody's made the database undo all of it, as SQLite does when the disk is full.
+//     of somebody's made the database undo all of it, as SQLite does when the disk is full. That call gets an error of its own, which
+//     does not say so: what fn did after that statement may be kept.
 //   - An error of the commit is everybody's too. Nothing was done, unless the connection to the database broke in that
 //     very moment.
 //   - An error of ctx (its cause) means that fn was not called, or did not begin to work with the database. The end of
@@ -81,7 +82,7 @@ func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx)
 	}
 	err = b.ride(ctx, t, fn)
 	<-t.done
-	if t.err != nil && (err == nil || errors.Is(err, t.lost)) {
+	if t.err != nil && (err == nil || errors.Is(err, t.lost)) && !errors.Is(err, errTorn) {
 		return t.err
 	}
 	return err

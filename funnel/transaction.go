@@ -92,6 +92,10 @@ func (t *transaction) end() {
 	}
 }
 
+// errTorn is the error of a call in which the database ended the transaction: outside of one, as SQLite is then, each
+// statement counts.
+var errTorn = errors.New("funnel: the transaction ended while fn ran: what fn did before is undone, what it did after that may be kept")
+
 // run runs fn in a savepoint, at a depth of nesting.
 func (t *transaction) run(ctx context.Context, depth int, fn func(context.Context, *sql.Tx) error) (err error) {
 	savepoint := "watt" + strconv.Itoa(depth)
@@ -106,6 +110,7 @@ func (t *transaction) run(ctx context.Context, depth int, fn func(context.Contex
 		inner.close()
 		if !kept && t.exec(own, "rollback to "+savepoint, "release "+savepoint) != nil {
 			t.lose("rollback", fmt.Errorf("it was undone when a call in it failed: %w", cause(err)))
+			err = fmt.Errorf("%w (%w)", cause(err), errTorn)
 		}
 	}()
 	if err := fn(context.WithValue(own, levelKey{t.batch}, inner), t.tx); err != nil {
@@ -113,8 +118,7 @@ func (t *transaction) run(ctx context.Context, depth int, fn func(context.Contex
 	}
 	inner.close()
 	if err := t.exec(own, "release "+savepoint); err != nil {
-		t.lose("release", err)
-		return t.lost
+		return fmt.Errorf("funnel: fn has ignored that a statement failed: %w", err)
 	}
 	kept = true
 	return nil

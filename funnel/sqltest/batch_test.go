@@ -175,15 +175,24 @@ func TestALostTransactionIsToldToEveryoneInIt(t *testing.T) {
 	}
 }
 
-func TestACallThatSwallowsTheLossIsToldOfIt(t *testing.T) {
-	db := open(t, file(t))
+func TestACallThatGoesOnAfterTheLossIsToldThatSomethingMayBeKept(t *testing.T) {
+	db := open(t, file(t), "_pragma=max_page_count(20)")
 	b := &funnel.Batch{DB: db}
-	err := b.Do(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `rollback`)
-		return err
-	})
-	if !errors.Is(err, watt.ErrUnavailable) {
-		t.Errorf("got %v, want unavailable", err)
+	goOn := func(ctx context.Context, tx *sql.Tx) error {
+		_ = write(strings.Repeat("x", 1<<20))(ctx, tx) // the disk is full, and everything undone
+		return write("in no transaction")(ctx, tx)
+	}
+	rest, first := behind(t, b, write("a"), goOn)
+	for _, err := range []error{first, rest[0]} {
+		if !errors.Is(err, watt.ErrUnavailable) {
+			t.Errorf("got %v, want unavailable", err)
+		}
+	}
+	if errors.Is(rest[1], watt.ErrUnavailable) || !strings.Contains(fmt.Sprint(rest[1]), "may be kept") {
+		t.Errorf("got %v, want the truth", rest[1])
+	}
+	if got := count(t, db, `select count(*) from notes`); got != 1 {
+		t.Errorf("got %d notes, want the one that the database has kept", got)
 	}
 }
 
