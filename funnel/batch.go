@@ -62,13 +62,13 @@ var errNoDB = errors.New("funnel: Batch.DB is not set")
 //     ctx counts until the call's turn has come, and the transaction has begun. After that, Do waits for the outcome, which is at most MaxSize calls away.
 //
 // fn gets a context with the values of ctx, which does not end with it: a statement that is canceled would cost everybody the
-// transaction. For the same reason fn should be quick, do nothing but work with the database, return
+// transaction. For the same reason fn should be quick, do nothing but work with the database, by tx alone, return
 // the first error of a statement (after which SQLite may be outside of any transaction), and leave Commit and
 // Rollback alone. Whoever waits is bounded by the app's Workers, not here.
 //
 // Do called with the context that fn got, or that a handler got from an [Idempotency] with this Batch, joins the
 // transaction that is open: fn gets a savepoint of its own, and nil means done so far, to be committed with the rest.
-// With another context, a Do inside of fn would wait for itself.
+// With another context, a Do inside of fn waits for itself, until that ends.
 func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	if l, ok := ctx.Value(levelKey{b}).(*level); ok {
 		return l.do(ctx, fn)

@@ -34,8 +34,9 @@ import (
 // With a Batch, in a table of its database, watt_idempotency, which makes itself. The handler runs in a transaction of the Batch's,
 // and what it does with Batch.Do, on its request's context, joins that: key, work and answer are committed together, before the first byte of the
 // answer is sent. Whatever happens in between repeats nothing and loses nothing, over restarts too, and any number of instances and
-// processes may share the database. So the handler should do nothing but work with the database, and its context does not end
-// with its client. The database is SQLite or PostgreSQL.
+// processes may share the database. So the handler should do nothing but work with the database: all writes of the Batch wait for it. What it has
+// begun with Batch.Do is finished, even if its client leaves.
+// The database is SQLite or PostgreSQL.
 //
 // Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or panics, may be done again.
 //
@@ -216,7 +217,7 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 			return err
 		}
 		first = i.recorder(w)
-		next.ServeHTTP(first, r.WithContext(ctx))
+		next.ServeHTTP(first, r.WithContext(i.Batch.joining(r.Context(), ctx)))
 		a, err := first.answer(digest)
 		switch {
 		case err != nil:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/org/watt"
@@ -104,7 +103,7 @@ func (t *transaction) run(ctx context.Context, depth int, fn func(context.Contex
 		t.lose("savepoint", err)
 		return t.lost
 	}
-	inner := &level{transaction: t, depth: depth + 1}
+	inner := newLevel(ctx, t, depth+1)
 	kept := false
 	defer func() {
 		inner.close()
@@ -149,8 +148,9 @@ func (t *transaction) exec(ctx context.Context, statements ...string) error {
 type level struct {
 	transaction *transaction
 	depth       int
+	until       context.Context //nolint:containedctx // bounds waits on contexts that do not end by themselves
 
-	mu   sync.Mutex
+	turn chan struct{} // taken by sending
 	over bool
 }
 
@@ -159,18 +159,44 @@ type levelKey struct{ batch *Batch }
 
 var errOver = errors.New("funnel: the transaction that this context belongs to is over")
 
+// newLevel returns the level for those that join a call made with ctx.
+func newLevel(ctx context.Context, t *transaction, depth int) *level {
+	l := &level{transaction: t, depth: depth, until: ctx, turn: make(chan struct{}, 1)}
+	if outer, ok := ctx.Value(levelKey{t.batch}).(*level); ok && ctx.Done() == nil {
+		l.until = outer.until
+	}
+	return l
+}
+
+// do runs fn when its turn has come, if that is before the end of ctx, and of what the transaction's call was for.
 func (l *level) do(ctx context.Context, fn func(context.Context, *sql.Tx) error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.until.Done():
+		return l.ended()
+	}
+	defer func() { <-l.turn }()
 	if l.over {
 		return errOver
 	}
 	return l.transaction.run(ctx, l.depth, fn)
 }
 
+func (l *level) ended() error { return context.Cause(l.until) }
+
 // close waits for a call that has joined, and lets no more do so.
 func (l *level) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.turn <- struct{}{}
+	defer func() { <-l.turn }()
 	l.over = true
+}
+
+// joining returns ctx, with which calls of Do join the transaction that inside belongs to.
+func (b *Batch) joining(ctx, inside context.Context) context.Context {
+	return context.WithValue(ctx, levelKey{b}, inside.Value(levelKey{b}))
 }

@@ -351,6 +351,26 @@ func TestAWaitForALockEndsWithTheContext(t *testing.T) {
 	}
 }
 
+func TestADoThatWaitsForItselfEndsWithTheRequest(t *testing.T) {
+	b := &funnel.Batch{DB: open(t, file(t))}
+	for name, wrong := range map[string]func(request, outer context.Context) context.Context{
+		"the request's":  func(request, _ context.Context) context.Context { return request },
+		"the outer fn's": func(_, outer context.Context) context.Context { return outer },
+	} {
+		request, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		err := b.Do(request, func(outer context.Context, _ *sql.Tx) error {
+			return b.Do(outer, func(context.Context, *sql.Tx) error { return b.Do(wrong(request, outer), write("a")) })
+		})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("on %s context: got %v, want its end", name, err)
+		}
+	}
+	if err := b.Do(t.Context(), write("b")); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}
+
 func TestDoInsideOfDoJoins(t *testing.T) {
 	db := open(t, file(t))
 	b := &funnel.Batch{DB: db}

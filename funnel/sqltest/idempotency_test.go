@@ -244,6 +244,36 @@ func TestAnswersExpire(t *testing.T) {
 	}
 }
 
+func TestAHandlerThatIsStuckEndsWithItsRequest(t *testing.T) {
+	db := open(t, file(t))
+	db.SetMaxOpenConns(1)
+	b := &funnel.Batch{DB: db}
+	for name, stuck := range map[string]func(context.Context) error{
+		"in Do inside of Do, on the request's context": func(request context.Context) error {
+			return b.Do(request, func(context.Context, *sql.Tx) error { return b.Do(request, write("a")) })
+		},
+		"waiting for the connection that its transaction has": db.PingContext,
+	} {
+		h := (&funnel.Idempotency{Batch: b}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := stuck(r.Context()); err != nil {
+				watt.WriteError(w, err)
+			}
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		rec := httptest.NewRecorder()
+		req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", http.NoBody)
+		req.Header.Set("Idempotency-Key", "k")
+		h.ServeHTTP(rec, req)
+		if rec.Code != http.StatusGatewayTimeout {
+			t.Errorf("%s: got %d, want 504", name, rec.Code)
+		}
+		if err := b.Do(t.Context(), write(name)); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+	}
+}
+
 func TestADatabaseInTroubleIsAnsweredAndNothingIsDone(t *testing.T) {
 	name := file(t)
 	s := newStore(open(t, name, "_pragma=busy_timeout(50)"))
