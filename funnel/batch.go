@@ -98,6 +98,20 @@ func (b *Batch) ride(ctx context.Context, t *transaction, fn func(context.Contex
 	return t.run(ctx, 0, fn)
 }
 
+// between calls fn when the call's turn has come, with no transaction open.
+func (b *Batch) between(ctx context.Context, fn func() error) error {
+	t, err := b.enter(ctx)
+	if err != nil {
+		return err
+	}
+	if t.tx != nil {
+		t.end()
+		t = newTransaction(b)
+	}
+	defer b.leave(t)
+	return fn()
+}
+
 // enter waits for the call's turn.
 func (b *Batch) enter(ctx context.Context) (*transaction, error) {
 	if ctx.Err() != nil {

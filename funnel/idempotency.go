@@ -36,7 +36,14 @@ import (
 // answer is sent. Whatever happens in between repeats nothing and loses nothing, over restarts too, and any number of instances and
 // processes may share the database. So the handler should do nothing but work with the database: all writes of the Batch wait for it. What it has
 // begun with Batch.Do is finished, even if its client leaves.
-// The database is SQLite or PostgreSQL.
+//
+// The database is SQLite or PostgreSQL. There, a request waits for one of another process that has its key; where transactions
+// would wait for each other, one request is answered with 503. An app that may not create tables needs this one to be there, and
+// select, insert, update and delete:
+//
+//	create table watt_idempotency (id text primary key, digest text not null,
+//		status integer not null, header text not null, body bytea not null, since bigint not null);
+//	create index watt_idempotency_since on watt_idempotency (since);
 //
 // Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or panics, may be done again.
 //
@@ -211,6 +218,9 @@ func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, diges
 
 // record runs next in a transaction, unless the table has its answer.
 func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
+	if err := i.table.ready(r.Context(), i.Batch); err != nil {
+		return nil, nil, err
+	}
 	err = i.Batch.Do(r.Context(), func(ctx context.Context, tx *sql.Tx) (err error) {
 		kept, err = i.table.claim(ctx, tx, id, digest, time.Now().Add(-i.ttl()))
 		if kept != nil || err != nil {
@@ -227,9 +237,6 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 		}
 		return i.table.keep(ctx, tx, id, a)
 	})
-	if err == nil {
-		i.table.made.Store(true)
-	}
 	if errors.Is(err, errNotKept) {
 		err = nil
 	}

@@ -244,6 +244,35 @@ func TestAnswersExpire(t *testing.T) {
 	}
 }
 
+func TestTheTableIsMadeWhenItsTurnHasCome(t *testing.T) { // beside others, SQLite would have it poll
+	s := newStore(open(t, file(t)))
+	h := hold(t, s.batch, write("held"))
+	first := make(chan *httptest.ResponseRecorder, 1)
+	go func() { first <- s.post(context.Background(), "k", "tea") }()
+	waiting(t, s.batch, 1)
+	after := doing(s.batch, write("after"))
+	waiting(t, s.batch, 2)
+	h.letGo()
+	if err := errors.Join(result(t, h.done), result(t, after)); err != nil {
+		t.Error(err)
+	}
+	if got := <-first; got.Code != http.StatusCreated || s.notes(t) != 3 {
+		t.Errorf("got %d and %d notes, want 201 and 3", got.Code, s.notes(t))
+	}
+}
+
+func TestTheTableIsMadeAgain(t *testing.T) {
+	s := newStore(open(t, file(t)))
+	s.post(t.Context(), "a", "tea")
+	must(t, s.db, `drop table watt_idempotency`)
+	if got := s.post(t.Context(), "b", "coffee"); got.Code != http.StatusInternalServerError || s.notes(t) != 1 {
+		t.Errorf("got %d and %d notes, want 500 and none more", got.Code, s.notes(t))
+	}
+	if got := s.post(t.Context(), "b", "coffee"); got.Code != http.StatusCreated {
+		t.Errorf("got %d %s, want 201", got.Code, got.Body)
+	}
+}
+
 func TestAHandlerThatIsStuckEndsWithItsRequest(t *testing.T) {
 	db := open(t, file(t))
 	db.SetMaxOpenConns(1)
