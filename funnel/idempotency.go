@@ -42,7 +42,7 @@ import (
 // select, insert, update and delete:
 //
 //	create table watt_idempotency (id text primary key, digest text not null,
-//		status integer not null, header text not null, body bytea not null, since bigint not null);
+//		status integer not null, header bytea not null, body bytea not null, since bigint not null);
 //	create index watt_idempotency_since on watt_idempotency (since);
 //
 // Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or panics, may be done again.

@@ -1,9 +1,10 @@
 package funnel
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,7 +25,7 @@ type table struct {
 func schema() [2]string {
 	return [...]string{
 		`create table watt_idempotency (id text primary key, digest text not null,
-			status integer not null, header text not null, body bytea not null, since bigint not null)`,
+			status integer not null, header bytea not null, body bytea not null, since bigint not null)`,
 		`create index watt_idempotency_since on watt_idempotency (since)`,
 	}
 }
@@ -100,7 +101,7 @@ func (t *table) claim(ctx context.Context, tx *sql.Tx, id, digest string, oldest
 	if err := row.Scan(&a.digest, &a.status, &header, &a.body); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(header, &a.header); err != nil {
+	if err := gob.NewDecoder(bytes.NewReader(header)).Decode(&a.header); err != nil {
 		return nil, fmt.Errorf("headers of an answer: %w", err)
 	}
 	return &a, nil
@@ -128,12 +129,12 @@ func (t *table) sweep(ctx context.Context, tx *sql.Tx, oldest time.Time) error {
 
 // keep keeps the answer of a claimed id.
 func (t *table) keep(ctx context.Context, tx *sql.Tx, id string, a *answer) error {
-	header, err := json.Marshal(a.header)
-	if err != nil {
+	var header bytes.Buffer
+	if err := gob.NewEncoder(&header).Encode(a.header); err != nil { // values are bytes, which JSON would not keep
 		return fmt.Errorf("funnel: idempotency: headers of an answer: %w", err)
 	}
 	const update = `update watt_idempotency set status = $1, header = $2, body = $3 where id = $4`
-	if _, err := tx.ExecContext(ctx, update, a.status, string(header), a.body, id); err != nil {
+	if _, err := tx.ExecContext(ctx, update, a.status, header.Bytes(), a.body, id); err != nil {
 		return fmt.Errorf("funnel: idempotency: %w", err)
 	}
 	return nil

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -270,6 +272,24 @@ func TestTheTableIsMadeAgain(t *testing.T) {
 	}
 	if got := s.post(t.Context(), "b", "coffee"); got.Code != http.StatusCreated {
 		t.Errorf("got %d %s, want 201", got.Code, got.Body)
+	}
+}
+
+func TestHeadersAreKeptByteByByte(t *testing.T) {
+	want := http.Header{"Content-Disposition": {"attachment; filename=\"caf\xe9\"", "\x01"}, "Content-Type": nil}
+	b := &funnel.Batch{DB: open(t, file(t))}
+	h := (&funnel.Idempotency{Batch: b}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		maps.Copy(w.Header(), want)
+	}))
+	for range 2 {
+		rec := httptest.NewRecorder()
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+		req.Header.Set("Idempotency-Key", "k")
+		h.ServeHTTP(rec, req)
+		got := rec.Header()
+		if kind, there := got["Content-Type"]; !there || len(kind) > 0 || !slices.Equal(got["Content-Disposition"], want["Content-Disposition"]) {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 
