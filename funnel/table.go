@@ -17,8 +17,11 @@ import (
 // table keeps answers in a database. Its SQL is SQLite's and PostgreSQL's: numbered parameters, each once and in order,
 // and bytea, which SQLite takes for a type like any other.
 type table struct {
-	made  atomic.Bool
-	swept atomic.Int64 // when, in Unix seconds
+	made atomic.Bool
+
+	// These belong to whoever has the turn in the batch.
+	swept   int64 // when, in Unix seconds
+	claimed int   // since then
 }
 
 // schema returns the statements that make the table. The doc comment of [Idempotency] has them too.
@@ -117,12 +120,15 @@ func unavailable(err error) error {
 	return err
 }
 
-// sweep forgets from time to time some of what has expired.
+// sweep forgets some of what has expired: once a second, and more often if more is claimed, so that there goes twice as much
+// as comes.
 func (t *table) sweep(ctx context.Context, tx *sql.Tx, oldest time.Time) error {
+	t.claimed++
 	now := time.Now().Unix()
-	if last := t.swept.Load(); now <= last || !t.swept.CompareAndSwap(last, now) {
+	if now <= t.swept && t.claimed < 500 {
 		return nil
 	}
+	t.swept, t.claimed = now, 0
 	_, err := tx.ExecContext(ctx, `delete from watt_idempotency where id in (select id from watt_idempotency where since < $1 limit 1000)`, oldest.Unix())
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/org/watt"
@@ -244,6 +245,21 @@ func TestAnswersExpire(t *testing.T) {
 	if got := count(t, s.db, `select count(*) from watt_idempotency`); got != 2 {
 		t.Errorf("got %d rows, want those that have not expired", got)
 	}
+}
+
+func TestExpiredAnswersGoFasterThanNewOnesCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // so that all come in the same second
+		s := newStore(open(t, file(t), "_pragma=synchronous(off)"))
+		s.post(t.Context(), "k", "tea")
+		must(t, s.db, `with recursive n(i) as (select 1 union all select i+1 from n where i < 1000)
+			insert into watt_idempotency (id, digest, status, header, body, since) select i, '', 200, '', '', 0 from n`)
+		for range 500 {
+			s.post(t.Context(), "k", "tea")
+		}
+		if got := count(t, s.db, `select count(*) from watt_idempotency`); got != 1 {
+			t.Errorf("got %d rows, want what has not expired", got)
+		}
+	})
 }
 
 func TestTheTableIsMadeWhenItsTurnHasCome(t *testing.T) { // beside others, SQLite would have it poll
