@@ -44,7 +44,7 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var id int64
 	err = s.batch.Do(r.Context(), func(ctx context.Context, tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `insert into notes (text) values (?) returning id`, string(body)).Scan(&id)
+		return tx.QueryRowContext(ctx, `insert into notes (text) values ($1) returning id`, string(body)).Scan(&id)
 	})
 	if err != nil {
 		watt.WriteError(w, err)

@@ -55,7 +55,7 @@ func count(tb testing.TB, db *sql.DB, query string, args ...any) (n int) {
 // write returns a function for Do that writes a note.
 func write(text string) func(context.Context, *sql.Tx) error {
 	return func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `insert into notes (text) values (?)`, text)
+		_, err := tx.ExecContext(ctx, `insert into notes (text) values ($1)`, text)
 		return err
 	}
 }
