@@ -19,7 +19,8 @@ const (
 // conn is one connection. It serves one request at a time.
 type conn struct {
 	nc     net.Conn
-	hangUp func() // close, bound once and not for every request
+	socket *socket // nc, if it is one
+	hangUp func()  // close, bound once and not for every request
 	br     *bufio.Reader
 	bw     *bufio.Writer
 	out    writer    // what bw writes to
@@ -29,7 +30,7 @@ type conn struct {
 }
 
 func newConn(nc net.Conn, buffers *sync.Pool) *conn {
-	c := &conn{nc: nc, out: writer{nc: nc, buffers: buffers}}
+	c := &conn{nc: nc, socket: newSocket(nc), out: writer{nc: nc, buffers: buffers}}
 	c.hangUp = c.close
 	c.br = bufio.NewReader(limited{c})
 	c.bw = bufio.NewWriter(&c.out)
@@ -47,10 +48,12 @@ func (c *conn) withdraw() {
 }
 
 // ended reports whether a kept connection is known to be of no use any more: the other side has closed
-// it, or has sent what nobody asked for.
+// it, or has sent what nobody asked for, which must not be taken for the next answer.
 func (c *conn) ended() bool {
-	nc, ok := c.nc.(interface{ Ended() bool })
-	return ok && nc.Ended()
+	if nc, ok := c.nc.(interface{ Ended() bool }); ok {
+		return nc.Ended()
+	}
+	return c.socket.pending()
 }
 
 // begin prepares c for a request.

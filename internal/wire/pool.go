@@ -7,6 +7,7 @@
 // It answers as http.Transport does, but does not know proxies, CONNECT, TLS or compression, takes
 // answers with up to 1 MiB of headers, and says of [httptrace.ClientTrace] nothing about how it gets
 // connections. An answer that has come is not lost because the connection took no more of the request.
+// A kept connection on which anything has come unasked is not used again, where the system can tell.
 package wire
 
 import (
@@ -177,13 +178,9 @@ func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 	return nil, err
 }
 
-// kept takes the connection that was used last, or returns nil.
+// kept takes the connection that was used last and is of use, or returns nil.
 func (p *Pool) kept() *conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closing = false
-	for last, c := range slices.Backward(p.idle) {
-		p.idle = slices.Delete(p.idle, last, last+1)
+	for c := p.last(); c != nil; c = p.last() {
 		if !c.ended() {
 			c.reused = true
 			return c
@@ -191,6 +188,20 @@ func (p *Pool) kept() *conn {
 		c.close()
 	}
 	return nil
+}
+
+// last takes the connection that was used last, or returns nil.
+func (p *Pool) last() *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closing = false
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	c := p.idle[last]
+	p.idle = slices.Delete(p.idle, last, last+1)
+	return c
 }
 
 // put keeps c for the next request.

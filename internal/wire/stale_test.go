@@ -198,15 +198,19 @@ func TestAConnectionThatIsKnownToHaveEndedIsNotUsed(t *testing.T) {
 	})
 }
 
-// A pipe says by itself what has become of it.
-func TestAPipeThatHasEndedIsNotUsed(t *testing.T) {
-	for name, then := range map[string]func(net.Conn){
-		"closed": func(conn net.Conn) { conn.Close() },
-		"shut":   func(conn net.Conn) { conn.(interface{ CloseWrite() error }).CloseWrite() },
-		// Both go on, as a server would that has lost count.
+// endings are what a server can do to an idle connection. Some go on, as a server would that has lost count.
+func endings() map[string]func(net.Conn) {
+	return map[string]func(net.Conn){
+		"closed":             func(conn net.Conn) { conn.Close() },
+		"shut":               func(conn net.Conn) { conn.(interface{ CloseWrite() error }).CloseWrite() },
 		"a byte too many":    func(conn net.Conn) { io.WriteString(conn, "x") },
 		"an answer too many": func(conn net.Conn) { io.WriteString(conn, ok) },
-	} {
+	}
+}
+
+// A pipe says by itself what has become of it.
+func TestAPipeThatHasEndedIsNotUsed(t *testing.T) {
+	for name, then := range endings() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				pool, n := script(t, func(conn net.Conn) {
