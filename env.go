@@ -111,6 +111,7 @@ func (e *Env) run(what string, f func() error) <-chan error {
 func (e *Env) recovered(what string, err *error) {
 	if reason := recover(); reason != nil {
 		*err = fmt.Errorf("panic in %s: %v", what, reason)
-		e.Logger.Error("panic in "+what, zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
+		e.Logger.Error("panic in "+what, // encoding reason might panic
+			zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack()))
 	}
 }

@@ -1,6 +1,7 @@
 package watt_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,8 +10,37 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
+	"github.com/org/watt/watttest"
 )
+
+// unspeakable is a reason that a log cannot encode.
+type unspeakable struct{}
+
+func (unspeakable) MarshalJSON() ([]byte, error) { panic("on purpose") }
+
+func TestAReasonThatCannotBeEncodedIsLoggedAllTheSame(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	encoding := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.ErrorLevel)
+	log := zap.New(zapcore.NewTee(encoding, core))
+	handling := watt.New(app("a", func(http.ResponseWriter, *http.Request) { panic(unspeakable{}) }))
+	starting := watt.New(watt.App{Name: "b", New: func(context.Context, *watt.Env) (http.Handler, error) { panic(unspeakable{}) }})
+	handling.Logger, starting.Logger = log, log
+	watttest.Start(t, handling)
+	if got := get(t.Context(), handling, "a.watt.local/"); got.status != http.StatusInternalServerError {
+		t.Errorf("got %d, %v", got.status, got.err)
+	}
+	if err := starting.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "panic in New") {
+		t.Errorf("got %v", err)
+	}
+	if got := logs.FilterField(zap.String("panic", "{}")).Len(); got != 2 {
+		t.Errorf("%d panics were logged, want 2", got)
+	}
+}
 
 // panicking is a body that cannot be read, nor be had again.
 type panicking struct{}

@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -241,7 +242,7 @@ func (q *request) panicked(r *http.Request, reason any) {
 	q.gen.tally.Panics.Add(1)
 	q.gen.env.Logger.Error("handler panicked",
 		zap.String("method", r.Method), zap.String("path", r.URL.Path),
-		zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
+		zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack())) // encoding reason might panic
 	if q.answer.begun {
 		q.answer.status = http.StatusInternalServerError // as far as it goes
 		panic(http.ErrAbortHandler)

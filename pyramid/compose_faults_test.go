@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt"
 	"github.com/org/watt/pyramid"
+	"github.com/org/watt/watttest"
 )
 
 const mebi = 1 << 20
@@ -214,6 +216,19 @@ func TestAPanicIsLoggedWithItsStackAndTheAppGoesOn(t *testing.T) {
 	if stack := fmt.Sprintf("%s", fields["stack"]); fields["panic"] != "odd" || !strings.Contains(stack, "TestAPanicIsLogged") {
 		t.Errorf("got %v", fields)
 	}
+}
+
+// unspeakable is a reason that a log cannot encode.
+type unspeakable struct{}
+
+func (unspeakable) MarshalJSON() ([]byte, error) { panic("on purpose") }
+
+func TestAPanicThatCannotBeEncodedFailsThePartAlone(t *testing.T) {
+	h := &home{rt: watt.New(homeApp(pyramid.Parts{"bad": {Optional: true, Func: func(*http.Request) (any, error) { panic(unspeakable{}) }}}))}
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	h.rt.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zap.InfoLevel))
+	h.Topology = watttest.Start(t, h.rt)
+	wantAnswer(t, h.get(t), "bad;reason=panic", `{}`)
 }
 
 func TestAllPartsMayFail(t *testing.T) {

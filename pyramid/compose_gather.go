@@ -137,7 +137,8 @@ func (p *part) guarded(f func() (content, error)) (_ content, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = errPanicked
-			p.env.Logger.Error("a part panicked", zap.String("part", p.key), zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
+			p.env.Logger.Error("a part panicked", zap.String("part", p.key),
+				zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack())) // encoding reason might panic
 		}
 	}()
 	return f()
