@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -223,5 +224,33 @@ func TestSharedCallsSurviveClientsThatLeave(t *testing.T) {
 	}
 	for range clients {
 		<-done
+	}
+}
+
+// leaving ends the goroutine of whoever calls the app a, as [testing.T.FailNow] does in a fake.
+type leaving struct{ http.RoundTripper }
+
+func (l leaving) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host == "a.watt.local" {
+		time.Sleep(time.Second)
+		runtime.Goexit()
+	}
+	return l.RoundTripper.RoundTrip(r)
+}
+
+func TestACallThatEndsItsGoroutineFailsThePartCoalescedOrNot(t *testing.T) {
+	for _, coalesce := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			entry := homeApp(pyramid.Parts{"p": {App: "a", Path: "/", Coalesce: coalesce, Optional: true}})
+			entry.Calls = []string{"a"}
+			h := &home{rt: watt.New(entry, telling("a", "1"))}
+			h.rt.Transport = func(_ string, next http.RoundTripper) http.RoundTripper { return leaving{next} }
+			h.Topology = watttest.Start(t, h.rt)
+			for range 2 { // what has ended is not joined
+				first, second := h.asking(t.Context(), "/home/7"), h.asking(t.Context(), "/home/7")
+				wantAnswer(t, <-first, "p;reason=panic", `{}`)
+				wantAnswer(t, <-second, "p;reason=panic", `{}`)
+			}
+		})
 	}
 }

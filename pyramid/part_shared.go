@@ -26,7 +26,8 @@ type shared struct {
 type flight struct {
 	ctx     context.Context //nolint:containedctx // the call's, which belongs to all who wait
 	cancel  context.CancelFunc
-	waiting int // guarded by shared's mutex
+	ended   chan struct{} // closed if the call has ended its goroutine: group tells nobody then
+	waiting int           // guarded by shared's mutex
 }
 
 // do returns what call returns, or what the same call that is in progress does. It returns early when
@@ -38,6 +39,8 @@ func (s *shared) do(ctx context.Context, key string, call func(context.Context) 
 	case res := <-answer:
 		what, _ := res.Val.(content)
 		return what, res.Err
+	case <-f.ended:
+		return content{}, errEnded
 	case <-ctx.Done():
 		return content{}, ctx.Err()
 	}
@@ -50,7 +53,7 @@ func (s *shared) join(ctx context.Context, key string, call func(context.Context
 	defer s.mu.Unlock()
 	f := s.flights[key]
 	if f == nil {
-		f = &flight{}
+		f = &flight{ended: make(chan struct{})}
 		f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		if s.flights == nil {
 			s.flights = make(map[string]*flight)
@@ -60,8 +63,11 @@ func (s *shared) join(ctx context.Context, key string, call func(context.Context
 	}
 	f.waiting++
 	return f, s.group.DoChan(key, func() (any, error) {
-		defer s.land(key, f)
-		return call(f.ctx)
+		answered := false
+		defer func() { s.land(key, f, answered) }()
+		what, err := call(f.ctx)
+		answered = true
+		return what, err
 	})
 }
 
@@ -74,12 +80,15 @@ func (s *shared) leave(key string, f *flight) {
 	}
 }
 
-// land is called when the call has ended.
-func (s *shared) land(key string, f *flight) {
+// land is called when the call has ended, be it without an answer.
+func (s *shared) land(key string, f *flight, answered bool) {
 	defer s.running.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetLocked(key, f)
+	if !answered {
+		close(f.ended)
+	}
 }
 
 func (s *shared) forgetLocked(key string, f *flight) {
