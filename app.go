@@ -51,9 +51,10 @@ type App struct {
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
-	// (http or https), and nothing is started here. Calls go there, through the same admission. Deadline,
-	// caller and headers beginning with X-Watt- are believed there if that app's Listen demands the
-	// certificate that TLS gives.
+	// (http or https), and nothing is started here. Calls go there, through the same admission, to the path
+	// that they name, as it is, below URL's; if URL has one, a path with ".." is an error. Deadline, caller
+	// and headers beginning with X-Watt- are believed there if that app's Listen demands the certificate
+	// that TLS gives.
 	URL string
 
 	// Calls names the apps that this one may call. If nil, it may call none. Calls also gives the

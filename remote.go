@@ -3,12 +3,15 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/org/watt/internal/admission"
@@ -19,6 +22,7 @@ import (
 type remote struct {
 	absent
 	base      *url.URL
+	prefix    string // base's path in escaped form, without a slash at its end
 	tls       *tls.Config
 	dialer    net.Dialer
 	transport *http.Transport
@@ -29,6 +33,7 @@ type remote struct {
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
 	rem := &remote{absent: absent{inside{a}}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem.prefix = strings.TrimRight(base.EscapedPath(), "/")
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,
@@ -59,6 +64,11 @@ func (rem *remote) send(c *call, req *http.Request) (*http.Response, error) {
 // the transport would repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only
 // what the other side has declared not begun.
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
+	to, err := rem.below(req.URL)
+	if err != nil {
+		closeBody(req)
+		return nil, err
+	}
 	sent := false
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		secure, ok := info.Conn.(*tls.Conn)
@@ -67,15 +77,28 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 		}
 		sent = true
 	}}))
-	u := *rem.base
-	u.Path, u.RawPath = req.URL.Path, req.URL.RawPath
-	if rem.base.Path != "" && rem.base.Path != "/" {
-		joined := rem.base.JoinPath(req.URL.EscapedPath())
-		u.Path, u.RawPath = joined.Path, joined.RawPath
-	}
-	u.RawQuery = req.URL.RawQuery
-	req.URL, req.Host = &u, ""
+	req.URL, req.Host = to, ""
 	return rem.transport.RoundTrip(wire.GuardBody(req, rem.app.errorLog))
+}
+
+// below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot
+// segments for is up to that; with a path of the base's, those that may lead out of it are refused.
+func (rem *remote) below(u *url.URL) (*url.URL, error) {
+	to := *rem.base
+	to.Path, to.RawPath, to.RawQuery, to.ForceQuery = u.Path, u.RawPath, u.RawQuery, u.ForceQuery
+	if rem.prefix == "" {
+		return &to, nil
+	}
+	if slices.Contains(strings.FieldsFunc(u.Path, func(c rune) bool { return c == '/' || c == '\\' }), "..") {
+		return nil, &CallError{Err: errors.New(`a path with ".." may leave the base URL`)}
+	}
+	path := u.EscapedPath()
+	if path != "" && path[0] != '/' {
+		path = "/" + path
+	}
+	to.RawPath = rem.prefix + path
+	to.Path, _ = url.PathUnescape(to.RawPath) // which both of its parts have come from
+	return &to, nil
 }
 
 // connect opens a raw connection to the base URL's host, which does not learn who calls.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -159,6 +160,37 @@ func TestTheDeadlineTravelsAsRemainingTime(t *testing.T) {
 	}
 	if resp.StatusCode != http.StatusAccepted {
 		t.Errorf("got %d", resp.StatusCode)
+	}
+}
+
+func TestAPathStaysAsItIsBelowTheBaseURL(t *testing.T) {
+	got := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.RequestURI }))
+	defer server.Close()
+	rt := start(t, watt.App{Name: "bare", URL: server.URL}, watt.App{Name: "slash", URL: server.URL + "/"},
+		watt.App{Name: "tenant", URL: server.URL + "/tenant%2F1"}, watt.App{Name: "deep", URL: server.URL + "/tenant/1/"})
+	for name, base := range map[string]string{"bare": "", "slash": "", "tenant": "/tenant%2F1", "deep": "/tenant/1"} {
+		for _, path := range []string{"/", "/a//b", "//a", "/./a/", "/a/./b", "/a%2Fb/%41", "/x?", "/x?a=%zz;b", "/..a/b..", "/a b"} {
+			resp, err := rt.Env().Get(t.Context(), "http://"+name+".watt.local"+path)
+			read(t, resp, err)
+			if got, want := <-got, base+strings.ReplaceAll(path, " ", "%20"); got != want {
+				t.Errorf("%s: %s arrived as %s, want %s", name, path, got, want)
+			}
+		}
+	}
+}
+
+func TestAPathThatMayLeaveTheBaseURLIsRefused(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(show))
+	defer server.Close()
+	rt := start(t, watt.App{Name: "bare", URL: server.URL}, watt.App{Name: "tenant", URL: server.URL + "/tenant1"})
+	for _, path := range []string{"/../tenant2", "/a/..", "/%2e%2E/tenant2", "/a%2F..%2f..", `/..\tenant2`, "/a//../../tenant2"} {
+		_, err := rt.Env().Get(t.Context(), "http://tenant.watt.local"+path)
+		if call, ok := errors.AsType[*watt.CallError](err); !ok || call.Started || call.App != "tenant" {
+			t.Errorf("%s: got %v", path, err)
+		}
+		resp, err := rt.Env().Get(t.Context(), "http://bare.watt.local"+path) // which there is nothing to leave of
+		read(t, resp, err)
 	}
 }
 
