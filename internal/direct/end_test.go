@@ -188,3 +188,24 @@ func TestABodyWhoseCloseBlocksDoesNotHoldTheCaller(t *testing.T) {
 		})
 	}
 }
+
+// idle is a body that gives nothing, and does not mind being closed.
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { runtime.Gosched(); return 0, nil }
+func (idle) Close() error             { return nil }
+
+// TestMain would find who reads on.
+func TestABodyThatGivesNothingIsNotReadForEver(t *testing.T) {
+	for name, length := range map[string]int64{"known length": 5, "unknown length": -1} {
+		t.Run(name, func(t *testing.T) {
+			req := request(t, t.Context(), http.MethodPost, idle{})
+			req.ContentLength = length
+			c := newCallee(func(_ http.ResponseWriter, r *http.Request) { r.Body.Read(make([]byte, 1)) })
+			if _, err := c.roundTrip(req, time.Now().Add(10*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got error %v", err)
+			}
+			<-c.returned
+		})
+	}
+}

@@ -97,7 +97,7 @@ func (b *inbound) why(err error) error {
 // pump sends the body through the link. If it cannot be read, or is not as long as was announced, the
 // exchange fails.
 func (b *inbound) pump(near *pipe.Conn) {
-	src := &source{Reader: b.source}
+	src := &source{body: b}
 	limited := io.Reader(src)
 	if b.length >= 0 {
 		limited = io.LimitReader(src, b.length)
@@ -127,14 +127,18 @@ func (b *inbound) pump(near *pipe.Conn) {
 	_ = near.CloseWrite()
 }
 
-// source is a reader that remembers why it could not go on.
+// source reads the caller's body, and remembers why it could not go on.
 type source struct {
-	io.Reader
-	err error
+	body *inbound
+	err  error
 }
 
+// Read ends when the handler reads no more: a body may give nothing for ever, and not mind being closed.
 func (s *source) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
+	if s.body.stopped() {
+		return 0, io.EOF
+	}
+	n, err := s.body.source.Read(p)
 	if err != nil && err != io.EOF {
 		s.err = err
 	}
