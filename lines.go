@@ -55,7 +55,7 @@ func (l *lines) Close() {
 
 // isGRPC reports whether a request needs HTTP/2, unlike gRPC-Web.
 func isGRPC(h http.Header) bool {
-	kind, ok := strings.CutPrefix(first(h, "Content-Type"), "application/grpc")
+	kind, ok := strings.CutPrefix(strings.ToLower(first(h, "Content-Type")), "application/grpc")
 	return ok && (kind == "" || kind[0] != '-')
 }
 

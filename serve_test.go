@@ -89,8 +89,8 @@ func TestGRPCToAServeAppIsHTTP2WithinItsTimeout(t *testing.T) {
 			return rt.Env().Client.Do(req)
 		}
 		for content, want := range map[string]string{
-			"application/grpc": "HTTP/2.0", "application/grpc+proto": "HTTP/2.0", "application/grpc; charset=utf-8": "HTTP/2.0",
-			"application/grpc-web": "HTTP/1.1", "text/plain": "HTTP/1.1",
+			"application/grpc": "HTTP/2.0", "Application/gRPC": "HTTP/2.0", "application/grpc+proto": "HTTP/2.0", "application/grpc; charset=utf-8": "HTTP/2.0",
+			"application/grpc-web": "HTTP/1.1", "application/GRPC-Web": "HTTP/1.1", "text/plain": "HTTP/1.1",
 		} {
 			resp, err := call("/", content)
 			if got := read(t, resp, err); got != want {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// maxPlain bounds the headers of a request that needs no wire, in bytes.
+// maxPlain bounds the host, target and headers of a request that needs no wire, in bytes. For what is too long a server
+// has an answer.
 const maxPlain = 64 << 10
 
 // Takes reports whether an Exchange can carry req. What it cannot needs a connection, or is so unusual, or
@@ -18,7 +19,7 @@ const maxPlain = 64 << 10
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
 	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && plainQuery(req.URL.RawQuery) &&
-		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && plainHost(host(req)) && plainHeaders(req.Header)
+		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && plainHost(host(req)) && plainHeaders(req)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
@@ -55,9 +56,9 @@ func plainHost(host string) bool {
 	})
 }
 
-func plainHeaders(h http.Header) bool {
-	size := 0
-	for name, values := range h {
+func plainHeaders(req *http.Request) bool {
+	size := len(host(req)) + len(req.URL.Path) + len(req.URL.RawQuery)
+	for name, values := range req.Header {
 		if !plainField(name, values) {
 			return false
 		}
@@ -67,14 +68,14 @@ func plainHeaders(h http.Header) bool {
 			}
 		}
 	}
-	return h != nil
+	return req.Header != nil && size <= maxPlain
 }
 
 // plainField reports whether a header is about neither the connection nor the body's length.
 func plainField(name string, values []string) bool {
 	switch name {
 	case "Content-Type":
-		return len(values) == 0 || !strings.HasPrefix(values[0], "application/grpc")
+		return len(values) == 0 || !strings.HasPrefix(strings.ToLower(values[0]), "application/grpc")
 	case "Expect":
 		return len(values) == 1 && strings.EqualFold(values[0], "100-continue")
 	case "Connection", "Upgrade", "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Pragma":
