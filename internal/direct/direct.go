@@ -7,6 +7,10 @@
 //
 // A short answer is handed over whole when the handler has returned. A longer one, or one that was flushed,
 // goes through a pipe, and so does a request's body that is not in memory.
+//
+// Of a [httptrace.ClientTrace] these are called, by the caller's goroutine: WroteHeaders when the handler has the
+// request, WroteRequest when its body is sent too, if that is before the answer, GotFirstResponseByte, Got100Continue and
+// Got1xxResponse. There is no connection to tell of.
 package direct
 
 import (
@@ -14,7 +18,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"net/textproto"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +66,7 @@ type Exchange struct {
 	trace  *httptrace.ClientTrace // the caller's, or nil
 	events chan func() error      // what it is to be told, by the caller's goroutine
 	gone   chan struct{}          // closed when the caller has ceased to listen
+	heard  bool                   // it was told that there is something of the answer
 }
 
 // RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is
@@ -84,6 +88,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 		}
 	}()
 	go x.serve(r)
+	x.handedOver()
 	err := x.wait(by)
 	if err == nil {
 		err = x.err
@@ -91,6 +96,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	if err != nil {
 		return nil, err
 	}
+	x.answering()
 	taken = true
 	if x.answer.Body == http.NoBody {
 		x.complete()
@@ -148,30 +154,6 @@ func (x *Exchange) wait(by time.Time) error {
 			return context.Cause(x.caller.Context())
 		}
 	}
-}
-
-// tell has the caller's goroutine do something for its trace.
-func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
-	if x.events == nil {
-		return
-	}
-	select {
-	case x.events <- func() error { return event(x.trace) }:
-	case <-x.gone:
-	}
-}
-
-// informational tells the caller's trace of an answer before the answer, which may be the one that its body waits for.
-func (x *Exchange) informational(status int, h http.Header, proceed bool) {
-	x.tell(func(trace *httptrace.ClientTrace) error {
-		if proceed && trace.Got100Continue != nil {
-			trace.Got100Continue()
-		}
-		if trace.Got1xxResponse == nil {
-			return nil
-		}
-		return trace.Got1xxResponse(status, textproto.MIMEHeader(h))
-	})
 }
 
 // serve runs the callee, and then completes the answer, or cuts it off.

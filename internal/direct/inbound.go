@@ -1,6 +1,7 @@
 package direct
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,9 @@ import (
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
+
+// errUnread is what a trace is told of a body of which the handler does without the rest.
+var errUnread = errors.New("the handler has not read all of the body")
 
 // inbound is the body of a request as the handler reads it. What is in memory is read as it is; anything else
 // may block, so that a goroutine pumps it through the link, from the first Read on.
@@ -38,6 +42,9 @@ func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {
 func (b *inbound) Read(p []byte) (int, error) {
 	if b.asked() {
 		b.x.informational(http.StatusContinue, http.Header{}, true)
+		if b.memory {
+			b.x.sentBody(nil)
+		}
 	}
 	b.mu.Lock()
 	if b.err != nil || b.memory {
@@ -55,6 +62,11 @@ func (b *inbound) Read(p []byte) (int, error) {
 		err = b.why(err)
 	}
 	return n, err
+}
+
+// handedOver reports whether the handler has all of the body with the request.
+func (b *inbound) handedOver() bool {
+	return b.source == nil || b.memory && b.x.caller.Header["Expect"] == nil
 }
 
 // asked reports whether the caller has yet to be told that its body is asked for, and that it has been from now on.
@@ -102,10 +114,11 @@ func (b *inbound) pump(near *pipe.Conn) {
 	if b.length >= 0 {
 		limited = io.LimitReader(src, b.length)
 	}
+	defer func() { _ = near.CloseWrite() }()
 	n, err := b.x.Buffers.Copy(near, limited)
 	if err != nil && src.err == nil || b.stopped() { // then it is no matter how the rest ends
 		_ = b.close()
-		_ = near.CloseWrite()
+		b.x.sentBody(errUnread)
 		return
 	}
 	if b.length >= 0 && src.err == nil {
@@ -118,13 +131,13 @@ func (b *inbound) pump(near *pipe.Conn) {
 	if b.length >= 0 && n != b.length && src.err == nil {
 		src.err = fmt.Errorf("http: ContentLength=%d with Body length %d", b.length, n)
 	}
+	b.x.sentBody(src.err)
 	if src.err != nil {
 		b.mu.Lock()
 		b.broken = true
 		b.mu.Unlock()
 		b.x.fail(src.err)
 	}
-	_ = near.CloseWrite()
 }
 
 // source reads the caller's body, and remembers why it could not go on.

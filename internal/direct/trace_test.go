@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -109,6 +110,51 @@ func TestAnInformationalAnswerSaysNothingOfTheBody(t *testing.T) {
 	})
 	wantBody(t, resp.Body, "body", nil)
 	tr.want(t, "103 map[]")
+}
+
+// watchAll is watch, and looks at the request's way too.
+func (tr *traced) watchAll(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(tr.watch(ctx), &httptrace.ClientTrace{
+		WroteHeaders:         func() { tr.note("headers") },
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { tr.note("request %v", info.Err) },
+		GotFirstResponseByte: func() { tr.note("first byte") },
+	})
+}
+
+func TestTheTraceHearsOfTheRequestAndOfTheAnswersBeginning(t *testing.T) {
+	hinting := func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusEarlyHints)
+	}
+	asking := func(req *http.Request) *http.Request { req.Header.Set("Expect", "100-continue"); return req }
+	stream := func(r io.Reader, length int64) *http.Request { req, _ := post(t, r, length); return req }
+	for name, test := range map[string]struct {
+		req     *http.Request
+		handler http.HandlerFunc
+		want    []string
+	}{
+		"no body":        {request(t, t.Context(), http.MethodGet, nil), echo, []string{"headers", "request <nil>", "first byte"}},
+		"hints":          {request(t, t.Context(), http.MethodGet, nil), hinting, []string{"headers", "request <nil>", "first byte", "103 map[]"}},
+		"in memory":      {request(t, t.Context(), http.MethodPost, strings.NewReader("hello")), echo, []string{"headers", "request <nil>", "first byte"}},
+		"known length":   {stream(strings.NewReader("hello"), 5), echo, []string{"headers", "request <nil>", "first byte"}},
+		"unknown length": {stream(strings.NewReader("hello"), -1), echo, []string{"headers", "request <nil>", "first byte"}},
+		"in memory, asked for": {
+			asking(request(t, t.Context(), http.MethodPost, strings.NewReader("hello"))), echo,
+			[]string{"headers", "first byte", "continue", "100 map[]", "request <nil>"},
+		},
+		"asked for":  {asking(stream(strings.NewReader("hello"), 5)), echo, []string{"headers", "first byte", "continue", "100 map[]", "request <nil>"}},
+		"unread":     {stream(strings.NewReader("hello"), 5), func(http.ResponseWriter, *http.Request) {}, []string{"headers", "first byte"}},
+		"a bad body": {stream(iotest.ErrReader(errBody), 5), echo, []string{"headers", "request " + errBody.Error()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tr traced
+			resp, err := ask(t, test.req.WithContext(tr.watchAll(t.Context())), test.handler)
+			if err == nil {
+				resp.Body.Close()
+			}
+			tr.want(t, test.want...)
+		})
+	}
 }
 
 func TestAnErrorOfTheTraceEndsTheCall(t *testing.T) {
