@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
 )
 
 // Callee answers a request.
@@ -106,16 +107,13 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	return x.answer, nil
 }
 
-// lateBody is how long a request's body may still be sent once the answer is complete.
-const lateBody = 50 * time.Millisecond
-
 // complete is called when the caller has all of the answer. What it still sends by then is not waited for much
 // longer, as on a wire; the handler may go on with anything else.
 func (x *Exchange) complete() {
 	if !x.in.open() {
 		return
 	}
-	time.AfterFunc(lateBody, func() {
+	time.AfterFunc(wire.LateBody, func() {
 		if x.in.open() {
 			x.in.end(io.ErrUnexpectedEOF)
 			x.link.closeNear()

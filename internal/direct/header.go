@@ -2,7 +2,6 @@ package direct
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/textproto"
@@ -10,15 +9,11 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/org/watt/internal/wire"
 )
 
-// maxHeader bounds the headers of an answer, in bytes.
-const maxHeader = 1 << 20
-
-var (
-	errHeaderTooLong = fmt.Errorf("the answer's headers exceed %d bytes", maxHeader)
-	errMalformed     = errors.New("malformed MIME header: a value has control characters")
-)
+var errMalformed = errors.New("malformed MIME header: a value has control characters")
 
 // arrived returns a copy of an answer's headers, or trailers, as they arrive on the other side of a wire: names
 // in canonical form, values on one line, and nothing that is no header. There is room for some more.
@@ -55,8 +50,8 @@ func arrived(h http.Header) (http.Header, error) {
 		}
 	}
 	switch {
-	case size > maxHeader:
-		return nil, errHeaderTooLong
+	case size > wire.MaxHeader:
+		return nil, wire.ErrHeaderTooLong
 	case slices.ContainsFunc(all, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }):
 		return nil, errMalformed
 	}

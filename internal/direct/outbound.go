@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // held is how much of an answer, in bytes, is held back for the rest of it: net/http's figure, so that answers
@@ -14,7 +16,7 @@ import (
 const held = 2048
 
 // maxUnseen is how many lines of informational answers a caller takes that does not look at them.
-const maxUnseen = maxHeader / 40
+const maxUnseen = wire.MaxHeader / 40
 
 var errOver = errors.New("http: the handler has returned")
 
@@ -66,7 +68,7 @@ func (x *Exchange) inform(status int) {
 	h, err := arrived(x.out.header)
 	if seen := x.trace != nil && x.trace.Got1xxResponse != nil; !seen && err == nil {
 		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
-			err = errHeaderTooLong
+			err = wire.ErrHeaderTooLong
 		}
 	}
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // maxPlain bounds the host, target and headers of a request that needs no wire, in bytes. For what is too long a server
@@ -19,7 +21,7 @@ const maxPlain = 64 << 10
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
 	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && plainQuery(req.URL.RawQuery) &&
-		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && plainHost(host(req)) && plainHeaders(req)
+		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && wire.PlainHost(host(req)) && plainHeaders(req)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
@@ -48,12 +50,6 @@ func plainPath(path string) bool { return path == "" || path[0] == '/' }
 // plainQuery reports whether a query has nothing that would end the target of a request, or its line.
 func plainQuery(query string) bool {
 	return !strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == 0x7f })
-}
-
-func plainHost(host string) bool {
-	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
-		return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
 }
 
 func plainHeaders(req *http.Request) bool {

@@ -9,12 +9,14 @@ import (
 	"time"
 )
 
-const (
-	// maxHeader bounds the status line and headers of an answer, informational ones included, in bytes.
-	maxHeader = 1 << 20
-	// copyBuffer is what a long body is copied in pieces of, in bytes.
-	copyBuffer = 32 << 10
-)
+// MaxHeader bounds the status line and headers of an answer, informational ones included, in bytes.
+const MaxHeader = 1 << 20
+
+// ErrHeaderTooLong means that an answer's headers exceed MaxHeader.
+var ErrHeaderTooLong = fmt.Errorf("the answer's headers exceed %d bytes", MaxHeader)
+
+// copyBuffer is what a long body is copied in pieces of, in bytes.
+const copyBuffer = 32 << 10
 
 // conn is one connection. It serves one request at a time.
 type conn struct {
@@ -58,19 +60,16 @@ func (c *conn) ended() bool {
 
 // begin prepares c for a request.
 func (c *conn) begin() {
-	c.limit = maxHeader
+	c.limit = MaxHeader
 	c.out.begin()
 }
-
-// errHeaderTooLong means that an answer's headers exceed maxHeader.
-var errHeaderTooLong = fmt.Errorf("the answer's headers exceed %d bytes", maxHeader)
 
 // limited reads from a connection as much as its limit allows.
 type limited struct{ c *conn }
 
 func (r limited) Read(p []byte) (int, error) {
 	if r.c.limit <= 0 {
-		return 0, errHeaderTooLong
+		return 0, ErrHeaderTooLong
 	}
 	if int64(len(p)) > r.c.limit {
 		p = p[:r.c.limit]
@@ -84,7 +83,7 @@ func (r limited) Read(p []byte) (int, error) {
 func (c *conn) malformed(err error) error {
 	switch {
 	case c.limit <= 0:
-		return errHeaderTooLong
+		return ErrHeaderTooLong
 	case err == io.EOF: //nolint:errorlint // Read returns it bare
 		return io.ErrUnexpectedEOF
 	default:

@@ -69,7 +69,7 @@ func (x *exchange) finish(whole bool) {
 		x.releaseLocked()
 		return
 	}
-	x.late = time.AfterFunc(lateBody, x.tooLate)
+	x.late = time.AfterFunc(LateBody, x.tooLate)
 }
 
 func (x *exchange) tooLate() {

@@ -16,14 +16,13 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-const (
-	// inlineBody is the longest body, in bytes, that is written before the answer is read. The
-	// connection takes it whole even if nobody reads, so that this cannot wait for the server.
-	inlineBody = 16 << 10
-	// lateBody is how long a body may still be written after the answer was read to its end. Then the
-	// connection is closed: the server does not want the rest.
-	lateBody = 50 * time.Millisecond
-)
+// LateBody is how long a body may still be sent after the answer was read to its end. Then the call is over:
+// the server does not want the rest.
+const LateBody = 50 * time.Millisecond
+
+// inlineBody is the longest body, in bytes, that is written before the answer is read. The connection takes it
+// whole even if nobody reads, so that this cannot wait for the server.
+const inlineBody = 16 << 10
 
 // exchange is one request and its answer on a connection. It is the body of the answer.
 //
@@ -125,7 +124,7 @@ func (x *exchange) write(req *http.Request) error {
 // await waits for the first byte of the answer.
 func (x *exchange) await() error {
 	if _, err := x.c.br.Peek(1); err != nil {
-		if x.c.reused && x.c.limit == maxHeader && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if x.c.reused && x.c.limit == MaxHeader && !errors.Is(err, os.ErrDeadlineExceeded) {
 			x.stale = true
 			return fmt.Errorf("%w: %w", errStale, err)
 		}
@@ -172,7 +171,7 @@ func (x *exchange) informational(resp *http.Response) error {
 	if x.trace.Got1xxResponse == nil {
 		return nil
 	}
-	x.c.limit = maxHeader // who sees each of them can tell when it is too many
+	x.c.limit = MaxHeader // who sees each of them can tell when it is too many
 	return x.trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header))
 }
 
