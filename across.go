@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"time"
 )
 
 // across is the place, seen from a child, of an app that does not live in it. The parent makes the connections.
@@ -63,7 +64,7 @@ func (x *across) idlest(not side) sibling {
 }
 
 // check looks at the page: at the instances that are ready, or at the app in the parent.
-func (x *across) check() error {
+func (x *across) check(by time.Time) error {
 	where, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
 	var crowd crowd
 	for i := range where.Len {
@@ -71,7 +72,7 @@ func (x *across) check() error {
 			crowd = append(crowd, slot)
 		}
 	}
-	return crowd.check(x.app.name)
+	return crowd.check(by)
 }
 
 func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {

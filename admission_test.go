@@ -184,6 +184,33 @@ func TestWhatWouldWaitBeyondItsDeadlineIsOverloadedAtOnce(t *testing.T) {
 	})
 }
 
+func TestCheckKnowsWhatWouldNotBeServedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", one(8, 5*time.Second)))
+		check := func(within time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			return rt.Env().CheckContext(ctx, "a")
+		}
+		get(t.Context(), rt, "a.watt.local/2s") // so that the time of a request is known
+		wantErr(t, check(time.Second), nil)     // it need not wait
+		for range 3 {
+			going(t.Context(), rt, "a.watt.local/2s")
+			synctest.Wait()
+		}
+		wantErr(t, rt.Env().Check("a"), watt.ErrOverloaded) // 2 wait, and the third would for 6 s
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		wantErr(t, rt.Env().Check("a"), nil)
+		wantErr(t, check(6*time.Second), nil) // 4 s of waiting, 2 s of work
+		wantErr(t, check(6*time.Second-1), watt.ErrOverloaded)
+		if s := statusOf(t, rt, "a"); s.Deadline != 0 || s.Admitted != 3 {
+			t.Errorf("got Deadline %d, Admitted %d: Check counts nothing", s.Deadline, s.Admitted)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestARequestWhoseDeadlinePassesInTheQueueIsDroppedNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
 	"github.com/org/watt/internal/process"
@@ -328,12 +329,13 @@ func (c *child) given(d dialled, files []*os.File) {
 }
 
 // showing shows in the page how busy a pool is.
-func showing(slot *page.Slot) func(busy, queued, room int, after time.Duration) {
-	return func(busy, queued, room int, after time.Duration) {
-		slot.Busy.Store(int64(busy))
-		slot.Queued.Store(int64(queued))
-		slot.Room.Store(int64(room))
-		slot.RetryAfter.Store(int64(after))
+func showing(slot *page.Slot) func(admission.View) {
+	return func(v admission.View) {
+		slot.Busy.Store(int64(v.Busy))
+		slot.Queued.Store(int64(v.Queued))
+		slot.Room.Store(int64(v.Room))
+		slot.Takes.Store(int64(v.Takes))
+		slot.RetryAfter.Store(int64(v.RetryAfter))
 	}
 }
 

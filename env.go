@@ -10,6 +10,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -59,10 +60,26 @@ func (e *Env) Dial(ctx context.Context, app string) (net.Conn, error) {
 	return e.mesh.dial(ctx, app)
 }
 
-// Check returns the error with which a call to app would be refused now, or nil if it would run or
-// be allowed to wait for a worker. It does not block.
+// Check is [Env.CheckContext] without a deadline.
 func (e *Env) Check(app string) error {
-	return e.mesh.check(app)
+	return e.mesh.check(app, time.Time{})
+}
+
+// CheckContext returns an error if work that is to end in a call of app had better not be begun now, or nil. It is a
+// [*CallError], with RetryAfter, as the call's would be:
+//
+//   - The call may not be made, or its app drains or has been given up.
+//   - No worker is free, and the queue is full. While the app is overloaded, a call might get a place nevertheless: that of
+//     one that has waited longest.
+//   - No worker is free, and whoever waits would not be served within the app's QueueTimeout, or this call would not be
+//     answered before the deadline of ctx, if it has one. That is reckoned from how long requests took lately, and
+//     how many wait.
+//
+// For an app that restarts, calls wait. Of an app elsewhere it knows its own calls in progress only. CheckContext does not block. It takes no place: what has been
+// begun elsewhere since may come first.
+func (e *Env) CheckContext(ctx context.Context, app string) error {
+	by, _ := ctx.Deadline()
+	return e.mesh.check(app, by)
 }
 
 // Cleanup adds a function that runs after the instance has drained, or when its start fails; the

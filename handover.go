@@ -87,7 +87,7 @@ func (d *door) mover(r *http.Request, p *peer) *move {
 
 // full returns a sibling for a request that would be refused here, or nil.
 func (m *move) full() *neighbour {
-	if m == nil || m.handover.child.app.pool.Check() == nil {
+	if m == nil || m.handover.child.app.pool.Check(time.Time{}) == nil {
 		return nil
 	}
 	m.handover.mu.Lock()

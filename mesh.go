@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 
 	"golang.org/x/net/idna"
@@ -107,12 +108,12 @@ func (m *mesh) failed(app string, err error) *CallError {
 	return &CallError{Caller: m.caller, App: app, Err: err}
 }
 
-func (m *mesh) check(app string) error {
+func (m *mesh) check(app string, by time.Time) error {
 	a, err := m.resolve(nameOf(app))
 	if err != nil {
 		return err
 	}
-	if err := a.place.check(); err != nil {
+	if err := a.place.check(by); err != nil {
 		return m.failed(a.name, err)
 	}
 	return nil

@@ -35,8 +35,9 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// remove gives up what an instance had that does not come back.
 	remove(ctx context.Context, index int) error
 
-	// check returns the error with which a call would be refused now, or nil.
-	check() error
+	// check returns the error for work that is to end in a call, and is better not begun now; or nil. It has to be over by then,
+	// unless that is zero.
+	check(by time.Time) error
 	// count fills in what is counted.
 	count(s *Status)
 	// adopt puts new limits into force.
@@ -67,8 +68,8 @@ func newPlace(a *app, config *App) place {
 // inside is what the places have in common whose requests are admitted here.
 type inside struct{ app *app }
 
-func (p inside) check() error {
-	if err := p.app.pool.Check(); err != nil {
+func (p inside) check(by time.Time) error {
+	if err := p.app.pool.Check(by); err != nil {
 		return p.app.explain(err)
 	}
 	return nil

@@ -207,24 +207,27 @@ func (p *processes) ready(yield func(*own) bool) {
 	}
 }
 
-// check looks at the page: a call would be refused if no instance that is ready has room.
-func (p *processes) check() error {
+// check looks at the page.
+func (p *processes) check(by time.Time) error {
 	var crowd crowd
 	for o := range p.ready {
 		crowd = append(crowd, o.slot)
 	}
-	return crowd.check(p.app.name)
+	return crowd.check(by)
 }
 
 // crowd is what the page shows of the instances of an app that are ready.
 type crowd []*page.Slot
 
-// check returns the error with which a call would be refused if no instance has room. Without any, a call waits
-// for one. Trying again makes sense as soon as one has served those who wait at it.
-func (c crowd) check(app string) error {
-	after := int64(time.Minute)
+// check returns an error if no instance would serve a request in time. Without any, a call waits for one. Trying again
+// makes sense as soon as one has served those who wait at it.
+func (c crowd) check(by time.Time) error {
+	left, after := int64(math.MaxInt64), int64(time.Minute)
+	if !by.IsZero() {
+		left = int64(time.Until(by))
+	}
 	for _, slot := range c {
-		if slot.Room.Load() > 0 {
+		if slot.Room.Load() > 0 && page.Within(&slot.Takes, math.MaxInt64) <= left {
 			return nil
 		}
 		after = min(after, page.Within(&slot.RetryAfter, after))
@@ -232,9 +235,7 @@ func (c crowd) check(app string) error {
 	if len(c) == 0 {
 		return nil
 	}
-	wait := max(time.Duration(after), time.Second)
-	wait += rand.N(wait/2 + 1) // or all would come back together
-	return &CallError{App: app, RetryAfter: wait, Err: fmt.Errorf("%w: its queue is full", ErrOverloaded)}
+	return &CallError{RetryAfter: scattered(time.Duration(after)), Err: fmt.Errorf("%w: it has no room in time", ErrOverloaded)}
 }
 
 // count adds up what the instances have counted, those of earlier generations included.

@@ -124,8 +124,13 @@ func (a *app) explain(err error) error {
 	if !a.up() {
 		kind = ErrUnavailable
 	}
-	after := shed.RetryAfter + rand.N(shed.RetryAfter/2+1) // or all would come back together
-	return &CallError{App: a.name, RetryAfter: after, Err: fmt.Errorf("%w: %w", kind, shed)}
+	return &CallError{App: a.name, RetryAfter: scattered(shed.RetryAfter), Err: fmt.Errorf("%w: %w", kind, shed)}
+}
+
+// scattered returns when to try again, at least in a second, and up to half as much later: or all would come back together.
+func scattered(after time.Duration) time.Duration {
+	after = max(after, time.Second)
+	return after + rand.N(after/2+1)
 }
 
 // await returns when an instance is ready. It waits as long as a request may.

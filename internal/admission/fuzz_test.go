@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -169,7 +170,9 @@ func (p *play) compare() {
 	}
 	p.calls = slices.DeleteFunc(p.calls, func(c *playCall) bool { return c.err != nil })
 	p.equal("Stats", p.pool.Stats(), p.model.snapshot())
-	p.equal("Check", describe(p.pool.Check()), describe(p.model.check()))
+	p.equal("Check", describe(p.pool.Check(time.Time{})), describe(p.model.check(math.MaxInt64)))
+	within := 100*time.Millisecond + timeout
+	p.equal("Check within a time", describe(p.pool.Check(time.Now().Add(within))), describe(p.model.check(within)))
 	p.equal("RetryAfter", p.pool.RetryAfter(), p.model.retryAfter())
 	for i, m := range p.members {
 		p.equal("Busy", m.Busy(), p.model.members[i].busy)

@@ -160,7 +160,7 @@ func (h *hammer) disturb(stop <-chan struct{}, most int) {
 		}
 		h.pool.Stats()
 		h.pool.RetryAfter()
-		_ = h.pool.Check()
+		_ = h.pool.Check(time.Time{})
 		for range rand.IntN(100) { // not so often that nobody gets through
 			runtime.Gosched()
 		}

@@ -255,8 +255,17 @@ func (m *model) snapshot() admission.Stats {
 	return s
 }
 
-// check is what Check should return.
-func (m *model) check() error {
+// places is how many can wait and be served in time.
+func (m *model) places() int {
+	places := m.limits.Queue
+	if each := m.drain(1); each > 0 {
+		places = min(places, int(m.limits.Wait/each))
+	}
+	return places
+}
+
+// check is what Check should return for a request that has that long.
+func (m *model) check(within time.Duration) error {
 	switch {
 	case m.refused != nil:
 		return m.refused
@@ -264,8 +273,12 @@ func (m *model) check() error {
 		return nil
 	case m.limits.Queue <= 0 || m.limits.Wait <= 0:
 		return m.newShed(admission.NoQueue, 0)
-	case len(m.queue) >= m.limits.Queue && !m.overloaded():
+	case len(m.queue) >= m.limits.Queue:
 		return m.newShed(admission.QueueFull, 0)
+	}
+	wait := m.drain(len(m.queue) + 1)
+	if len(m.queue) >= m.places() || wait+m.stats.ServiceTime > within {
+		return m.newShed(admission.Deadline, wait)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ type Pool[T any] struct {
 	busy    int           // tickets in use, those of closed and removed members included
 	ended   time.Duration // the ends of all tickets less their starts; see Stats
 	stats   Stats         // the cumulative part
-	observe func(busy, queued, room int, after time.Duration)
+	observe func(View)
 	timer   *time.Timer // armed while somebody waits, for the oldest or earlier
 }
 
@@ -190,10 +190,22 @@ func (p *Pool[T]) Refuse(err error) {
 	}
 }
 
-// Observe has f told how many requests are in progress, how many wait, how many
-// more would be run or allowed to wait, and what [Pool.RetryAfter] returns: now and
-// whenever that changes. It is called with the pool locked, and must be quick.
-func (p *Pool[T]) Observe(f func(busy, queued, room int, after time.Duration)) {
+// View is what [Pool.Observe] tells.
+type View struct {
+	Busy   int // requests in progress
+	Queued int // requests waiting
+	Room   int // how many more would pass [Pool.Check], before any of them has come
+
+	// Takes is how long a request that has to wait takes until it is served, at the present rate. If zero, it
+	// need not wait, or nothing is known.
+	Takes time.Duration
+	// RetryAfter is what [Pool.RetryAfter] returns.
+	RetryAfter time.Duration
+}
+
+// Observe has f told how the pool looks: now and whenever that changes. It is called with the pool locked, and must
+// be quick.
+func (p *Pool[T]) Observe(f func(View)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.observe = f
@@ -208,27 +220,39 @@ func (p *Pool[T]) changedLocked() {
 }
 
 func (p *Pool[T]) tellLocked() {
-	room := max(p.workersLocked()-p.busy, 0) + max(p.limits.Queue-p.queue.length, 0)
-	if p.refused != nil {
-		room = 0
+	free := max(p.workersLocked()-p.busy, 0)
+	v := View{Busy: p.busy, Queued: p.queue.length, RetryAfter: p.retryAfterLocked()}
+	if p.refused == nil {
+		v.Room = free + max(p.placesLocked()-p.queue.length, 0)
 	}
-	p.observe(p.busy, p.queue.length, room, p.retryAfterLocked())
+	if free == 0 {
+		v.Takes = p.takesLocked()
+	}
+	p.observe(v)
 }
 
-// Check returns the error that [Pool.Acquire] would return now without
-// waiting, or nil if a request would be run or allowed to wait. It counts
-// nothing, and knows no deadline.
-func (p *Pool[T]) Check() error {
+// Check returns the error for work that is to end in a request, and is better not begun: when it comes to
+// [Pool.Acquire], it would be shed, or somebody who waits would be because of it. That is stricter than Acquire, where who
+// has come last may be served first: also in overload the queue has to have room, and whoever waits in it is expected to be
+// served before Limits.Wait has passed, and the request by then, unless that is zero. Check counts nothing, and does not know
+// who else has been told to begin.
+func (p *Pool[T]) Check(by time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.refused != nil {
+	switch {
+	case p.refused != nil:
 		return p.refused
-	}
-	if p.idlestLocked() != nil {
+	case p.idlestLocked() != nil:
 		return nil
+	case p.limits.Queue <= 0 || p.limits.Wait <= 0:
+		return p.shedErrorLocked(NoQueue, 0)
+	case p.queue.length >= p.limits.Queue:
+		return p.shedErrorLocked(QueueFull, 0)
+	case p.queue.length >= p.placesLocked():
+		return p.shedErrorLocked(Deadline, p.drainLocked(p.queue.length+1))
 	}
-	if reason, full := p.fullLocked(p.now()); full {
-		return p.shedErrorLocked(reason, 0)
+	if !by.IsZero() && p.takesLocked() > time.Until(by) {
+		return p.shedErrorLocked(Deadline, p.drainLocked(p.queue.length+1))
 	}
 	return nil
 }

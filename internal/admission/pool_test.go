@@ -132,7 +132,7 @@ func TestRefuseAnswersWaitersAndNewcomers(t *testing.T) {
 		r.mustFail(r.acquire(r.Context()), closed)
 		r.release(running)
 		r.mustFail(r.acquire(r.Context()), closed)
-		if got := r.Check(); got != closed { //nolint:errorlint // it is to be returned as is
+		if got := r.Check(time.Time{}); got != closed { //nolint:errorlint // it is to be returned as is
 			r.Errorf("Check: got %v, want %v", got, closed)
 		}
 
@@ -145,11 +145,11 @@ func TestRefuseAnswersWaitersAndNewcomers(t *testing.T) {
 	})
 }
 
-func TestCheckSaysWhatAcquireWouldWithoutCountingIt(t *testing.T) {
+func TestCheckRefusesWhatWouldBeShedOrPushOutAnotherWithoutCountingIt(t *testing.T) {
 	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
 		check := func(when string) {
 			r.Helper()
-			if err := r.Check(); err != nil {
+			if err := r.Check(time.Time{}); err != nil {
 				r.Errorf("%s: got %v, want nil", when, err)
 			}
 		}
@@ -157,13 +157,40 @@ func TestCheckSaysWhatAcquireWouldWithoutCountingIt(t *testing.T) {
 		r.run()
 		check("there is room in the queue")
 		r.wait()
-		r.mustShed(r.Check(), admission.QueueFull)
+		r.mustShed(r.Check(time.Time{}), admission.QueueFull)
 		r.sleep(100 * time.Millisecond)
-		check("the oldest would make room")
+		r.mustShed(r.Check(time.Time{}), admission.QueueFull) // though the oldest would make room
 		r.Resize(admission.Limits{Workers: 1, Wait: time.Minute})
-		r.mustShed(r.Check(), admission.NoQueue)
+		r.mustShed(r.Check(time.Time{}), admission.NoQueue)
 		if got := r.Stats(); got.Shed != [admission.Reasons]uint64{admission.PushedOut: 1} {
 			r.Errorf("got %v shed, want only the one that was pushed out", got.Shed)
+		}
+	})
+}
+
+func TestCheckRefusesWhoeverWouldNotBeServedInTime(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 2, Queue: 9, Wait: 5 * time.Second}, func(r rig) {
+		var shown admission.View
+		r.Observe(func(v admission.View) { shown = v })
+		within := func(d time.Duration) error { return r.Check(time.Now().Add(d)) }
+		c := r.run()
+		r.sleep(4 * time.Second)
+		r.release(c) // so a request takes 4 s, and two workers take one every 2 s
+		if err := within(time.Second); err != nil || shown.Room != 2+2 || shown.Takes != 0 {
+			r.Errorf("got %v and %+v, want nil while a worker is free, room for 2 and 2 who wait", err, shown)
+		}
+		r.run()
+		r.run()
+		r.mustShed(within(6*time.Second-1), admission.Deadline) // 2 s of waiting, 4 s of work
+		if err := within(6 * time.Second); err != nil || shown.Room != 2 || shown.Takes != 6*time.Second {
+			r.Errorf("got %v and %+v", err, shown)
+		}
+		r.wait()
+		r.sleep(100 * time.Millisecond)
+		r.mustShed(within(8*time.Second-1), admission.Deadline) // also in overload, or who waits would be late
+		r.wait()
+		if shed := r.mustShed(r.Check(time.Time{}), admission.Deadline); shed.Wait != 6*time.Second || shown.Room != 0 {
+			r.Errorf("got %+v and %+v", *shed, shown)
 		}
 	})
 }

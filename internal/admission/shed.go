@@ -14,7 +14,7 @@ const (
 	QueueFull                 // as many as may wait did already
 	WaitTooLong               // it waited as long as it may
 	PushedOut                 // newer requests took its place in an overloaded queue
-	Deadline                  // it would have waited beyond its deadline
+	Deadline                  // it would have waited beyond its deadline; for Check, also beyond Limits.Wait
 )
 
 // Reasons is how many reasons there are: they count from 0.
@@ -65,7 +65,7 @@ func (e *ShedError) Error() string {
 	case PushedOut:
 		return fmt.Sprintf("pushed out of the queue by newer requests after %v: %s", round(e.Wait), e.crowd())
 	case Deadline:
-		return fmt.Sprintf("deadline is nearer than the expected wait of %v: %s", round(e.Wait), e.crowd())
+		return fmt.Sprintf("the expected wait of %v is too long: %s", round(e.Wait), e.crowd())
 	}
 	return e.Reason.String() + ": " + e.crowd()
 }

@@ -58,6 +58,21 @@ func (p *Pool[T]) retryAfterLocked() time.Duration {
 	return min(max(p.drainLocked(p.queue.length), time.Second), time.Minute)
 }
 
+// placesLocked returns how many can wait and be served in time, at the present rate.
+func (p *Pool[T]) placesLocked() int {
+	if p.limits.Queue <= 0 || p.limits.Wait <= 0 {
+		return 0
+	}
+	each := max(p.drainLocked(1), 1)
+	return int(min(time.Duration(p.limits.Queue), p.limits.Wait/each))
+}
+
+// takesLocked returns how long it takes until a request has been served that comes now and has to wait: everybody who
+// waits is served before, and then it takes as long as any.
+func (p *Pool[T]) takesLocked() time.Duration {
+	return p.drainLocked(p.queue.length+1) + p.stats.ServiceTime
+}
+
 // drainLocked returns how long it takes to serve n requests at the present
 // rate: 0 before the first has been served. If no member is open, all count,
 // for they are expected back.

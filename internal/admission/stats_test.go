@@ -67,7 +67,7 @@ func TestRetryAfterIsHowLongTheQueueTakesToDrain(t *testing.T) {
 		}
 		retryAfter("nothing is known", time.Second)
 		var shown time.Duration
-		r.Observe(func(_, _, _ int, after time.Duration) { shown = after })
+		r.Observe(func(v admission.View) { shown = v.RetryAfter })
 		c := r.run()
 		r.sleep(4 * time.Second)
 		r.release(c)
@@ -124,7 +124,7 @@ func TestAShedErrorIsUnderstoodAtNight(t *testing.T) {
 		},
 		{
 			admission.ShedError{Reason: admission.Deadline, Queued: 9, Workers: 2, Wait: 1234567890},
-			"deadline is nearer than the expected wait of 1.23s: 9 wait for 2 workers",
+			"the expected wait of 1.23s is too long: 9 wait for 2 workers",
 		},
 		{
 			admission.ShedError{Reason: -1},

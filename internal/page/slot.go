@@ -29,7 +29,7 @@ type Slot struct {
 
 	Busy       atomic.Int64 // requests in progress
 	Queued     atomic.Int64 // requests waiting
-	Room       atomic.Int64 // how many more would be run or allowed to wait
+	Room       atomic.Int64 // how many more would be run, or wait and be run in time
 	Conns      atomic.Int64 // long-lived connections
 	Overloaded atomic.Int64 // 1 while the newest are served first, else 0
 
@@ -45,13 +45,14 @@ type Slot struct {
 	BusyTime       atomic.Int64 // sum of what workers were busy
 	DownstreamTime atomic.Int64 // of that, waiting for other apps
 	RetryAfter     atomic.Int64 // what a request that is refused now is told
+	Takes          atomic.Int64 // how long a request takes that has to wait; 0 if it need not, or nothing is known
 
 	Abandoned   atomic.Int64 // requests that were left behind
 	PublicConns atomic.Int64
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
 
-	_ [shownSize - 23*8]byte
+	_ [shownSize - 24*8]byte
 
 	Served count.Served // the child counts in it
 
