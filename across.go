@@ -72,6 +72,9 @@ func (x *across) check(by time.Time) error {
 			crowd = append(crowd, slot)
 		}
 	}
+	if back := x.child.page.Slot(where.First).Back.Load(); back > 0 {
+		return awayUntil(time.Unix(0, back))
+	}
 	return crowd.check(by)
 }
 

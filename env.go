@@ -74,8 +74,10 @@ func (e *Env) Check(app string) error {
 //   - No worker is free, and whoever waits would not be served within the app's QueueTimeout, or this call would not be
 //     answered before the deadline of ctx, if it has one. That is reckoned from how long requests took lately, and
 //     how many wait.
+//   - No instance is there, and the last start has failed, or the next is further away than QueueTimeout. For an app
+//     that only restarts, calls wait.
 //
-// For an app that restarts, calls wait. Of an app elsewhere it knows its own calls in progress only. CheckContext does not block. It takes no place: what has been
+// Of an app elsewhere it knows its own calls in progress only. CheckContext does not block. It takes no place: what has been
 // begun elsewhere since may come first.
 func (e *Env) CheckContext(ctx context.Context, app string) error {
 	by, _ := ctx.Deadline()

@@ -87,6 +87,7 @@ type instance struct {
 	started uint64            // generations so far
 	causes  map[string]uint64 // of restarts
 	lastErr error
+	back    time.Time       // when it may be there again, if calls had better not wait for that: its last start has failed, or is long to come
 	drainBy context.Context //nolint:containedctx // set by stop: bounds the drain
 	cut     error           // what the last drain and cleanup had to report
 }
@@ -113,6 +114,14 @@ func (in *instance) set(state string, err error) {
 	}
 	in.mu.Unlock()
 	in.app.changed()
+}
+
+// comesBack notes when it may be there again, or with zero that calls may wait for it.
+func (in *instance) comesBack(at time.Time) {
+	in.mu.Lock()
+	in.back = at
+	in.mu.Unlock()
+	in.app.showBack()
 }
 
 // again counts a restart.
@@ -199,6 +208,7 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	number := in.started
 	in.mu.Unlock()
 	l.open(in.member)
+	in.comesBack(time.Time{})
 	in.set(stateReady, nil)
 	in.news().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
 	return l, nil
@@ -282,9 +292,13 @@ func (in *instance) pause(failures int, end ending) ending {
 	if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
 		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))
+		in.comesBack(time.Now().Add(mostPause)) // if somebody sees to it
 		in.app.gaveUp(in.index, err)
 	} else if in.stopping.Err() == nil {
 		delay := 1 + rand.N(min(mostPause, firstPause<<min(failures-1, 16)))
+		if end.cause == causeStart || delay > in.app.conf().QueueTimeout {
+			in.comesBack(time.Now().Add(delay))
+		}
 		in.set(stateRestarting, err)
 		in.app.restarts.Add(1)
 		in.again(end.cause)

@@ -187,6 +187,58 @@ func TestAfterMaxRestartsAnInstanceIsFailedAndItsSiblingsGoOn(t *testing.T) {
 	})
 }
 
+func TestCheckRefusesWhatWouldWaitForAnAppThatCannotStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Bool
+		rt := begin(t, watt.App{Name: "a", MaxRestarts: -1, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			if broken.Load() {
+				return nil, errors.New("on purpose")
+			}
+			time.Sleep(time.Second)
+			return http.NotFoundHandler(), nil
+		}})
+		again := func() { _ = rt.Restart("a", 0) }
+		go again()
+		synctest.Wait()
+		wantErr(t, rt.Env().Check("a"), nil) // it only restarts
+		time.Sleep(time.Second)
+		broken.Store(true)
+		again()
+		synctest.Wait()
+		for range 20 {
+			err := rt.Env().Check("a")
+			wantErr(t, err, watt.ErrUnavailable)
+			var call *watt.CallError
+			if !errors.As(err, &call) || call.RetryAfter < time.Second || call.RetryAfter > 45*time.Second {
+				t.Errorf("got %#v, want RetryAfter between 1 s and 45 s", call)
+			}
+			time.Sleep(time.Second)
+		}
+		broken.Store(false)
+		time.Sleep(time.Minute)
+		wantErr(t, rt.Env().Check("a"), nil)
+	})
+}
+
+func TestCheckRefusesWhatWouldWaitForAnAppWhoseNextStartIsFarAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &mortal{live: func(context.Context, int) error { return errors.New("on purpose") }}
+		rt := begin(t, m.app(func(a *watt.App) { a.QueueTimeout = 100 * time.Millisecond }))
+		synctest.Wait()
+		wantErr(t, rt.Env().Check("mortal"), nil) // the first pause is 100 ms at most
+		refused := 0
+		for range 60 {
+			time.Sleep(time.Second)
+			if errors.Is(rt.Env().Check("mortal"), watt.ErrUnavailable) {
+				refused++
+			}
+		}
+		if refused < 30 {
+			t.Errorf("got %d of 60 refused", refused)
+		}
+	})
+}
+
 func TestRunReturnsACriticalAppsErrorAfterTheDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		onPurpose := errors.New("on purpose")

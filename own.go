@@ -107,6 +107,7 @@ func (o *own) launch() error {
 	defer func() { _ = theirs.Close() }()
 	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table, Program: process.Program()}
 	o.place.expect(o)
+	o.place.app.showBack() // which was in the slot that is used anew
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
 		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
 		Stdout: os.Stdout, Stderr: os.Stderr,

@@ -72,7 +72,7 @@ func (p inside) check(by time.Time) error {
 	if err := p.app.pool.Check(by); err != nil {
 		return p.app.explain(err)
 	}
-	return nil
+	return p.app.away()
 }
 
 func (p inside) count(s *Status) {

@@ -213,6 +213,9 @@ func (p *processes) check(by time.Time) error {
 	for o := range p.ready {
 		crowd = append(crowd, o.slot)
 	}
+	if len(crowd) == 0 {
+		return p.app.away()
+	}
 	return crowd.check(by)
 }
 

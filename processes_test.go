@@ -5,6 +5,7 @@ package watt_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -304,7 +306,7 @@ func TestCountersSurviveTheProcessThatHasCounted(t *testing.T) {
 	soon(t, "the count after the restart", func() bool { return statusOf(t, rt, "mill").Admitted == 11 })
 }
 
-func TestAChildSeesThatAnAppOfItsParentsIsFull(t *testing.T) {
+func TestAChildSeesThatAnAppOfItsParentsIsFullOrCannotStart(t *testing.T) {
 	rt := press()
 	top := watttest.Start(t, rt)
 	if status, body := top.Get("http://press.watt.local/check"); status != http.StatusOK {
@@ -320,20 +322,40 @@ func TestAChildSeesThatAnAppOfItsParentsIsFull(t *testing.T) {
 	if r := within(t, held, "the held request"); r.status != http.StatusOK {
 		t.Errorf("got %+v", r)
 	}
+	if err := rt.Restart("narrow", 0); err == nil {
+		t.Error("it has started once more")
+	}
+	soon(t, "the child to see it", func() bool {
+		status, body := top.Get("http://press.watt.local/check")
+		return status == http.StatusServiceUnavailable && strings.Contains(body, `"app":"narrow"`)
+	})
+	if err := rt.Restart("press", 0); err == nil {
+		t.Error("it has started without the app that it calls")
+	}
+	soon(t, "the parent to see that", func() bool { return errors.Is(rt.Env().Check("press"), watt.ErrUnavailable) })
 }
 
-// press is an instance in a process of its own in front of an app with one worker and no queue.
+// press is an instance in a process of its own in front of an app with one worker and no queue, which starts once.
 func press() *watt.Runtime {
 	gate, _ := newGate(context.Background(), nil)
+	var started atomic.Bool
 	return watt.New(
 		watt.App{Name: "press", Isolation: watt.OwnProcess, Calls: []string{"narrow"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			if err := env.Check("narrow"); errors.Is(err, watt.ErrUnavailable) {
+				return nil, err
+			}
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if err := env.Check("narrow"); err != nil {
 					watt.WriteError(w, err)
 				}
 			}), nil
 		}},
-		watt.App{Name: "narrow", Workers: 1, Queue: -1, Handler: gate},
+		watt.App{Name: "narrow", Workers: 1, Queue: -1, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			if started.Swap(true) {
+				return nil, errors.New("on purpose")
+			}
+			return gate, nil
+		}},
 		watt.App{Name: "gate", Handler: gate},
 	)
 }

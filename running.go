@@ -133,6 +133,49 @@ func scattered(after time.Duration) time.Duration {
 	return after + rand.N(after/2+1)
 }
 
+// away returns an error if no instance is there, nor expected soon.
+func (a *app) away() error {
+	if back := a.back(); !back.IsZero() {
+		return awayUntil(back)
+	}
+	return nil
+}
+
+// showBack shows it to children.
+func (a *app) showBack() {
+	if a.rt.nursery == nil {
+		return
+	}
+	unix := int64(0)
+	if back := a.back(); !back.IsZero() {
+		unix = back.UnixNano()
+	}
+	a.rt.nursery.slot(a.name, 0).Back.Store(unix)
+}
+
+func awayUntil(back time.Time) error {
+	return &CallError{RetryAfter: scattered(min(time.Until(back), mostPause)), Err: fmt.Errorf("%w: it could not start, and tries again later", ErrUnavailable)}
+}
+
+// back returns when the first instance may be back, if none is there, and a call had better not wait for one; or zero.
+func (a *app) back() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var first time.Time
+	for _, in := range a.instances {
+		in.mu.Lock()
+		back := in.back
+		in.mu.Unlock()
+		if back.IsZero() {
+			return back
+		}
+		if first.IsZero() || back.Before(first) {
+			first = back
+		}
+	}
+	return first
+}
+
 // await returns when an instance is ready. It waits as long as a request may.
 func (a *app) await(ctx context.Context) error {
 	var due <-chan time.Time

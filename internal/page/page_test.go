@@ -65,8 +65,8 @@ func fields(t *testing.T, s *page.Slot) []*atomic.Int64 {
 			all = append(all, field)
 		}
 	}
-	if len(all) != 23 {
-		t.Fatalf("a slot has %d fields, want 23", len(all))
+	if len(all) != 24 {
+		t.Fatalf("a slot has %d fields, want 24", len(all))
 	}
 	return all
 }

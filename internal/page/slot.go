@@ -46,13 +46,14 @@ type Slot struct {
 	DownstreamTime atomic.Int64 // of that, waiting for other apps
 	RetryAfter     atomic.Int64 // what a request that is refused now is told
 	Takes          atomic.Int64 // how long a request takes that has to wait; 0 if it need not, or nothing is known
+	Back           atomic.Int64 // of the app as a whole, in its first slot: the Unix time at which it may be back; 0 if calls may wait for it
 
 	Abandoned   atomic.Int64 // requests that were left behind
 	PublicConns atomic.Int64
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
 
-	_ [shownSize - 24*8]byte
+	_ [shownSize - 25*8]byte
 
 	Served count.Served // the child counts in it
 
