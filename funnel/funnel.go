@@ -29,30 +29,47 @@
 //
 // # What happens when it is too much
 //
-// Work that could not be stored is not begun: while the I/O app would refuse a call, the CPU-bound instances
-// refuse requests, with 503 and a Retry-After that says how long the I/O app needs for what waits at it. A slow I/O app
-// keeps the workers of the instances waiting, their queues fill, and what does not fit is refused at their doors.
-// Nothing is kept anywhere without a limit.
+// Before an instance begins to work, it looks whether the result could be kept, and otherwise answers with 503. Retry-After
+// says how long the I/O app needs for what waits at it, or what it has said itself, and up to half as much more. See [New]
+// for when that is. Otherwise a slow I/O app keeps the workers of the instances waiting, their queues fill, and what does not fit
+// is refused at their doors. Nothing is kept anywhere without a limit.
+//
+// An instance does not know what others have begun in the meantime. What they have begun waits at the I/O app, in a queue that
+// is no longer than the instances have workers, for as long as the I/O app's QueueTimeout and the deadlines of clients
+// allow: work is lost where the I/O app needs longer than that for one request of each worker.
 package funnel
 
 import (
 	"context"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/org/watt"
 )
 
+// keptWait is how long the result of work may wait to be kept: rather longer than what has cost nothing yet.
+const keptWait = 10 * time.Second
+
 // New returns cpu and io wired, as [watt.New] takes them: cpu may call io, its Profile is [watt.CPUBound] and io's
 // [watt.IOBound], unless they have others; so cpu has one instance per processor of the container, each in a process
 // of its own, or a share of this process's processors with Isolation [watt.InProcess]. All other fields are as given, for the
-// profiles to fill. The two can stand among the apps of a pyramid, and several funnels may end in the same io: give the
+// profiles to fill, but for one. The two can stand among the apps of a pyramid, and several funnels may end in the same io: give the
 // runtime that one once. Mistakes are left for the runtime to report, all together.
 //
-// Before cpu's Handler, or the one that its New makes, does any work, a request is refused if a call to io would be
-// refused now ([watt.Env.Check]): with the error's status and Retry-After, as [watt.WriteError] answers. An io that restarts
-// refuses nothing, for calls wait for it. A cpu with Serve gets no such guard, since its requests are not seen here: ask
-// env.Check before the work. With a URL nothing is guarded here, but where cpu runs: use New there too, with io's URL.
+// The QueueTimeout of io is 10 s, unless it has another: what has been computed had better wait than be thrown away.
+//
+// Before cpu's Handler, or the one that its New makes, does any work, a request is refused:
+//
+//   - With the error of [watt.Env.CheckContext], if that has one: io has no room, or would not come to it in time, or cannot start.
+//   - With 503, if the last two calls of io by this instance's env.Client were refused with 503 and a Retry-After, by io's
+//     handler or at its door: its database is away, or a [Limit] of all callers is reached. That lasts as long as Retry-After
+//     says; then, and every 5 s, one request may find out, and the first answer of another kind ends it. What the door has refused to
+//     a call with a deadline does not count, nor does 429, which is about one client.
+//
+// An io that only restarts refuses nothing, for calls wait for it. Requests for cpu's ReadyPath (GET) are never refused: being
+// busy is no reason not to start. A cpu with Serve gets no such guard, since its requests are not seen here: ask
+// env.CheckContext before the work. With a URL nothing is guarded here, but where cpu runs: use New there too, with io's URL.
 //
 // The parameters stand in the order in which a request passes them. The other way round, the first call is refused
 // with [watt.ErrNotAllowed] and a text that names both apps.
@@ -66,31 +83,24 @@ func New(cpu, io watt.App) (watt.App, watt.App) {
 	if io.Profile == 0 {
 		io.Profile = watt.IOBound
 	}
+	if io.QueueTimeout == 0 {
+		io.QueueTimeout = keptWait
+	}
 	switch handler, newHandler := cpu.Handler, cpu.New; {
 	case handler != nil && newHandler == nil && cpu.Serve == nil:
 		cpu.Handler = nil
 		cpu.New = func(_ context.Context, env *watt.Env) (http.Handler, error) {
-			return guarded(env, io.Name, handler), nil
+			return newGuard(env, io.Name, cpu.ReadyPath).handler(handler), nil
 		}
 	case newHandler != nil:
 		cpu.New = func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+			g := newGuard(env, io.Name, cpu.ReadyPath)
 			handler, err := newHandler(ctx, env)
 			if handler == nil || err != nil {
 				return nil, err
 			}
-			return guarded(env, io.Name, handler), nil
+			return g.handler(handler), nil
 		}
 	}
 	return cpu, io
-}
-
-// guarded refuses requests whose result app would not take.
-func guarded(env *watt.Env, app string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := env.Check(app); err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }

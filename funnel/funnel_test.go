@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -26,11 +27,11 @@ func TestNewWiresTheTwoAndLeavesTheRestToTheProfiles(t *testing.T) {
 	if want := []string{"mail", "store"}; !slices.Equal(cpu.Calls, want) || calls[:2][1] != "" {
 		t.Errorf("got Calls %v, want %v, and %v unchanged", cpu.Calls, want, calls[:2])
 	}
-	if cpu.Profile != watt.CPUBound || store.Profile != watt.IOBound || cpu.Isolation != 0 || cpu.Workers != 0 || store.Workers != 0 {
+	if cpu.Profile != watt.CPUBound || store.Profile != watt.IOBound || cpu.Isolation != 0 || cpu.Workers != 0 || store.Workers != 0 || store.QueueTimeout != 10*time.Second {
 		t.Errorf("got %+v and %+v", cpu, store)
 	}
-	cpu, store = funnel.New(watt.App{Name: "a", Calls: []string{"b"}, Profile: watt.Entrypoint}, watt.App{Name: "b", Profile: watt.CPUBound})
-	if !slices.Equal(cpu.Calls, []string{"b"}) || cpu.Profile != watt.Entrypoint || store.Profile != watt.CPUBound {
+	cpu, store = funnel.New(watt.App{Name: "a", Calls: []string{"b"}, Profile: watt.Entrypoint}, watt.App{Name: "b", Profile: watt.CPUBound, QueueTimeout: -1})
+	if !slices.Equal(cpu.Calls, []string{"b"}) || cpu.Profile != watt.Entrypoint || store.Profile != watt.CPUBound || store.QueueTimeout != -1 {
 		t.Errorf("got %+v and %+v, want what they have kept", cpu, store)
 	}
 }
@@ -77,8 +78,8 @@ func TestTheWrongWayRoundIsRefusedWithBothNames(t *testing.T) {
 }
 
 // job is a CPU-bound app that counts the jobs that it has begun, and passes them on.
-func job(name string, begun *atomic.Int64) watt.App {
-	return watt.App{Name: name, Workers: 8, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+func job(begun *atomic.Int64) watt.App {
+	return watt.App{Name: "job", Workers: 8, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			begun.Add(1)
 			resp, err := env.Get(r.Context(), "http://store.watt.local/")
@@ -104,7 +105,7 @@ func slow(d time.Duration) http.Handler {
 func TestWorkThatCouldNotBeStoredIsNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var begun atomic.Int64
-		cpu, store := funnel.New(job("job", &begun), watt.App{Name: "store", Workers: 1, Queue: 4, QueueTimeout: time.Minute, Handler: slow(3 * time.Second)})
+		cpu, store := funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, Queue: 4, QueueTimeout: time.Minute, Handler: slow(3 * time.Second)})
 		rt := watt.New(pyramid.New(watt.App{Name: "gateway"}, cpu, store)...)
 		top := watttest.Start(t, rt)
 		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK || begun.Load() != 1 {
@@ -126,10 +127,236 @@ func TestWorkThatCouldNotBeStoredIsNotBegun(t *testing.T) {
 		if d, err := time.ParseDuration(after + "s"); err != nil || d < 12*time.Second || d > 19*time.Second { // 4 wait for 3 s each, and half as much at random
 			t.Errorf("got Retry-After %q, want what the store needs for those who wait", after)
 		}
+		time.Sleep(time.Second) // overloaded: whoever comes now would push out one whose work is done
+		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusServiceUnavailable || begun.Load() != 6 {
+			t.Errorf("got %d with %d begun while the queue stays full, want 503 and 6", status, begun.Load())
+		}
 		time.Sleep(20 * time.Second)
 		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK {
 			t.Errorf("got %d afterwards, want 200", status)
 		}
+	})
+}
+
+func TestWorkThatCouldNotBeStoredInTimeIsNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, Handler: slow(3 * time.Second)}))
+		top := watttest.Start(t, rt)
+		top.Get("http://job.watt.local/") // so that the time of a request is known
+		for range 3 {
+			go top.Get("http://job.watt.local/")
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second) // and it would take 12
+		defer cancel()
+		resp, err := rt.Env().Get(ctx, "http://job.watt.local/")
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || begun.Load() != 4 {
+			t.Fatalf("got %v, %v with %d begun, want 503 and 4: it cannot be there by then", resp, err, begun.Load())
+		}
+		resp.Body.Close()
+		go top.Get("http://job.watt.local/")
+		synctest.Wait()
+		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusServiceUnavailable || begun.Load() != 5 {
+			t.Errorf("got %d with %d begun, want 503 and 5: four cannot all be served within QueueTimeout", status, begun.Load())
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestAStoreThatTakesItsTimeWastesNoWork(t *testing.T) {
+	began, kept := produce(t, time.Second/2, http.StatusOK, watt.App{Name: "store", Workers: 1, Handler: slow(3 * time.Second)})
+	if began == 0 || began != kept {
+		t.Errorf("%d jobs were begun, and %d kept", began, kept)
+	}
+}
+
+func TestALimitReachesTheInstancesBeforeTheWork(t *testing.T) {
+	limit := &funnel.Limit{Total: 200}
+	began, kept := produce(t, time.Millisecond, http.StatusOK, watt.App{Name: "store", Handler: limit.Handler(slow(0))})
+	if kept < 1600 || (began-kept)*20 > began {
+		t.Errorf("%d jobs were begun, and %d kept, want about 2000 to be kept, and 5 %% wasted at most", began, kept)
+	}
+}
+
+// produce has two instances do jobs that take a time, for ten seconds, and asks for more than they can do. It returns how many were
+// begun, and of how many the store has answered so.
+func produce(t *testing.T, takes time.Duration, want int, store watt.App) (begun, kept int64) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var begins, keeps atomic.Int64
+		cpu := watt.App{Name: "job", Workers: 1, Instances: 2, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begins.Add(1)
+				time.Sleep(takes)
+				if status := pass(env, w, r); status == want {
+					keeps.Add(1)
+				}
+			}), nil
+		}}
+		top := watttest.Start(t, watt.New(funnel.New(cpu, store)))
+		end := time.Now().Add(10 * time.Second)
+		var clients sync.WaitGroup
+		for range 8 {
+			clients.Go(func() {
+				for time.Now().Before(end) {
+					if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK {
+						time.Sleep(50 * time.Millisecond)
+					}
+				}
+			})
+		}
+		clients.Wait()
+		begun, kept = begins.Load(), keeps.Load()
+	})
+	return begun, kept
+}
+
+// pass answers as the store does.
+func pass(env *watt.Env, w http.ResponseWriter, r *http.Request) (status int) {
+	resp, err := env.Get(r.Context(), "http://store.watt.local/")
+	if err != nil {
+		watt.WriteError(w, err)
+		return 0
+	}
+	resp.Body.Close()
+	w.WriteHeader(resp.StatusCode)
+	return resp.StatusCode
+}
+
+func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		var status atomic.Int64
+		status.Store(http.StatusServiceUnavailable)
+		cpu := watt.App{Name: "job", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begun.Add(1)
+				pass(env, w, r)
+			}), nil
+		}}
+		store := watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "8")
+			w.WriteHeader(int(status.Load()))
+		})}
+		rt := watt.New(funnel.New(cpu, store))
+		top := watttest.Start(t, rt)
+		ask := func(wantStatus int, wantBegun int64) time.Duration {
+			t.Helper()
+			resp, err := rt.Env().Get(t.Context(), "http://job.watt.local/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != wantStatus || begun.Load() != wantBegun {
+				t.Fatalf("got %d and %d begun, want %d and %d", resp.StatusCode, begun.Load(), wantStatus, wantBegun)
+			}
+			after, _ := time.ParseDuration(resp.Header.Get("Retry-After") + "s")
+			return after
+		}
+		ask(http.StatusServiceUnavailable, 1)
+		ask(http.StatusServiceUnavailable, 2)
+		for range 5 { // each second
+			if after := ask(http.StatusServiceUnavailable, 2); after < 4*time.Second || after > 12*time.Second {
+				t.Errorf("got Retry-After %v, want what the store has said", after)
+			}
+			time.Sleep(time.Second)
+		}
+		ask(http.StatusServiceUnavailable, 3) // one may find out
+		ask(http.StatusServiceUnavailable, 3)
+		status.Store(http.StatusOK)
+		time.Sleep(5 * time.Second)
+		ask(http.StatusOK, 4)
+		ask(http.StatusOK, 5)
+		status.Store(http.StatusTooManyRequests) // is about one client
+		for range 5 {
+			top.Get("http://job.watt.local/")
+		}
+		if begun.Load() != 10 {
+			t.Errorf("got %d begun, want 10", begun.Load())
+		}
+	})
+}
+
+func TestWhatAStoreRefusesAtItsDoorIsBelievedUnlessThereWasADeadline(t *testing.T) {
+	for within, want := range map[time.Duration]int64{0: 2, time.Minute: 5} {
+		synctest.Test(t, func(t *testing.T) {
+			var begun atomic.Int64
+			rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, QueueTimeout: time.Second, Handler: slow(20 * time.Second)}))
+			top := watttest.Start(t, rt)
+			go top.Get("http://store.watt.local/") // how long it takes is not known yet
+			synctest.Wait()
+			ctx := t.Context()
+			if within > 0 {
+				limited, cancel := context.WithTimeout(ctx, within)
+				defer cancel()
+				ctx = limited
+			}
+			for range 5 {
+				resp, err := rt.Env().Get(ctx, "http://job.watt.local/")
+				if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+					t.Fatalf("got %v, %v, want 503", resp, err)
+				}
+				resp.Body.Close()
+			}
+			if begun.Load() != want {
+				t.Errorf("got %d begun within %v, want %d: they have waited for QueueTimeout", begun.Load(), within, want)
+			}
+			time.Sleep(time.Minute)
+			if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK {
+				t.Errorf("got %d afterwards, want 200", status)
+			}
+		})
+	}
+}
+
+func TestWorkIsNotBegunWhileTheStoreCannotStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		var broken atomic.Bool
+		cpu, store := funnel.New(job(&begun), watt.App{Name: "store", MaxRestarts: -1, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			if broken.Load() {
+				return nil, errors.New("the database is away")
+			}
+			return slow(0), nil
+		}})
+		rt := watt.New(cpu, store)
+		top := watttest.Start(t, rt)
+		broken.Store(true)
+		if err := rt.Restart("store", 0); err == nil {
+			t.Fatal("it has started")
+		}
+		synctest.Wait()
+		for range 20 {
+			if status, _ := top.Get("http://job.watt.local/"); status != http.StatusServiceUnavailable || begun.Load() != 0 {
+				t.Fatalf("got %d with %d begun, want 503 and none", status, begun.Load())
+			}
+			time.Sleep(time.Second)
+		}
+		broken.Store(false)
+		time.Sleep(time.Minute)
+		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK {
+			t.Errorf("got %d afterwards, want 200", status)
+		}
+	})
+}
+
+func TestABusyStoreDoesNotKeepAnInstanceFromStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(funnel.New(
+			watt.App{Name: "job", ReadyPath: "/ready?well", Handler: slow(0), StartTimeout: 5 * time.Second},
+			watt.App{Name: "store", Workers: 1, Queue: -1, Handler: slow(time.Minute), Timeout: -1},
+		))
+		top := watttest.Start(t, rt)
+		go top.Get("http://store.watt.local/")
+		synctest.Wait()
+		if err := rt.Restart("job", 0); err != nil {
+			t.Error(err)
+		}
+		if status, _ := top.Get("http://job.watt.local/ready"); status != http.StatusServiceUnavailable {
+			t.Errorf("got %d for another path, want 503", status)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -1,0 +1,134 @@
+package funnel
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// guard refuses work whose result app would not take. It asks how busy app is, and remembers what app has answered: an app
+// that answers at once that its database is away looks idle.
+type guard struct {
+	env       *watt.Env
+	app       string
+	readyPath string            // of the instance: being busy is no reason not to start
+	next      http.RoundTripper // the way to app
+
+	mu       sync.Mutex
+	refusals refusals
+}
+
+// refusals are what app has said lately.
+type refusals struct {
+	inRow int
+	again time.Time     // when trying again makes sense, as it has said
+	probe time.Time     // when one request may find out
+	pause time.Duration // until the next may
+}
+
+const (
+	// enoughRefusals in a row close the guard: a single one may be about that request.
+	enoughRefusals = 2
+	// mostPause is how long it stays closed at most before a request may find out.
+	mostPause = 5 * time.Second
+)
+
+// newGuard returns a guard, and has it hear what the client of env is answered, which is this instance's own from then on.
+func newGuard(env *watt.Env, app, readyPath string) *guard {
+	g := &guard{env: env, app: app, readyPath: readyPath, next: env.Client.Transport}
+	client := *env.Client
+	client.Transport = g
+	env.Client = &client
+	return g
+}
+
+// handler returns next behind the guard.
+func (g *guard) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := g.check(r); err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (g *guard) check(r *http.Request) error {
+	if r.Method == http.MethodGet && r.URL.RequestURI() == g.readyPath {
+		return nil
+	}
+	if err := g.env.CheckContext(r.Context(), g.app); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	after := g.refusals.pass(time.Now())
+	g.mu.Unlock()
+	if after == 0 {
+		return nil
+	}
+	after += rand.N(after/2 + 1) // or all would come back together
+	return &watt.CallError{
+		Caller: g.env.App, App: g.app, RetryAfter: after,
+		Err: fmt.Errorf("%w: it has refused the last calls", watt.ErrUnavailable),
+	}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := g.next.RoundTrip(req)
+	if req.URL == nil || !strings.EqualFold(req.URL.Hostname(), g.app+".watt.local") {
+		return resp, err
+	}
+	after := refusalOf(req, resp, err)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case after > 0:
+		g.refusals.add(after, time.Now())
+	case err == nil:
+		g.refusals = refusals{}
+	}
+	return resp, err
+}
+
+// refusalOf returns how long app wants not to be called: 503 with Retry-After, by its handler or its door. What was
+// refused with a deadline may have been so for the deadline. 429 is about one client, and not about all.
+func refusalOf(req *http.Request, resp *http.Response, err error) time.Duration {
+	if err == nil {
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+		if resp.StatusCode != http.StatusServiceUnavailable {
+			return 0
+		}
+		return time.Duration(min(max(seconds, 0), 3600)) * time.Second
+	}
+	call, failed := errors.AsType[*watt.CallError](err)
+	if _, limited := req.Context().Deadline(); !failed || limited || call.Started {
+		return 0
+	}
+	return call.RetryAfter
+}
+
+func (r *refusals) add(after time.Duration, now time.Time) {
+	r.inRow++
+	r.again, r.pause = now.Add(after), min(after, mostPause)
+	r.probe = now.Add(r.pause)
+}
+
+// pass returns 0 for a request that may come, and for others when that may be.
+func (r *refusals) pass(now time.Time) time.Duration {
+	switch {
+	case r.inRow < enoughRefusals:
+		return 0
+	case now.Before(r.probe):
+		return max(r.again.Sub(now), time.Second)
+	}
+	r.probe = now.Add(r.pause) // the others wait for what this one is answered
+	return 0
+}
