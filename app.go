@@ -86,7 +86,8 @@ type App struct {
 
 	// Workers bounds the requests in progress of one instance (never its connections). If zero: 64;
 	// Entrypoint 256; IOBound 16 (make it the backend's pool); CPUBound 1 in a process of its own, and else
-	// its share of GOMAXPROCS-1 among all instances of such apps, at least 1.
+	// its share of GOMAXPROCS-1 among all instances of such apps. Each has 1 at least, so that more instances than that
+	// have more workers together; the log says so.
 	Workers int
 
 	// Queue is how many requests may wait for a worker, over all instances. If zero: 256; Entrypoint
