@@ -22,7 +22,7 @@ const (
 	pressTime    = time.Minute
 	pressEarly   = pressTime / 6 // when memory is looked at first
 	pressBusy    = 1.5           // jobs that arrive, of what the processors could do
-	pressKeepers = 4             // workers of the keeping app
+	pressKeepers = 1             // workers of the keeping app: fewer than the instances have, so that they meet at its queue
 
 	streamBytes = 1 << 30
 
