@@ -29,6 +29,8 @@ type Limit struct {
 	Total rate.Limit
 
 	// CallerBurst and TotalBurst are how many may come at once. If zero, what comes in a second, at least 1.
+	// In front of an app that the instances of a funnel call, less than that keeps it below its rate: they stay away for a
+	// second after refusals.
 	CallerBurst, TotalBurst int
 
 	mu      sync.Mutex
