@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"math"
 	"net"
 	"net/http"
@@ -152,11 +153,23 @@ const (
 
 // String returns the profile's name in lower case.
 func (p Profile) String() string {
-	return name(int(p), "domain", "entrypoint", "cpubound", "iobound")
+	return name(int(p), profiles()...)
 }
+
+func profiles() []string { return []string{"domain", "entrypoint", "cpubound", "iobound"} }
 
 // MarshalText gives the profile's name, for JSON.
 func (p Profile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText takes that name.
+func (p *Profile) UnmarshalText(text []byte) error {
+	i := slices.Index(profiles(), string(text))
+	if i < 0 {
+		return fmt.Errorf("there is no profile %q", text)
+	}
+	*p = Profile(i)
+	return nil
+}
 
 // Isolation is where an app's instances live.
 type Isolation int
@@ -174,11 +187,23 @@ const (
 
 // String returns the isolation's name in lower case.
 func (i Isolation) String() string {
-	return name(int(i), "profile", "inprocess", "ownprocess", "remote")
+	return name(int(i), isolations()...)
 }
+
+func isolations() []string { return []string{"profile", "inprocess", "ownprocess", "remote"} }
 
 // MarshalText gives the isolation's name, for JSON.
 func (i Isolation) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText takes that name.
+func (i *Isolation) UnmarshalText(text []byte) error {
+	n := slices.Index(isolations(), string(text))
+	if n < 0 {
+		return fmt.Errorf("there is no isolation %q", text)
+	}
+	*i = Isolation(n)
+	return nil
+}
 
 func name(i int, names ...string) string {
 	if i < 0 || i >= len(names) {

@@ -2,6 +2,7 @@ package watt_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -356,5 +357,26 @@ func TestACalleeThatIsNamedTwiceIsOneCallee(t *testing.T) {
 	}
 	if got := len(statusOf(t, rt, "b").PerCaller); got != 2 {
 		t.Errorf("got %d callers, want main and a", got)
+	}
+}
+
+func TestAStatusCanBeReadBackFromJSON(t *testing.T) {
+	t.Parallel()
+	rt := start(t, watt.App{Name: "a", Profile: watt.IOBound, Handler: http.NotFoundHandler()})
+	text, err := json.Marshal(rt.Status())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back []watt.Status
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if s := back[0]; s.Profile != watt.IOBound || s.Isolation != watt.InProcess || s.Workers != 16 {
+		t.Errorf("got %s, %s, %d workers", s.Profile, s.Isolation, s.Workers)
+	}
+	for _, wrong := range []string{`{"Profile":"cpu"}`, `{"Isolation":"none"}`} {
+		if err := json.Unmarshal([]byte(wrong), new(watt.Status)); err == nil {
+			t.Errorf("%s was taken", wrong)
+		}
 	}
 }

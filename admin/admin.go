@@ -48,6 +48,11 @@ type Options struct {
 	// Level is what PUT /level changes, if set.
 	Level *zap.AtomicLevel
 
+	// CPUShares has a CPU profile of the first process be taken for a second in 15, to know how much the apps that live in it
+	// compute: for advice, [Figures] and the metric watt_app_sampled_cpu_cores. Another CPU profile goes first: one that is asked for
+	// at /debug/pprof/profile ends the sample, one that the program takes itself must not begin during one.
+	CPUShares bool
+
 	// FlightRecorder keeps the last seconds of what the first process's scheduler did, for GET /debug/flight and go tool
 	// trace. There can be one in a process, and it costs some processor time. With FlightDir, a file is written there
 	// when a queue has not been empty for 5 s; one in ten minutes at most.
@@ -67,7 +72,9 @@ func Handler(rt *watt.Runtime, o Options) http.Handler {
 	mux.HandleFunc("GET /events", h.events)
 	mux.HandleFunc("GET /history", h.history)
 	mux.HandleFunc("GET /logs", h.logs)
-	mux.Handle("GET /debug/pprof/", http.StripPrefix("/debug/pprof", rt.Profiles()))
+	profiles := http.StripPrefix("/debug/pprof", rt.Profiles())
+	mux.Handle("GET /debug/pprof/", profiles)
+	mux.Handle("GET /debug/pprof/profile", h.watch.shares.yielding(profiles))
 	mux.Handle("GET /debug/flight", &h.watch.flight)
 	mux.Handle("POST /apps/{app}/instances/{instance}/restart", h.action(h.restart))
 	mux.Handle("PATCH /apps/{app}", h.action(h.change))

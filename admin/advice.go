@@ -116,10 +116,11 @@ func (a adviser) wanted() int {
 
 // burns speaks of an app that computes, and is not there for it.
 func (a adviser) burns() (kind, text string) {
-	if a.Profile == watt.CPUBound || a.Now.CPU < burning {
+	cores := a.Now.CPU + a.Now.Sampled
+	if a.Profile == watt.CPUBound || cores < burning {
 		return "", ""
 	}
-	return "burns", fmt.Sprintf("this %s app burns processor time: %.2g processors; what computes belongs in a CPUBound app", a.Profile, a.Now.CPU)
+	return "burns", fmt.Sprintf("this %s app burns processor time: %.2g processors; what computes belongs in a CPUBound app", a.Profile, cores)
 }
 
 // entrypoint speaks of work in the place where everything passes.

@@ -71,6 +71,12 @@ func TestAdvice(t *testing.T) {
 			a.Before = &before
 		}, "raise", nil},
 
+		{
+			"an I/O app that computes in the first process", idle,
+			func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.Sampled = 0.8 }, "burns",
+			[]string{"0.8 processors"},
+		},
+		{"one that computes what it is for", idle, func(a *admin.App) { a.Profile = watt.CPUBound; a.Now = busy(0.5); a.Now.Sampled = 0.8 }, "", nil},
 		{"an I/O app that computes", idle, func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.CPU = 0.8 }, "burns", []string{"0.8 processors"}},
 		{"a CPU app that computes", idle, func(a *admin.App) { a.Profile = watt.CPUBound; a.Now = busy(0.5); a.Now.CPU = 1.8 }, "", nil},
 		{"an I/O app that waits", idle, func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.CPU = 0.1 }, "", nil},

@@ -28,6 +28,8 @@ type watch struct {
 	over   chan struct{} // closed when the runtime has ended
 	record bool          // what the scheduler does
 	flight flight
+	share  bool // samples are taken
+	shares shares
 
 	mu      sync.Mutex
 	begun   bool
@@ -81,8 +83,9 @@ type Figures struct {
 	// Utilisation is the part of their time that workers were busy, and Downstream the part that they waited for
 	// other apps: at most 1.
 	Utilisation, Downstream float64
-	// CPU is how many processors its own processes used.
-	CPU float64
+	// CPU is how many processors its own processes used, and Sampled how many of the first process's, in the last sample
+	// ([Options].CPUShares): 0 if there is none.
+	CPU, Sampled float64
 	// Calls of this app by others, per second, and Failed ones; by caller.
 	Calls, Failed map[string]float64
 }
@@ -94,7 +97,7 @@ type Point struct {
 }
 
 func newWatch(rt *watt.Runtime, o *Options) *watch {
-	return &watch{rt: rt, over: make(chan struct{}), record: o.FlightRecorder, flight: flight{dir: o.FlightDir}}
+	return &watch{rt: rt, over: make(chan struct{}), record: o.FlightRecorder, flight: flight{dir: o.FlightDir}, share: o.CPUShares}
 }
 
 // begin starts looking, if nobody has. It ends with the runtime.
@@ -109,6 +112,12 @@ func (w *watch) begin() {
 		if err := w.flight.start(); err != nil {
 			w.rt.Env().Logger.Error("the flight recorder does not start", zap.Error(err))
 		}
+	}
+	if w.share {
+		if err := w.rt.Env().Metrics.Register(&w.shares); err != nil {
+			w.rt.Env().Logger.Error("samples of processor time are no metric", zap.Error(err))
+		}
+		go w.shares.run(w.over)
 	}
 	w.lookLocked(time.Now())
 	time.AfterFunc(every, w.tick)
@@ -171,7 +180,9 @@ func (w *watch) lookLocked(now time.Time) {
 // figuresLocked compares the last look with the first that is remembered.
 func (w *watch) figuresLocked(app int) Figures {
 	first, last := w.looks[0], w.looks[len(w.looks)-1]
-	return figuresOf(&first.apps[app], &last.apps[app], last.at.Sub(first.at))
+	f := figuresOf(&first.apps[app], &last.apps[app], last.at.Sub(first.at))
+	f.Sampled = w.shares.of(last.apps[app].Name)
+	return f
 }
 
 func (w *watch) report(now time.Time) Report {

@@ -14,8 +14,8 @@
 //
 //   - watt.app, watt.instance: who serves the request; watt.caller: which app has called, if one has
 //   - the event watt.queued with watt.wait, in seconds: how long the request waited for a worker
-//   - of calls: watt.app, the callee; the event watt.shed with watt.retry_after, in seconds, if it took on no more; and
-//     watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
+//   - of calls: watt.app, the callee; the event watt.shed with watt.retry_after, in seconds, if it took on no more;
+//     watt.retry, if the call was sent once more because the first instance or connection had not begun with it; and watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
 //     canceled or other
 //
 // Whether a request is sampled is decided where it comes in; the calls that it leads to follow, and cost next to nothing if
@@ -29,7 +29,9 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
@@ -163,7 +165,7 @@ func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
 		return c.base.RoundTrip(req)
 	}
 	span.SetAttributes(attribute.String("watt.app", appOf(req)))
-	resp, err := c.base.RoundTrip(req)
+	resp, err := c.base.RoundTrip(req.WithContext(noticed(req.Context(), span)))
 	if err == nil {
 		return resp, nil
 	}
@@ -176,6 +178,16 @@ func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	span.SetAttributes(attribute.String("watt.error", kindOf(err)))
 	return nil, err
+}
+
+// noticed returns ctx with a trace that tells span of each connection after the first.
+func noticed(ctx context.Context, span trace.Span) context.Context {
+	var conns atomic.Int64
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if conns.Add(1) > 1 {
+			span.AddEvent("watt.retry")
+		}
+	}})
 }
 
 // kindOf says why a call has failed, in one word.

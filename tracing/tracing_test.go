@@ -25,7 +25,7 @@ import (
 	"github.com/org/watt/watttest"
 )
 
-func TestMain(m *testing.M) { watttest.Main(m, elsewhere) }
+func TestMain(m *testing.M) { watttest.Main(m, elsewhere, pair) }
 
 // receiverVariable tells the processes of a test where spans are to be sent.
 const receiverVariable = "TRACING_TEST_RECEIVER"
@@ -186,6 +186,56 @@ func TestWhatIsShedShows(t *testing.T) {
 	}
 	close(hold)
 	<-first
+}
+
+// pairSpans has the spans of pair's first process.
+var pairSpans = tracetest.NewInMemoryExporter()
+
+// pair has two instances of orders in processes of their own, each of which takes on one request at a time.
+func pair() *watt.Runtime {
+	rt := watt.New(
+		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
+		watt.App{
+			Name: "orders", Isolation: watt.OwnProcess, Instances: 2, Workers: 1, Queue: -1,
+			New: func(context.Context, *watt.Env) (http.Handler, error) { return http.NotFoundHandler(), nil },
+		},
+		watt.App{Name: "other", Handler: http.NotFoundHandler()}, // a child of elsewhere is none of pair
+	)
+	if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSyncer(pairSpans))}); err != nil {
+		panic(err)
+	}
+	return rt
+}
+
+func TestWhatIsSentOnceMoreShows(t *testing.T) {
+	url := watttest.Start(t, pair()).URL("gateway")
+	pairSpans.Reset()
+	get(t, url+"/home/1", "")
+	if n := retries(ended(t, pairSpans, 2)); n != 0 {
+		t.Errorf("got %d retries of a single request", n)
+	}
+	pairSpans.Reset()
+	for deadline := time.Now().Add(10 * time.Second); retries(pairSpans.GetSpans()) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("of many requests at a time, none was refused by one instance and sent to the other")
+		}
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() { get(t, url+"/home/1", "") })
+		}
+		all.Wait()
+	}
+}
+
+func retries(all tracetest.SpanStubs) (n int) {
+	for _, s := range all {
+		for _, e := range s.Events {
+			if e.Name == "watt.retry" {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // TestWhatIsNotSampledStaysSo counts spans where every second trace is sampled: it has all of its spans, or none.

@@ -100,7 +100,7 @@ func newShop(c config) *watt.Runtime {
 	if c.admin != "" {
 		rt.Admin = &http.Server{
 			Addr: c.admin, ReadHeaderTimeout: time.Second,
-			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs}),
+			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs, CPUShares: true, FlightRecorder: true}),
 		}
 	}
 	return rt
