@@ -31,6 +31,7 @@ const (
 	stateSilent     = "silent" // seen from outside; to its supervisor it is ready
 	stateRestarting = "restarting"
 	stateDraining   = "draining"
+	stateDrained    = "drained" // by Drain
 	stateFailed     = "failed"
 	stateStopped    = "stopped"
 )
@@ -75,7 +76,7 @@ type instance struct {
 	index  int
 	member *admission.Member[*generation]
 
-	restart  chan chan error // asks for a new generation; answered when that is ready or has failed
+	asked    chan wish       // what somebody wants of it
 	done     chan struct{}   // closed when the supervision has ended
 	stopping context.Context //nolint:containedctx // the supervision's own; it ends when told to stop
 	stopNow  context.CancelCauseFunc
@@ -95,7 +96,7 @@ type instance struct {
 func newInstance(a *app, index int) *instance {
 	in := &instance{
 		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(), causes: make(map[string]uint64),
-		restart: make(chan chan error), done: make(chan struct{}), drainBy: a.rt.patience,
+		asked: make(chan wish), done: make(chan struct{}), drainBy: a.rt.patience,
 	}
 	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
 	return in
@@ -138,13 +139,19 @@ func (in *instance) current() life {
 	return in.life
 }
 
+// wish is what somebody wants of an instance: a new generation, or with hold that it is left out until there is to be one.
+type wish struct {
+	hold bool
+	done chan error // answered when the new one is ready or has failed, or what was drained; it has room
+}
+
 // ending is why a generation, or the pause after one, came to its end. If all are zero, it is time
 // for the next generation.
 type ending struct {
-	err   error      // it ended by itself
-	cause string     // and how
-	stop  bool       // told to stop
-	reply chan error // told to restart
+	err   error  // it ended by itself
+	cause string // and how
+	stop  bool   // told to stop
+	ask   wish   // told to restart, or to be left out
 }
 
 // supervise runs until stop. started hears once how the first start went; if it failed, that is the end.
@@ -168,6 +175,9 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			failures++
 			end = in.pause(failures, end)
 		}
+		if end.ask.hold {
+			end = in.held(end.ask)
+		}
 		if end.stop {
 			if errors.Is(err, errAbandoned) { // by a start that was given up
 				in.mu.Lock()
@@ -177,13 +187,13 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			in.set(stateStopped, nil)
 			return
 		}
-		if end.reply != nil {
+		if end.ask.done != nil {
 			in.again(causeAsked)
 		}
 		l, err = in.start(in.stopping)
-		if end.reply != nil {
+		if end.ask.done != nil {
 			failures = 0
-			end.reply <- err
+			end.ask.done <- err
 		}
 	}
 }
@@ -225,8 +235,8 @@ func (in *instance) live(l life) ending {
 		}
 	case <-in.stopping.Done():
 		end.stop = true
-	case end.reply = <-in.restart:
-		in.news().Info("restarting, as asked for")
+	case end.ask = <-in.asked:
+		in.news().Info("draining, as asked for", zap.Bool("restart", !end.ask.hold))
 	}
 	in.member.Close()
 	in.mu.Lock()
@@ -273,14 +283,37 @@ func (in *instance) end(ctx context.Context) error {
 	return in.cut
 }
 
-// renew drains and replaces the current generation, and returns how the new one's start went.
-func (in *instance) renew() error {
-	reply := make(chan error, 1)
+// ask drains the current generation, and replaces it or leaves the instance out. It returns how the new one's start
+// went, or what was cut.
+func (in *instance) ask(hold bool) error {
+	a := wish{hold, make(chan error, 1)}
 	select {
-	case in.restart <- reply:
-		return <-reply
+	case in.asked <- a:
+		return <-a.done
 	case <-in.done:
 		return errStopped
+	}
+}
+
+// held leaves the instance out, which has drained, until somebody asks for the next generation.
+func (in *instance) held(a wish) ending {
+	in.comesBack(time.Now().Add(mostPause)) // if somebody sees to it
+	in.mu.Lock()
+	cut := in.cut
+	in.cut = nil // it is told now
+	in.mu.Unlock()
+	in.set(stateDrained, nil)
+	for {
+		a.done <- cut
+		select {
+		case <-in.stopping.Done():
+			return ending{stop: true}
+		case a = <-in.asked:
+			if !a.hold {
+				return ending{ask: a}
+			}
+			cut = nil
+		}
 	}
 }
 
@@ -312,7 +345,7 @@ func (in *instance) pause(failures int, end ending) ending {
 		return ending{}
 	case <-in.stopping.Done():
 		return ending{stop: true}
-	case reply := <-in.restart:
-		return ending{reply: reply}
+	case a := <-in.asked:
+		return ending{ask: a}
 	}
 }

@@ -137,7 +137,7 @@ func (a *app) stateLocked() string {
 		has[in.state] = true
 		in.mu.Unlock()
 	}
-	for _, state := range []string{stateReady, stateStarting, stateRestarting, stateDraining, stateFailed, stateNew} {
+	for _, state := range []string{stateReady, stateStarting, stateRestarting, stateDraining, stateFailed, stateDrained, stateNew} {
 		if has[state] {
 			if a.closing && state != stateFailed {
 				return stateDraining

@@ -305,3 +305,68 @@ func TestNoCallFailsWhileInstancesAreReplacedAndLimitsChange(t *testing.T) {
 		}
 	}
 }
+
+func TestADrainedInstanceIsLeftOutUntilItIsRestarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, numbered(func(a *watt.App) { a.Instances, a.Workers, a.QueueTimeout = 2, 1, time.Second }))
+		inFlight := going(t.Context(), rt, "a.watt.local/1s")
+		synctest.Wait()
+		busy := 0
+		for _, in := range statusOf(t, rt, "a").PerInstance {
+			if in.Busy > 0 {
+				busy = in.Instance
+			}
+		}
+		for range 2 { // the second time there is nothing to do
+			if err := rt.Drain("a", busy); err != nil {
+				t.Error(err)
+			}
+		}
+		if r := <-inFlight; r.status != http.StatusOK {
+			t.Errorf("what was in progress got %+v", r)
+		}
+		s := statusOf(t, rt, "a")
+		if s.PerInstance[busy].State != "drained" || s.State != "ready" || rt.Ready() != nil {
+			t.Errorf("got %s, the app %s, %v", s.PerInstance[busy].State, s.State, rt.Ready())
+		}
+		if r := get(t.Context(), rt, "a.watt.local/"); r.status != http.StatusOK {
+			t.Errorf("the other instance answers %+v", r)
+		}
+
+		if err := rt.Drain("a", 1-busy); err != nil {
+			t.Error(err)
+		}
+		if s := statusOf(t, rt, "a"); s.State != "drained" || rt.Ready() == nil {
+			t.Errorf("got %s, %v", s.State, rt.Ready())
+		}
+		if r := get(t.Context(), rt, "a.watt.local/"); !errors.Is(r.err, watt.ErrUnavailable) && !errors.Is(r.err, watt.ErrOverloaded) {
+			t.Errorf("without an instance: got %+v", r)
+		}
+		if err := rt.Restart("a", busy); err != nil {
+			t.Error(err)
+		}
+		if r := get(t.Context(), rt, "a.watt.local/"); r.status != http.StatusOK {
+			t.Errorf("after the restart: got %+v", r)
+		}
+		if err := rt.Drain("a", 2); err == nil {
+			t.Error("an instance was drained that is not there")
+		}
+	})
+}
+
+func TestDrainSaysWhatWasCutAndARuntimeEndsWithDrainedInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(working("a", func(a *watt.App) { a.DrainTimeout = time.Second }))
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		going(t.Context(), rt, "a.watt.local/1h")
+		synctest.Wait()
+		if err := rt.Drain("a", 0); err == nil || !strings.Contains(err.Error(), "1 requests or connections were cut") {
+			t.Errorf("got %v", err)
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Errorf("what was told is told again: %v", err)
+		}
+	})
+}

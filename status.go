@@ -17,7 +17,7 @@ type Status struct {
 	// Addr is the address that the app listens at, once that is open; with Listen ":0" it has the port.
 	Addr string
 	// State is "new", "starting", "ready" (at least one instance is), "restarting", "draining",
-	// "failed" (every instance is) or "stopped"; Since is when it began.
+	// "drained" (by Drain), "failed" (every instance is) or "stopped"; Since is when it began.
 	State string
 	Since time.Time
 

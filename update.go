@@ -140,10 +140,21 @@ func same(a, b reflect.Value) bool {
 // Restart drains one instance of an app and replaces it by its next generation. It blocks until that
 // is ready, for DrainTimeout and StartTimeout together at most, and returns the error if it cannot
 // start; then it is retried as after a failure. Requests wait in the queue meanwhile, or go to other
-// instances. An instance that had been given up gets a new chance.
+// instances. An instance that had been given up, or drained, gets a new chance.
 func (rt *Runtime) Restart(app string, instance int) error {
+	return rt.askInstance("Restart", app, instance, false)
+}
+
+// Drain drains one instance of an app and leaves it out, "drained", until Restart brings it back: to look at what it has
+// left, or at how the others do without. It blocks until that is done, for DrainTimeout at most, and returns what was cut.
+// Requests go to other instances; without any they are refused as soon as their wait is over, and the app is not ready.
+func (rt *Runtime) Drain(app string, instance int) error {
+	return rt.askInstance("Drain", app, instance, true)
+}
+
+func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error {
 	if rt.now() != phaseRunning {
-		return errors.New("watt: Restart: the runtime is not running")
+		return fmt.Errorf("watt: %s: the runtime is not running", what)
 	}
 	a := rt.app(app)
 	if a == nil {
@@ -153,7 +164,7 @@ func (rt *Runtime) Restart(app string, instance int) error {
 	if in == nil {
 		return fmt.Errorf("watt: app %q has no instance %d", app, instance)
 	}
-	if err := in.renew(); err != nil {
+	if err := in.ask(hold); err != nil {
 		return fmt.Errorf("watt: app %q, instance %d: %w", app, instance, err)
 	}
 	return nil

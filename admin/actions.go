@@ -19,13 +19,17 @@ import (
 // maxBody is the longest body of an action, in bytes.
 const maxBody = 4 << 10
 
-func (h *handler) restart(w http.ResponseWriter, r *http.Request) {
+func (h *handler) restart(w http.ResponseWriter, r *http.Request) { h.toInstance(w, r, h.rt.Restart) }
+
+func (h *handler) drain(w http.ResponseWriter, r *http.Request) { h.toInstance(w, r, h.rt.Drain) }
+
+func (h *handler) toInstance(w http.ResponseWriter, r *http.Request, do func(app string, instance int) error) {
 	instance, err := strconv.Atoi(r.PathValue("instance"))
 	if err != nil {
 		plain(w, http.StatusNotFound, "there is no such instance")
 		return
 	}
-	h.done(w, h.rt.Restart(r.PathValue("app"), instance))
+	h.done(w, do(r.PathValue("app"), instance))
 }
 
 // limits are what may be changed of an app; nil leaves a value as it is.

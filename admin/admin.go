@@ -14,6 +14,7 @@
 //	  - GET /logs?app=orders: the last lines of the log, and those to come, as server-sent events; without app, all
 //	  - GET /debug/pprof/: [watt.Runtime.Profiles]
 //	  - POST /apps/{app}/instances/{instance}/restart: drains and replaces an instance
+//	  - POST /apps/{app}/instances/{instance}/drain: drains an instance, and leaves it out until it is restarted
 //	  - PATCH /apps/{app} with {"workers": 8, "queue": 64, "instances": 2}: changes limits, those that are there
 //	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while
 //
@@ -77,6 +78,7 @@ func Handler(rt *watt.Runtime, o Options) http.Handler {
 	mux.Handle("GET /debug/pprof/profile", h.watch.shares.yielding(profiles))
 	mux.Handle("GET /debug/flight", &h.watch.flight)
 	mux.Handle("POST /apps/{app}/instances/{instance}/restart", h.action(h.restart))
+	mux.Handle("POST /apps/{app}/instances/{instance}/drain", h.action(h.drain))
 	mux.Handle("PATCH /apps/{app}", h.action(h.change))
 	mux.Handle("PUT /level", h.action(h.level))
 	mux.Handle("GET /", page())

@@ -182,6 +182,7 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"localhost", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "localhost:9090")}, http.StatusOK},
 		{"the token", http.MethodPost, restart, "", []func(*http.Request){authorized}, http.StatusNoContent},
 		{"the token as a password", http.MethodPost, restart, "", []func(*http.Request){func(r *http.Request) { r.SetBasicAuth("me", token) }}, http.StatusNoContent},
+		{"drained", http.MethodPost, url + "/apps/orders/instances/1/drain", "", []func(*http.Request){authorized}, http.StatusNoContent},
 		{"no such app", http.MethodPost, url + "/apps/nobody/instances/0/restart", "", []func(*http.Request){authorized}, http.StatusNotFound},
 		{"no such instance", http.MethodPost, url + "/apps/orders/instances/7/restart", "", []func(*http.Request){authorized}, http.StatusConflict},
 		{"no number", http.MethodPost, url + "/apps/orders/instances/x/restart", "", []func(*http.Request){authorized}, http.StatusNotFound},
@@ -200,7 +201,7 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		}
 	}
 	orders := rt.Status()[1]
-	if orders.Workers != 5 || orders.Queue != 7 || orders.Instances != 2 || orders.PerInstance[0].Generation != 3 {
+	if orders.Workers != 5 || orders.Queue != 7 || orders.Instances != 2 || orders.PerInstance[0].Generation != 3 || orders.PerInstance[1].State != "drained" {
 		t.Errorf("got %d workers, a queue of %d, %d instances, generation %d", orders.Workers, orders.Queue, orders.Instances, orders.PerInstance[0].Generation)
 	}
 }

@@ -115,7 +115,7 @@ func (k sink) connections(s *watt.Status) {
 
 // states are those of an instance.
 func states() []string {
-	return []string{"new", "starting", "ready", "silent", "restarting", "draining", "failed", "stopped"}
+	return []string{"new", "starting", "ready", "silent", "restarting", "draining", "drained", "failed", "stopped"}
 }
 
 func (k sink) instance(s *watt.Status, in *watt.InstanceStatus) {

@@ -179,16 +179,19 @@ function showApp(apps) {
 		form.elements.instances.value = form.elements.instances.defaultValue = app.Instances
 		byId('did').textContent = ''
 	}
-	const focused = document.activeElement?.dataset?.restart
+	const focused = document.activeElement?.dataset?.act
 	byId('instances').replaceChildren(...(app.PerInstance ?? []).map(one => {
-		const again = element('button', { type: 'button', 'data-restart': one.Instance }, `Restart ${one.Instance}`)
-		again.onclick = () => act('POST', `apps/${encodeURIComponent(app.Name)}/instances/${one.Instance}/restart`, null, `instance ${one.Instance} of ${app.Name} was restarted`)
+		const button = (verb, name, done) => {
+			const b = element('button', { type: 'button', 'data-act': `${verb} ${one.Instance}` }, `${name} ${one.Instance}`)
+			b.onclick = () => act('POST', `apps/${encodeURIComponent(app.Name)}/instances/${one.Instance}/${verb}`, null, `instance ${one.Instance} of ${app.Name} was ${done}`)
+			return b
+		}
 		const more = one.PID ? `process ${one.PID}, ${Math.round(one.Memory / 2 ** 20)} MiB` : ''
-		const item = element('li', {}, again, element('span', {}, one.State), element('span', {}, `generation ${one.Generation}`), element('span', {}, `${one.Busy} busy`), element('span', {}, more))
+		const item = element('li', {}, button('restart', 'Restart', 'restarted'), button('drain', 'Drain', 'drained'), element('span', {}, one.State), element('span', {}, `generation ${one.Generation}`), element('span', {}, `${one.Busy} busy`), element('span', {}, more))
 		if (one.LastError) item.append(element('pre', {}, one.LastError))
 		return item
 	}))
-	if (focused) byId('instances').querySelector(`button[data-restart="${focused}"]`)?.focus()
+	if (focused) byId('instances').querySelector(`button[data-act="${focused}"]`)?.focus()
 }
 
 byId('limits').onsubmit = event => {
