@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"sync"
@@ -110,7 +111,7 @@ func (o *own) launch() error {
 	o.place.app.showBack() // which was in the slot that is used anew
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
 		Args: process.Args(os.Args[1:]), Env: append(os.Environ(), o.environment(config, b)...), Control: theirs,
-		Stdout: os.Stdout, Stderr: os.Stderr,
+		Stdout: o.output(os.Stdout), Stderr: o.output(os.Stderr),
 	})
 	if err != nil {
 		_ = mine.Close()
@@ -127,6 +128,15 @@ func (o *own) launch() error {
 		return o.process.SetMemoryLimit(uint64(config.MemoryLimit))
 	}
 	return nil
+}
+
+// output returns where one of the child's streams goes.
+func (o *own) output(same io.Writer) io.Writer {
+	give := o.place.app.rt.Output
+	if give == nil {
+		return same
+	}
+	return process.Lines(same, func(line string) { give(o.place.app.name, o.index, line) })
 }
 
 // environment is what the child finds beside the parent's: who it is, and its share of the machine. One processor

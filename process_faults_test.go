@@ -63,6 +63,10 @@ func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 		}
 	})
 	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/say", func(http.ResponseWriter, *http.Request) {
+		fmt.Println("to stdout")
+		fmt.Fprintln(os.Stderr, "to stderr")
+	})
 	addShare(mux)
 	mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
 		line := strings.Repeat("x", 1023) + "\n"
@@ -373,4 +377,29 @@ func TestAFloodOfStderrPassesAndOnlyItsEndIsKept(t *testing.T) {
 	if n := within(t, passed, "the end of the flood"); n < 4<<20 {
 		t.Errorf("%d bytes have passed, want 4 MiB", n)
 	}
+}
+
+func TestWhatInstancesWriteIsGivenToOutput(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	got := make(map[string]bool)
+	rt := ward()
+	rt.Output = func(app string, instance int, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[fmt.Sprintf("%s %d: %s", app, instance, line)] = true
+	}
+	top := watttest.Start(t, rt)
+	top.Get("http://ward.watt.local/say")
+	said := func(where string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range 3 {
+			if got[fmt.Sprintf("ward %d: to %s", i, where)] {
+				return true
+			}
+		}
+		return false
+	}
+	soon(t, "both lines", func() bool { return said("stdout") && said("stderr") })
 }

@@ -74,6 +74,10 @@ type Runtime struct {
 	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
+	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, once it has passed
+	// to this process's same stream; long ones in pieces of 4 KiB. The instance waits while it blocks.
+	Output func(app string, instance int, line string)
+
 	buffers pipe.Buffers
 	timers  direct.Timers
 	outside http.RoundTripper // where hosts outside the mesh are called

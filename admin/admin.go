@@ -3,6 +3,7 @@
 //
 //		logs := new(admin.Logs)
 //		rt.Logger = zap.New(zapcore.NewTee(core, logs))
+//		rt.Output = logs.Output // of instances in processes of their own
 //		rt.Admin = &http.Server{Addr: "127.0.0.1:9090", Handler: admin.Handler(rt, admin.Options{Token: token, Logs: logs})}
 //
 //	  - GET /: the page; one look tells what is wrong

@@ -343,6 +343,19 @@ func TestLogsShowWhatAnAppSays(t *testing.T) {
 	})
 }
 
+func TestLogsShowWhatInstancesOfOtherProcessesWrite(t *testing.T) {
+	logs := new(admin.Logs)
+	_, url := started(t, admin.Options{Logs: logs})
+	logs.Output("mill", 1, "it grinds <b>")
+	logs.Output("press", 0, "it presses")
+	events(t, url+"/logs?app=mill", func(data string) bool {
+		if strings.Contains(data, "presses") {
+			t.Error("a line of another app is there")
+		}
+		return strings.Contains(data, `"App":"mill"`) && strings.Contains(data, "it grinds") && strings.Contains(data, `"instance":1`)
+	})
+}
+
 func TestAStallIsWrittenDown(t *testing.T) {
 	dir := t.TempDir()
 	rt, url := started(t, admin.Options{FlightRecorder: true, FlightDir: dir}, watt.App{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,8 +18,8 @@ const (
 )
 
 // Logs keeps the last thousand lines of a log, and shows them at /logs. It is a [zapcore.Core]: make it a part of the
-// runtime's Logger with [zapcore.NewTee]. The zero value takes lines from level info on. Lines that instances in
-// processes of their own write do not pass the runtime's Logger, and are not here.
+// runtime's Logger with [zapcore.NewTee]. The zero value takes lines from level info on. What instances in processes
+// of their own write does not pass the runtime's Logger: for that, set its Output to the method Output.
 type Logs struct {
 	// Level says what is kept. If nil, info and above. It may be the AtomicLevel of the rest of the Logger.
 	Level zapcore.LevelEnabler
@@ -84,6 +85,11 @@ func (l *logsWith) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcor
 // Write implements [zapcore.Core].
 func (l *logsWith) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return l.Logs.Write(e, slices.Concat(l.fields, fields))
+}
+
+// Output takes a line that an instance in a process of its own has written, whatever Level says, for [watt.Runtime].Output.
+func (l *Logs) Output(app string, instance int, line string) {
+	l.add(Line{Time: time.Now(), App: app, Text: line, Fields: map[string]json.RawMessage{"instance": json.RawMessage(strconv.Itoa(instance))}})
 }
 
 func lineOf(e zapcore.Entry, fields []zapcore.Field) Line {

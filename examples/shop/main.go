@@ -96,7 +96,7 @@ func newShop(c config) *watt.Runtime {
 		watt.App{Name: "support", New: support.New},
 	)...)
 	logs := &admin.Logs{Level: zap.WarnLevel}
-	rt.Logger = newLogger(logs)
+	rt.Logger, rt.Output = newLogger(logs), logs.Output
 	if c.admin != "" {
 		rt.Admin = &http.Server{
 			Addr: c.admin, ReadHeaderTimeout: time.Second,
