@@ -105,8 +105,8 @@ type App struct {
 	MaxConns int
 
 	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then its context
-	// is canceled with the cause context.DeadlineExceeded: a mesh caller gets context.DeadlineExceeded at once, a public client 504 when the handler
-	// returns. The context's Deadline does not show it: that is the caller's. If zero: 30 s; CPUBound, and
+	// is canceled with the cause context.DeadlineExceeded. A mesh caller gets context.DeadlineExceeded at once; a public client what
+	// the handler then answers, 504 if that is nothing or [WriteError] of the context's error. The context's Deadline does not show it: that is the caller's. If zero: 30 s; CPUBound, and
 	// Entrypoint that may stand in front of it, 60 s. -1: no limit.
 	Timeout time.Duration
 
@@ -131,7 +131,8 @@ type App struct {
 
 	// MemoryLimit and Nice are for instances in processes of their own. MemoryLimit, in bytes, is what each may have: Go's
 	// garbage collector keeps below it, and what is asked for beyond ends the process (on Linux, and not with the race
-	// detector). If zero, there is none.
+	// detector): address space that Go and threads only reserve counts, so give it 128 MiB, which is the least, beside what the app
+	// holds. If zero, there is none.
 	// Nice lowers the priority of their work, from 0 to 19. If zero, 10 for CPUBound, and else 0.
 	MemoryLimit int64
 	Nice        int

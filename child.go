@@ -97,6 +97,9 @@ func (c *child) run() error {
 		err = c.start()
 	}
 	if err != nil {
+		if inner := errors.Unwrap(err); inner != nil { // its parent says of whom
+			err = inner
+		}
 		_ = c.say(sayFailed, failing{err.Error()})
 		return err
 	}

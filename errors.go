@@ -135,8 +135,9 @@ func retryAfter(h http.Header) time.Duration {
 //   - anything else: 500
 //
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
-// read the answer. What is answered with 500, 502 or 504 is
-// logged, if w is the writer that an app's handler was given, or wraps it with an Unwrap method.
+// read the answer. If w is the writer that an app's handler was given, or
+// wraps it with an Unwrap method, it is logged what is answered with 500, 502 or 504, and [ErrNotAllowed]; and what is
+// answered with 503 and was no call, summed up every 5 s.
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {

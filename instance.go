@@ -204,7 +204,8 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	config := in.app.conf()
 	if config.StartTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, config.StartTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, config.StartTimeout,
+			fmt.Errorf("StartTimeout of %v has passed: %w", config.StartTimeout, context.DeadlineExceeded))
 		defer cancel()
 	}
 	began := time.Now()

@@ -60,7 +60,14 @@ func (a *app) grow(ctx context.Context, n int) error {
 	a.mu.Unlock()
 	results := make(chan error, len(added))
 	for _, in := range added {
-		a.rt.owned.Go(func() { in.supervise(ctx, func(err error) { results <- err }) })
+		a.rt.owned.Go(func() {
+			in.supervise(ctx, func(err error) {
+				if err != nil && len(added) > 1 {
+					err = fmt.Errorf("instance %d: %w", in.index, err)
+				}
+				results <- err
+			})
+		})
 	}
 	var errs []error
 	for range added {
@@ -234,4 +241,5 @@ func (a *app) close(drain context.Context) {
 	a.mesh.closeIdle()
 	a.place.close(ctx)
 	a.sheds.flush()
+	a.faults.flush()
 }

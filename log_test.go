@@ -3,6 +3,7 @@ package watt_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -203,4 +204,48 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+}
+
+func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(
+			watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					switch r.URL.Path {
+					case "/away":
+						watt.WriteError(w, fmt.Errorf("%w: database is locked", watt.ErrUnavailable))
+					case "/forbidden":
+						_, err := env.Get(r.Context(), "http://b.watt.local/")
+						watt.WriteError(w, err)
+					}
+				}), nil
+			}},
+			watt.App{Name: "b", Handler: http.NotFoundHandler()},
+		)
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if r := get(t.Context(), rt, "a.watt.local/away"); r.status != http.StatusServiceUnavailable {
+				t.Errorf("got %+v", r)
+			}
+		}
+		if r := get(t.Context(), rt, "a.watt.local/forbidden"); r.status != http.StatusForbidden {
+			t.Errorf("got %+v", r)
+		}
+		time.Sleep(10 * time.Second)
+		summed := logs.FilterMessage("answered requests with 503").All()
+		if len(summed) != 1 || summed[0].ContextMap()["requests"] != uint64(3) || summed[0].ContextMap()["app"] != "a" ||
+			!strings.Contains(fmt.Sprint(summed[0].ContextMap()["last"]), "database is locked") {
+			t.Errorf("got %v", summed)
+		}
+		if failed := logs.FilterMessage("request failed").All(); len(failed) != 1 || !strings.Contains(fmt.Sprint(failed[0].ContextMap()["error"]), `add "b" to Calls`) {
+			t.Errorf("got %v", failed)
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }

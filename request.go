@@ -274,9 +274,13 @@ func (q *request) failing(status int, err error) int {
 	if ended && errors.Is(q.reason(), context.DeadlineExceeded) {
 		status = http.StatusGatewayTimeout // because of Timeout
 	}
-	switch status {
-	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+	_, called := errors.AsType[*CallError](err)
+	switch {
+	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
+		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
 		q.answer.log(status, err)
+	case status == http.StatusServiceUnavailable && !called && !ended: // and nobody else says why
+		q.app.faults.note(err)
 	}
 	return status
 }

@@ -38,7 +38,8 @@ type app struct {
 	pool   *admission.Pool[*generation]
 	passes requests // those that siblings serve, in a process of its own
 	conns  conns
-	sheds  shedLog
+	sheds  shedLog // at the door
+	faults shedLog // by handlers, with 503
 
 	restarts, abandoned atomic.Uint64
 	downstream          atomic.Int64 // nanoseconds
@@ -75,7 +76,8 @@ func newApp(rt *Runtime, config App) *app {
 	a.mesh = newMesh(rt, a.name, calls)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
-	a.sheds.log, a.errorLog, a.news = a.log, zap.NewStdLog(a.log), a.log
+	a.sheds.log, a.faults.log, a.errorLog, a.news = a.log, a.log, zap.NewStdLog(a.log), a.log
+	a.sheds.what, a.faults.what = "shed requests", "answered requests with 503"
 	if rt.child != nil {
 		a.news = zap.NewNop()
 	}
@@ -109,7 +111,7 @@ func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, er
 		return t, nil
 	}
 	if _, shed := errors.AsType[*admission.ShedError](err); shed {
-		a.sheds.note()
+		a.sheds.note(err)
 	}
 	return ticket{}, a.explain(err)
 }

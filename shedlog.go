@@ -7,11 +7,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// shedLog sums up what was shed, so that an overload is a line now and then instead of a flood.
+// shedLog sums up what an app has refused, so that an overload is a line now and then instead of a flood.
 type shedLog struct {
 	log   *zap.Logger
+	what  string
 	mu    sync.Mutex
 	n     uint64
+	last  error
 	since time.Time
 	timer *time.Timer
 }
@@ -19,9 +21,11 @@ type shedLog struct {
 // shedLogEvery is how long shed requests are counted before a line says so.
 const shedLogEvery = 5 * time.Second
 
-func (s *shedLog) note() {
+// note counts one that was refused for err.
+func (s *shedLog) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last = err
 	if s.n++; s.n == 1 {
 		s.since = time.Now()
 		s.timer = time.AfterFunc(shedLogEvery, s.flush)
@@ -35,6 +39,6 @@ func (s *shedLog) flush() {
 		return
 	}
 	s.timer.Stop()
-	s.log.Warn("shed requests", zap.Uint64("requests", s.n), zap.Duration("within", time.Since(s.since)))
-	s.n = 0
+	s.log.Warn(s.what, zap.Uint64("requests", s.n), zap.Duration("within", time.Since(s.since)), zap.NamedError("last", s.last))
+	s.n, s.last = 0, nil
 }

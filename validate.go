@@ -80,7 +80,9 @@ func (p *problems) check(a *App, names map[string]bool) {
 	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
 		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
 	}
-	p.add(a, "MemoryLimit", rangeProblem(a.MemoryLimit, 0, math.MaxInt64))
+	if a.MemoryLimit != 0 && a.MemoryLimit < leastMemory {
+		p.add(a, "MemoryLimit", "must be 128 MiB at least: Go and its threads reserve that much before they do anything")
+	}
 	p.add(a, "Nice", rangeProblem(int64(a.Nice), 0, maxNice))
 	p.checkLimits(a)
 	for _, callee := range a.Calls {
@@ -194,6 +196,9 @@ func enumProblem(v, last int) string {
 
 // maxNice is the lowest priority that a process can have.
 const maxNice = 19
+
+// leastMemory is with how much, in bytes, a child can start, also with cgo.
+const leastMemory = 128 << 20
 
 func rangeProblem(value, least, most int64) string {
 	switch {

@@ -161,6 +161,9 @@ func (rt *Runtime) log() *zap.Logger {
 // the configuration, the failed start, the critical app's error, or what the shutdown reports. When it
 // has returned, no goroutine, descriptor or connection of the runtime is left, unless it says that
 // something had to be abandoned. A runtime runs once.
+//
+// With instances in processes of their own, call it from main's goroutine: in a child it does not return, and what other
+// goroutines of main do, they do there, too. See [IsChild].
 func (rt *Runtime) Run(ctx context.Context) error {
 	if !rt.ran.CompareAndSwap(false, true) {
 		return errors.New("watt: a runtime runs only once")
