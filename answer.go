@@ -22,9 +22,10 @@ type answer struct {
 	timely   bool // that was before Timeout struck
 	out      bool // some of it has gone out, or may have
 	status   int
-	sent     int64    // bytes of the body
-	hijacked net.Conn // nil unless it was
-	refused  error    // why the handler's answer was replaced
+	sent     int64     // bytes of the body
+	hijacked net.Conn  // nil unless it was
+	refused  error     // why the handler's answer was replaced
+	gone     chan bool // what CloseNotify has returned
 }
 
 // writer returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
@@ -181,9 +182,12 @@ func isEventStream(h http.Header) bool {
 
 // CloseNotify implements [http.CloseNotifier], which some frameworks ask for instead of the request's context.
 func (a *answer) CloseNotify() <-chan bool {
-	gone := make(chan bool, 1)
-	context.AfterFunc(a.request, func() { gone <- true })
-	return gone
+	if a.gone == nil {
+		gone := make(chan bool, 1)
+		context.AfterFunc(a.request, func() { gone <- true })
+		a.gone = gone
+	}
+	return a.gone
 }
 
 // http1Answer is the answer to an HTTP/1 request.

@@ -17,6 +17,7 @@ import (
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
 )
 
 // meshIdleTimeout is how long a connection of the mesh is kept for the next call.
@@ -238,6 +239,9 @@ func undialled(err error) bool {
 
 // lost reports whether err means that the connection has ended under the call.
 func lost(err error) bool {
+	if _, bodys := errors.AsType[*wire.BodyError](err); bodys {
+		return false
+	}
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
 		func(target error) bool { return errors.Is(err, target) })
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -420,5 +421,19 @@ func TestCallsOfAServeAppShareConnections(t *testing.T) {
 		if reused != (i > 0) {
 			t.Errorf("call %d: reused is %t", i, reused)
 		}
+	}
+}
+
+// A body that breaks off looks like a connection that does, and is none.
+func TestABodyThatBreaksOffIsNoFaultOfTheCallee(t *testing.T) {
+	t.Parallel()
+	rt := start(t, serving("a", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	body := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://a.watt.local/", body))
+	if err == nil {
+		resp.Body.Close()
+	}
+	if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, watt.ErrInstanceDied) || errors.Is(err, watt.ErrUnavailable) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,12 +1,14 @@
 package watt
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,6 +27,12 @@ type bubble struct {
 // pipes, since that takes minutes.
 func onBoth(t *testing.T, h http.HandlerFunc, f func(t bubble)) {
 	t.Helper()
+	onBothBy(t, func(conn net.Conn) net.Conn { return conn }, h, f)
+}
+
+// onBothBy is onBoth with something in front of the client's connections.
+func onBothBy(t *testing.T, front func(net.Conn) net.Conn, h http.HandlerFunc, f func(t bubble)) {
+	t.Helper()
 	for name, http2 := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -40,7 +48,7 @@ func onBoth(t *testing.T, h http.HandlerFunc, f func(t bubble)) {
 						r = &in.request
 					}
 					c, out := newClient(w)
-					defer c.begin()
+					defer c.over()
 					in.comes(c)
 					h(out, r)
 				})}
@@ -48,7 +56,10 @@ func onBoth(t *testing.T, h http.HandlerFunc, f func(t bubble)) {
 				go func() { served <- server.Serve(ln) }()
 				transport := &http.Transport{
 					Protocols: &protocols, ExpectContinueTimeout: time.Hour,
-					DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return ln.Dial(ctx, "client", nil) },
+					DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+						conn, err := ln.Dial(ctx, "client", nil)
+						return front(conn), err
+					},
 				}
 				f(bubble{t, &http.Client{Transport: transport}})
 				transport.CloseIdleConnections()
@@ -152,7 +163,7 @@ func TestASteadyClientGetsALargeWriteWhole(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		for n := int64(0); n < size; time.Sleep(stallTime / 2) {
-			got, err := io.CopyN(io.Discard, resp.Body, pieceSize)
+			got, err := io.CopyN(io.Discard, resp.Body, http1Piece)
 			if n += got; err != nil {
 				t.Fatalf("after %d bytes: %v", n, err)
 			}
@@ -186,4 +197,111 @@ func TestTheHandlersOwnWriteDeadlineCounts(t *testing.T) {
 			t.Error("the first Write must succeed, in a minute, and the second fail, whose deadline has passed")
 		}
 	})
+}
+
+// slow is a connection over which so many bytes come in a second.
+type slow struct {
+	net.Conn
+	rate int
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p[:min(len(p), s.rate/10)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(s.rate))
+	return n, err
+}
+
+func TestThePartsOfASlowLineAreEnoughForManyStreams(t *testing.T) {
+	const streams, size = 100, 256 << 10
+	front := func(conn net.Conn) net.Conn { return slow{conn, 128 << 10} }
+	onBothBy(t, front, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) }, func(t bubble) {
+		var all sync.WaitGroup
+		for range streams {
+			all.Go(func() {
+				if got := len(t.body(t.get())); got != size {
+					t.Errorf("got %d bytes, want %d", got, size)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// counted counts the bytes that come.
+type counted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func TestNothingComesAfterAnAnswer(t *testing.T) {
+	var came atomic.Int64
+	front := func(conn net.Conn) net.Conn { return counted{conn, &came} }
+	onBothBy(t, front, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "all of it") }, func(t bubble) {
+		for range 20 {
+			var all sync.WaitGroup
+			for range 50 {
+				all.Go(func() { t.body(t.get()) })
+			}
+			all.Wait()
+		}
+		time.Sleep(time.Second)
+		before := came.Load()
+		time.Sleep(2 * stallTime)
+		if after := came.Load(); after != before {
+			t.Errorf("%d bytes have come", after-before)
+		}
+	})
+}
+
+func TestAConnectionThatWasGivenAwayHasNoDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := pipe.New(new(pipe.Buffers), "near", "far")
+		c, w := newClient(&givenAway{ResponseWriter: discarding{}, conn: near})
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+			t.Error(err)
+		}
+		c.over()
+		time.Sleep(time.Hour)
+		if _, err := io.WriteString(conn, "later"); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+		far.Close()
+	})
+}
+
+// givenAway is a server's writer whose connection is hijacked.
+type givenAway struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (g *givenAway) Hijack() (net.Conn, *bufio.ReadWriter, error) { return g.conn, nil, nil }
+func (g *givenAway) SetWriteDeadline(t time.Time) error           { return g.conn.SetWriteDeadline(t) }
+
+type discarding struct{ http.ResponseWriter }
+
+func (discarding) WriteString(s string) (int, error) { return len(s), nil }
+
+func TestALongStringIsNotCopied(t *testing.T) {
+	const size = 16 << 20
+	long := strings.Repeat("x", size)
+	_, w := newClient(discarding{})
+	if got := testing.AllocsPerRun(1, func() {
+		if n, err := io.WriteString(w, long); n != size || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+	}); got > 2*size/http2Piece {
+		t.Errorf("%.0f allocations", got)
+	}
 }

@@ -384,7 +384,12 @@ func TestWhoAsksForCloseNotifyIsToldOfTheEnd(t *testing.T) {
 	told := make(chan bool, 1)
 	rt := start(t, public(app("a", func(w http.ResponseWriter, _ *http.Request) {
 		http.NewResponseController(w).Flush()
-		told <- <-w.(http.CloseNotifier).CloseNotify() //nolint:staticcheck // as frameworks do
+		notified := w.(http.CloseNotifier) //nolint:staticcheck // as frameworks do
+		news := notified.CloseNotify()
+		if notified.CloseNotify() != news {
+			t.Error("there is another channel each time")
+		}
+		told <- <-news
 	})))
 	for name, url := range map[string]string{"mesh": "http://a.watt.local/", "public": "http://" + publicAddr(t, rt, "a")} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -169,7 +169,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.public != nil {
 		var c *client
 		c, w = newClient(w)
-		defer c.begin() // to take what the server has held back
+		defer c.over()
 		in.comes(c)
 		if p = p.public.clean(w, r, p); p == nil {
 			return

@@ -44,6 +44,7 @@ type request struct {
 	ticket    ticket
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
+	placed    bool // there is a place for its connection, which is about to be hijacked
 	upgraded  bool // its connection was hijacked and has a place
 	outlived  bool // it was one of these two
 	draining  bool // long-lived requests are no longer welcome
@@ -121,7 +122,7 @@ func LongLived(ctx context.Context) {
 // becomeLongLived trades the worker for a place under MaxConns.
 func (q *request) becomeLongLived() error {
 	q.mu.Lock()
-	if !q.holds {
+	if !q.holds || q.placed {
 		q.mu.Unlock()
 		return nil
 	}
@@ -142,14 +143,23 @@ func (q *request) becomeLongLived() error {
 }
 
 // place takes a place under MaxConns for the request's connection, unless the request has one, which is then the
-// connection's. The function is to be called if there is no connection after all.
+// connection's. From then on the request takes no other. The function is to be called if there is no connection after all.
 func (q *request) place() (leave func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.longLived {
 		return func() {}, nil
 	}
-	return q.app.conns.leave, q.app.conns.enter()
+	if err := q.app.conns.enter(); err != nil {
+		return nil, err
+	}
+	q.placed = true
+	return func() {
+		q.mu.Lock()
+		q.placed = false
+		q.mu.Unlock()
+		q.app.conns.leave()
+	}, nil
 }
 
 // hijacked gives the worker back: the connection has a place of its own.
@@ -297,7 +307,9 @@ func (q *request) limit(r *http.Request) {
 // again keeps time for a request that no sibling has answered.
 func (q *request) again() {
 	if q.timer != nil {
-		q.untimed = false // nobody else has it
+		q.mu.Lock()
+		q.untimed = false
+		q.mu.Unlock()
 		q.timer.Reset(time.Until(q.by))
 	}
 }

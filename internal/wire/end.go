@@ -26,7 +26,7 @@ func (x *exchange) blame(err error) {
 		return
 	}
 	if reason := x.body.failed(); reason != nil {
-		err = reason // Request.Write has wrapped it so that it cannot be recognized
+		err = &BodyError{reason} // Request.Write has wrapped it so that it cannot be recognized
 	}
 	if err == errNotWanted { //nolint:errorlint // Read returns it bare
 		return
@@ -34,6 +34,15 @@ func (x *exchange) blame(err error) {
 	x.fault = err
 	x.c.close()
 }
+
+// BodyError is what reading the body of a request has met. It may look like a fault of the connection, and is none.
+type BodyError struct{ Err error }
+
+// Error returns the text of Err.
+func (e *BodyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *BodyError) Unwrap() error { return e.Err }
 
 // why returns the reason behind err, which is what reading the answer has met.
 func (x *exchange) why(ctx context.Context, err error) error {
