@@ -16,11 +16,12 @@ const maxDials = 1024
 // dial gets the child a connection to another app, if it may call that.
 func (o *own) dial(ask dialling) {
 	ctx, cancel := context.WithCancel(o.life)
-	if ask.Within > 0 {
-		ctx, cancel = context.WithTimeout(o.life, ask.Within)
-	}
 	defer cancel()
 	defer context.AfterFunc(o.place.app.rt.patience, cancel)()
+	if ask.Within > 0 {
+		ctx, cancel = context.WithTimeout(ctx, ask.Within)
+		defer cancel()
+	}
 	near, err := o.dialled(ctx, ask)
 	answer := dialled{ID: ask.ID}
 	if err != nil {
