@@ -3,11 +3,13 @@
 // counts neither allocates nor waits.
 //
 // Numbers that another process wrote are what it wrote: after a fault they may be anything. All readers take
-// them through [Read].
+// them through [Read] or [Span].
 package count
 
 import (
+	"math"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -17,13 +19,16 @@ const Most = 1 << 53
 // Read returns n, or 0 or Most if it is outside these two.
 func Read(n *atomic.Int64) uint64 { return uint64(max(0, min(n.Load(), Most))) }
 
+// Span returns a sum of nanoseconds, or 0 if it is below. It has no Most: what many do at the same time adds up to that
+// within a day or two.
+func Span(n *atomic.Int64) time.Duration { return time.Duration(max(0, n.Load())) }
+
 // add adds each number of from to that of to.
 func add[T any](to, from *T) {
 	sums := words(to)
 	for i := range words(from) {
-		if n := Read(&words(from)[i]); n > 0 {
-			sums[i].Store(int64(min(Read(&sums[i])+n, Most)))
-		}
+		sum := max(0, sums[i].Load())
+		sums[i].Store(sum + min(max(0, words(from)[i].Load()), math.MaxInt64-sum))
 	}
 }
 

@@ -88,6 +88,22 @@ func TestNumbersOfAnotherProcessDoNoHarm(t *testing.T) {
 	}
 }
 
+// TestLongTimesAddUp has what 256 busy workers take in a year.
+func TestLongTimesAddUp(t *testing.T) {
+	const half = 128 * 365 * 24 * time.Hour
+	var times, sum count.Served
+	times.Duration.Add(half)
+	sum.Add(&times)
+	sum.Add(&times)
+	if took, _ := sum.Duration.Read(); took != 2*half {
+		t.Errorf("got %v, want %v", took, 2*half)
+	}
+	sum.Add(&sum) // more than there is room for
+	if took, _ := sum.Duration.Read(); took < 2*half {
+		t.Errorf("got %v after more", took)
+	}
+}
+
 func TestNothingIsLostWhenManyCount(t *testing.T) {
 	var c, sum count.Calls
 	var all sync.WaitGroup

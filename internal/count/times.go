@@ -61,5 +61,5 @@ func (t *Times) Read() (sum time.Duration, buckets map[int]uint64) {
 			buckets[First+i] = n
 		}
 	}
-	return time.Duration(Read(&t.sum)), buckets
+	return Span(&t.sum), buckets
 }
