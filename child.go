@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/admission"
@@ -365,22 +364,6 @@ func (c *child) count() {
 	if s.Overloaded {
 		slot.Overloaded.Store(1)
 	}
-	for _, n := range []struct {
-		to *atomic.Int64
-		is uint64
-	}{
-		{&slot.Admitted, s.Admitted},
-		{&slot.QueueFull, s.QueueFull},
-		{&slot.WaitTooLong, s.WaitTooLong},
-		{&slot.PushedOut, s.PushedOut},
-		{&slot.Deadline, s.Deadline},
-		{&slot.Gone, s.Gone},
-		{&slot.Refused, s.Refused},
-		{&slot.QueueWait, uint64(s.QueueWait)},
-		{&slot.BusyTime, uint64(s.BusyTime)},
-		{&slot.DownstreamTime, uint64(s.DownstreamTime)},
-		{&slot.Abandoned, s.Abandoned},
-	} {
-		n.to.Store(int64(n.is))
-	}
+	pool := c.app.pool.Stats()
+	c.app.counted(&pool, &slot.Admission)
 }

@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/count"
 )
 
 // place is where an app's instances are, and the way in for requests and connections: a [door] to handlers of
@@ -78,12 +78,11 @@ func (p inside) check(by time.Time) error {
 func (p inside) count(s *Status) {
 	pool := p.app.pool.Stats()
 	s.Busy, s.Queued, s.Conns, s.Overloaded = pool.Busy, pool.Queued, p.app.conns.count(), pool.Overloaded
-	s.Admitted, s.Gone, s.Refused = pool.Admitted, pool.Abandoned, pool.Refused
-	s.QueueFull, s.WaitTooLong = pool.Shed[admission.NoQueue]+pool.Shed[admission.QueueFull], pool.Shed[admission.WaitTooLong]
-	s.PushedOut, s.Deadline = pool.Shed[admission.PushedOut], pool.Shed[admission.Deadline]
-	s.QueueWait, s.BusyTime, s.DownstreamTime = pool.QueueWait, pool.BusyTime, time.Duration(p.app.downstream.Load())
-	s.Panics, s.Abandoned = p.app.tallies.panics(), p.app.abandoned.Load()
 	s.Streams, s.Upgraded = int(p.app.streams.Load()), p.app.conns.upgraded()
+	var counted count.Admission
+	p.app.counted(&pool, &counted)
+	s.counted(&counted)
+	s.Panics = p.app.tallies.panics()
 }
 
 // remove has nothing to do: connections do not belong to instances here.

@@ -91,8 +91,8 @@ type processes struct {
 	public  *frontage // nil if the app does not listen
 
 	mu     sync.Mutex
-	past   Status       // what generations that have ended had counted; their tallies are the app's
-	living map[int]*own // those that may still count
+	past   count.Admission // what generations that have ended had counted; their tallies are the app's
+	living map[int]*own    // those that may still count
 }
 
 func newProcesses(a *app) *processes {
@@ -241,26 +241,32 @@ func (c crowd) check(by time.Time) error {
 	return &CallError{RetryAfter: scattered(time.Duration(after)), Err: fmt.Errorf("%w: it has no room in time", ErrOverloaded)}
 }
 
-// count adds up what the instances have counted, those of earlier generations included.
+// count adds up what the instances have counted, those of earlier generations included. What they show may be anything,
+// after a fault of theirs.
 func (p *processes) count(s *Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	addCounters(s, &p.past)
-	s.Abandoned += p.app.abandoned.Load() // those that were killed
-	s.Conns += p.app.conns.count()        // raw ones, which children take without asking
-	s.Panics += p.app.tallies.panics()
+	var counted count.Admission
+	counted.Add(&p.past)
+	s.Conns = p.app.conns.count() // raw ones, which children take without asking
+	s.Panics = p.app.tallies.panics()
 	for _, o := range p.living {
-		now := shown(o.slot)
-		addCounters(s, &now)
-		s.Busy += now.Busy
-		s.Queued += now.Queued
-		s.Conns += now.Conns
-		s.PublicConns += now.PublicConns
-		s.Streams += now.Streams
-		s.Upgraded += now.Upgraded
-		s.Overloaded = s.Overloaded || now.Overloaded
+		counted.Add(&o.slot.Admission)
+		s.Panics += count.Read(&o.slot.Served.Panics)
+		s.Busy += few(&o.slot.Busy)
+		s.Queued += few(&o.slot.Queued)
+		s.Conns += few(&o.slot.Conns)
+		s.PublicConns += few(&o.slot.PublicConns)
+		s.Streams += few(&o.slot.Streams)
+		s.Upgraded += few(&o.slot.Upgraded)
+		s.Overloaded = s.Overloaded || o.slot.Overloaded.Load() == 1
 	}
+	s.counted(&counted)
+	s.Abandoned += p.app.abandoned.Load() // those that were killed
 }
+
+// few returns how many of something a child shows.
+func few(n *atomic.Int64) int { return int(page.Within(n, math.MaxInt32)) }
 
 // expect begins to believe what a child counts.
 func (p *processes) expect(o *own) {
@@ -278,9 +284,7 @@ func (p *processes) collect(o *own) {
 		return // it never began
 	}
 	delete(p.living, o.index)
-	last := shown(o.slot)
-	last.Panics = 0 // the tally has them
-	addCounters(&p.past, &last)
+	p.past.Add(&o.slot.Admission)
 	p.app.tallies.instance(o.index).Add(&o.slot.Served)
 	o.slot.Reset()
 	for i, callee := range p.app.conf().Calls {
@@ -313,38 +317,6 @@ func (p *processes) called(callee string) *count.Calls {
 		sum.Add(p.nursery.callsOf(p.app, index, i))
 	}
 	return sum
-}
-
-// shown returns what a child shows of itself. It may be anything, after a fault of the child's.
-func shown(slot *page.Slot) Status {
-	counter := func(n *atomic.Int64) uint64 { return uint64(page.Within(n, math.MaxInt64)) }
-	return Status{
-		Busy: int(page.Within(&slot.Busy, math.MaxInt32)), Queued: int(page.Within(&slot.Queued, math.MaxInt32)),
-		Conns: int(page.Within(&slot.Conns, math.MaxInt32)), PublicConns: int(page.Within(&slot.PublicConns, math.MaxInt32)),
-		Streams: int(page.Within(&slot.Streams, math.MaxInt32)), Upgraded: int(page.Within(&slot.Upgraded, math.MaxInt32)),
-		Overloaded: slot.Overloaded.Load() == 1,
-		Admitted:   counter(&slot.Admitted), QueueFull: counter(&slot.QueueFull), WaitTooLong: counter(&slot.WaitTooLong),
-		PushedOut: counter(&slot.PushedOut), Deadline: counter(&slot.Deadline), Gone: counter(&slot.Gone), Refused: counter(&slot.Refused),
-		QueueWait: time.Duration(counter(&slot.QueueWait)), BusyTime: time.Duration(counter(&slot.BusyTime)),
-		DownstreamTime: time.Duration(counter(&slot.DownstreamTime)),
-		Panics:         count.Read(&slot.Served.Panics), Abandoned: counter(&slot.Abandoned),
-	}
-}
-
-// addCounters adds what only grows.
-func addCounters(to, n *Status) {
-	to.Admitted += n.Admitted
-	to.QueueFull += n.QueueFull
-	to.WaitTooLong += n.WaitTooLong
-	to.PushedOut += n.PushedOut
-	to.Deadline += n.Deadline
-	to.Gone += n.Gone
-	to.Refused += n.Refused
-	to.QueueWait += n.QueueWait
-	to.BusyTime += n.BusyTime
-	to.DownstreamTime += n.DownstreamTime
-	to.Panics += n.Panics
-	to.Abandoned += n.Abandoned
 }
 
 // adopt tells the instances of new limits.

@@ -3,10 +3,8 @@ package watt
 import (
 	"errors"
 	"maps"
-	"math"
 	"time"
 
-	"github.com/org/watt/internal/page"
 	"github.com/org/watt/internal/process"
 )
 
@@ -167,7 +165,7 @@ func (in *instance) status() InstanceStatus {
 		Restarts: maps.Clone(in.causes),
 	}
 	if o, ok := in.life.(*own); ok {
-		s.PID, s.Busy = o.process.PID(), int(page.Within(&o.slot.Busy, math.MaxInt32))
+		s.PID, s.Busy = o.process.PID(), few(&o.slot.Busy)
 		s.CPUTime, s.Memory = process.Usage(s.PID)
 		if s.State == stateReady && o.slot.State.Load() == slotSilent {
 			s.State = stateSilent

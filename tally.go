@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
 )
 
@@ -77,6 +78,29 @@ func kindOf(err error) count.Kind {
 		}
 	}
 	return count.Other
+}
+
+// counted shows what the app's pool, and the app itself, have counted.
+func (a *app) counted(pool *admission.Stats, to *count.Admission) {
+	to.Admitted.Store(int64(pool.Admitted))
+	to.QueueFull.Store(int64(pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull]))
+	to.WaitTooLong.Store(int64(pool.Shed[admission.WaitTooLong]))
+	to.PushedOut.Store(int64(pool.Shed[admission.PushedOut]))
+	to.Deadline.Store(int64(pool.Shed[admission.Deadline]))
+	to.Gone.Store(int64(pool.Abandoned))
+	to.Refused.Store(int64(pool.Refused))
+	to.Abandoned.Store(int64(a.abandoned.Load()))
+	to.QueueWait.Store(int64(pool.QueueWait))
+	to.BusyTime.Store(int64(pool.BusyTime))
+	to.DownstreamTime.Store(a.downstream.Load())
+}
+
+// counted fills in what was counted at the door.
+func (s *Status) counted(c *count.Admission) {
+	s.Admitted, s.QueueFull, s.WaitTooLong = count.Read(&c.Admitted), count.Read(&c.QueueFull), count.Read(&c.WaitTooLong)
+	s.PushedOut, s.Deadline = count.Read(&c.PushedOut), count.Read(&c.Deadline)
+	s.Gone, s.Refused, s.Abandoned = count.Read(&c.Gone), count.Read(&c.Refused), count.Read(&c.Abandoned)
+	s.QueueWait, s.BusyTime, s.DownstreamTime = count.Span(&c.QueueWait), count.Span(&c.BusyTime), count.Span(&c.DownstreamTime)
 }
 
 // served fills in what an instance has counted.

@@ -22,7 +22,7 @@ import (
 // A page begins with magic, which is "watt" and the version of the layout of pages and slots, and the
 // numbers of slots and of what calls are counted in. The first slot starts where a slot before it would end,
 // and the calls where the last slot does.
-const magic = 0x77617474_00000003
+const magic = 0x77617474_00000004
 
 // maxSlots is more than any machine runs processes for one program, and maxCalls more than they call each other.
 const (

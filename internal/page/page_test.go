@@ -65,8 +65,8 @@ func fields(t *testing.T, s *page.Slot) []*atomic.Int64 {
 			all = append(all, field)
 		}
 	}
-	if len(all) != 24 {
-		t.Fatalf("a slot has %d fields, want 24", len(all))
+	if len(all) != 13 {
+		t.Fatalf("a slot has %d fields, want 13", len(all))
 	}
 	return all
 }
@@ -102,6 +102,10 @@ func TestWhatOneCountsTheOtherSees(t *testing.T) {
 		here.Calls(i).Ended(time.Second, count.Kind(1+i))
 	}
 	here.Slot(1).Served.Answered("GET", 200)
+	here.Slot(1).Admission.Refused.Store(5)
+	if got := there.Slot(1).Admission.Refused.Load(); got != 5 {
+		t.Errorf("got %d refused, want 5", got)
+	}
 	if got := there.Slot(1).Served.Answers()["GET"]["2xx"]; got != 1 {
 		t.Errorf("got %d answers, want 1", got)
 	}
@@ -122,6 +126,7 @@ func TestResetEmptiesOneSlotOnly(t *testing.T) {
 	p := create(t, 3)
 	for i := range 3 {
 		p.Slot(i).Served.Panics.Store(7)
+		p.Slot(i).Admission.Refused.Store(7)
 		for _, field := range fields(t, p.Slot(i)) {
 			field.Store(7)
 		}
@@ -130,6 +135,9 @@ func TestResetEmptiesOneSlotOnly(t *testing.T) {
 	for i, want := range []int64{7, 0, 7} {
 		if got := p.Slot(i).Served.Panics.Load(); got != want {
 			t.Errorf("slot %d has %d panics, want %d", i, got, want)
+		}
+		if got := p.Slot(i).Admission.Refused.Load(); got != want {
+			t.Errorf("slot %d has refused %d, want %d", i, got, want)
 		}
 		for k, field := range fields(t, p.Slot(i)) {
 			if got := field.Load(); got != want {
@@ -298,14 +306,14 @@ func TestManyMayCountAtOnce(t *testing.T) {
 	for _, p := range []*page.Page{here, there} {
 		go func() {
 			for range 10_000 {
-				p.Slot(1).Admitted.Add(1)
+				p.Slot(1).Admission.Admitted.Add(1)
 			}
 			done <- struct{}{}
 		}()
 	}
 	<-done
 	<-done
-	if got := here.Slot(1).Admitted.Load(); got != 20_000 {
+	if got := here.Slot(1).Admission.Admitted.Load(); got != 20_000 {
 		t.Errorf("got %d, want 20000", got)
 	}
 	if _, err := io.Copy(io.Discard, io.NewSectionReader(here.File(), 0, 1)); err != nil {

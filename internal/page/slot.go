@@ -12,7 +12,7 @@ import (
 // so that no child slows down another's counting. What siblings look at is apart from what is only counted.
 const (
 	SlotSize  = 4096
-	shownSize = 256
+	shownSize = 128
 )
 
 // Slot is what one instance, or an app of the parent's, tells of itself. Durations are in nanoseconds, counters start
@@ -30,34 +30,22 @@ type Slot struct {
 	Busy       atomic.Int64 // requests in progress
 	Queued     atomic.Int64 // requests waiting
 	Room       atomic.Int64 // how many more would be run, or wait and be run in time
-	Conns      atomic.Int64 // long-lived connections
-	Overloaded atomic.Int64 // 1 while the newest are served first, else 0
+	Takes      atomic.Int64 // how long a request takes that has to wait; 0 if it need not, or nothing is known
+	RetryAfter atomic.Int64 // what a request that is refused now is told
+	Back       atomic.Int64 // of the app as a whole, in its first slot: when it may be back, in Unix nanoseconds; 0 if calls may wait for it
 
-	Admitted    atomic.Int64 // requests that got a worker
-	QueueFull   atomic.Int64 // shed: too many were waiting
-	WaitTooLong atomic.Int64 // shed: it waited too long
-	PushedOut   atomic.Int64 // shed: made room for a newer one
-	Deadline    atomic.Int64 // shed: its deadline could not be met
-	Gone        atomic.Int64 // its caller left before there was a worker
-	Refused     atomic.Int64 // the app was not serving
-
-	QueueWait      atomic.Int64 // sum of what admitted requests waited
-	BusyTime       atomic.Int64 // sum of what workers were busy
-	DownstreamTime atomic.Int64 // of that, waiting for other apps
-	RetryAfter     atomic.Int64 // what a request that is refused now is told
-	Takes          atomic.Int64 // how long a request takes that has to wait; 0 if it need not, or nothing is known
-	Back           atomic.Int64 // of the app as a whole, in its first slot: the Unix time at which it may be back; 0 if calls may wait for it
-
-	Abandoned   atomic.Int64 // requests that were left behind
+	Conns       atomic.Int64 // long-lived connections
 	PublicConns atomic.Int64
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
+	Overloaded  atomic.Int64 // 1 while the newest are served first, else 0
 
-	_ [shownSize - 25*8]byte
+	_ [shownSize - 14*8]byte
 
-	Served count.Served // the child counts in it
+	Admission count.Admission
+	Served    count.Served // the child counts in it
 
-	_ [SlotSize - shownSize - unsafe.Sizeof(count.Served{})]byte
+	_ [SlotSize - shownSize - unsafe.Sizeof(count.Admission{}) - unsafe.Sizeof(count.Served{})]byte
 }
 
 // Reset makes all fields 0, one after the other. It is for a slot whose child has ended, or has not
