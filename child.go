@@ -116,24 +116,19 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	c.slots = b.Slots
 	rt := c.rt
 	rt.labels = context.Background()
-	byName := make(map[string]*app, len(rt.configs))
-	for i := range rt.configs {
-		config := rt.configs[i].withDefaults()
-		if config.Name == c.birth.App {
-			config = b.Limits.apply(config)
+	configs := allWithDefaults(rt.configs)
+	for i := range configs {
+		if config := &configs[i]; config.Name == c.birth.App {
+			*config = b.Limits.apply(*config)
 			config.Isolation, config.Instances = InProcess, 1
 		}
-		a := newApp(rt, config)
-		rt.apps = append(rt.apps, a)
-		byName[a.name] = a
 	}
+	byName := rt.build(configs)
 	if c.app = byName[c.birth.App]; c.app == nil {
 		return fmt.Errorf("this program has no app %q", c.birth.App)
 	}
 	c.app.first, c.app.reachable = c.birth.Instance, true
 	c.countIn(b)
-	rt.mesh.edges = newEdges(byName)
-	rt.mesh.transport = rt.mesh.wrapped()
 	rt.running.Store(&byName)
 	if len(files) > 1 {
 		ln, err := control.ListenerOf(files[1])

@@ -232,17 +232,8 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 		rt.phase = phaseNew
 		return err
 	}
-	var apps []*app
-	byName := make(map[string]*app, len(configs))
-	for i := range configs {
-		a := newApp(rt, configs[i])
-		apps = append(apps, a)
-		byName[a.name] = a
-		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
-			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
-		}
-	}
-	for _, a := range apps {
+	byName := rt.build(configs)
+	for _, a := range rt.apps {
 		for _, name := range a.conf().Calls {
 			callee := byName[name]
 			a.callees = append(a.callees, callee)
@@ -250,14 +241,27 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 			callee.reachable = true
 		}
 		a.reachable = a.reachable || a.conf().Listen != ""
+		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
+			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
+		}
+	}
+	rt.running.Store(&byName)
+	return nil
+}
+
+// build makes the apps, and main's way to them. They are of use to nobody before they are stored as running.
+func (rt *Runtime) build(configs []App) map[string]*app {
+	apps, byName := make([]*app, len(configs)), make(map[string]*app, len(configs))
+	for i := range configs {
+		apps[i] = newApp(rt, configs[i])
+		byName[apps[i].name] = apps[i]
 	}
 	rt.mesh.edges = newEdges(byName)
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	rt.apps = apps
-	rt.running.Store(&byName)
-	return nil
+	return byName
 }
 
 // claim makes this the start, if the configuration is right. The rest of it runs code of the caller's, and
