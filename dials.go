@@ -17,7 +17,7 @@ const maxDials = 1024
 func (o *own) dial(ask dialling) {
 	ctx, cancel := context.WithCancel(o.life)
 	defer cancel()
-	defer context.AfterFunc(o.place.app.rt.patience, cancel)()
+	defer context.AfterFunc(o.place.app.rt.patience.ctx, cancel)()
 	if ask.Within > 0 {
 		ctx, cancel = context.WithTimeout(ctx, ask.Within)
 		defer cancel()

@@ -20,14 +20,6 @@ import (
 	"github.com/org/watt/internal/pipe"
 )
 
-// Code whose context has ended gets a grace to return before it counts as abandoned; once the whole
-// runtime's time is up, all of it together gets one, and what comes after that a last one.
-const (
-	graceAfterCut = time.Second
-	lastGrace     = 50 * time.Millisecond
-	cleanupMost   = 10 * time.Second
-)
-
 var (
 	errAbandoned = errors.New("does not return, it is abandoned")
 	errGivenUp   = errors.New("given up") // a start, because of another's failure
@@ -247,7 +239,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	}
 	err := fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	began := cmp.Or(g.requests.oldest(), g.app.passes.oldest())
-	grace, cancel := g.app.rt.grace()
+	grace, cancel := g.app.rt.patience.grace()
 	defer cancel()
 	switch {
 	case g.wait(grace, idle) == nil:
@@ -307,7 +299,7 @@ func (g *generation) cleanup() error {
 			caller.mesh.forget(g)
 		}
 	}
-	ctx, cancel := g.app.rt.cleanupTime()
+	ctx, cancel := g.app.rt.patience.cleanupTime()
 	defer cancel()
 	return g.env.cleanup(ctx)
 }

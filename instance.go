@@ -96,7 +96,7 @@ type instance struct {
 func newInstance(a *app, index int) *instance {
 	in := &instance{
 		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(), causes: make(map[string]uint64),
-		asked: make(chan wish), done: make(chan struct{}), drainBy: a.rt.patience,
+		asked: make(chan wish), done: make(chan struct{}), drainBy: a.rt.patience.ctx,
 	}
 	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
 	return in

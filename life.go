@@ -85,12 +85,12 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
-	ctx, cancel := a.rt.patience, context.CancelFunc(func() {})
+	ctx, cancel := a.rt.patience.ctx, context.CancelFunc(func() {})
 	if d := a.conf().DrainTimeout; d > 0 {
 		ctx, cancel = context.WithTimeoutCause(ctx, d+graceAfterCut, fmt.Errorf("DrainTimeout of %v has passed", d))
 	}
 	defer cancel()
-	errs := []error{a.end(a.rt.patience, removed)}
+	errs := []error{a.end(a.rt.patience.ctx, removed)}
 	for _, in := range removed {
 		errs = append(errs, a.place.remove(ctx, in.index))
 	}
@@ -231,7 +231,7 @@ func (a *app) drain(ctx context.Context) error {
 // close releases what the instances did not own. If the drain's time is up, what is still open has had
 // its grace.
 func (a *app) close(drain context.Context) {
-	ctx, cancel := a.rt.grace()
+	ctx, cancel := a.rt.patience.grace()
 	if drain.Err() != nil {
 		cancel()
 		ctx, cancel = context.WithTimeout(context.Background(), lastGrace)

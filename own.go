@@ -336,7 +336,7 @@ func (o *own) follow(ctx context.Context) (err error, over bool) {
 	grace, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		last, _ := o.place.app.rt.grace()
+		last, _ := o.place.app.rt.patience.grace()
 		context.AfterFunc(last, cancel)
 	})()
 	select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,11 +51,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 		defer cancel()
 	}
 	rt.endLife(errStopped)
-	defer context.AfterFunc(ctx, func() {
-		now := time.Now()
-		rt.cut.Store(&now)
-		rt.lose(context.Cause(ctx))
-	})()
+	defer context.AfterFunc(ctx, func() { rt.patience.end(context.Cause(ctx)) })()
 	select {
 	case rt.updating <- struct{}{}:
 		defer func() { <-rt.updating }()
@@ -86,7 +83,7 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	if t, ok := rt.outside.(*http.Transport); ok {
 		t.CloseIdleConnections()
 	}
-	last, cancelLast := rt.cleanupTime()
+	last, cancelLast := rt.patience.cleanupTime()
 	defer cancelLast()
 	errs = append(errs, rt.Env().cleanup(last))
 	rt.owned.Wait()
@@ -100,20 +97,48 @@ func (rt *Runtime) stop(ctx context.Context) error {
 // adminTime is how long those who look at what goes on may keep a runtime from its end.
 const adminTime = time.Second
 
+// Code whose context has ended gets a grace to return before it counts as abandoned; once the whole
+// runtime's time is up, all of it together gets one, and what comes after that a last one.
+const (
+	graceAfterCut = time.Second
+	lastGrace     = 50 * time.Millisecond
+	cleanupMost   = 10 * time.Second
+)
+
+// patience is what a runtime has until Shutdown's time is up.
+type patience struct {
+	ctx  context.Context //nolint:containedctx // of drains that nobody waits for; it ends with the patience
+	lose context.CancelCauseFunc
+	lost atomic.Pointer[time.Time] // when that was
+}
+
+func newPatience() *patience {
+	p := new(patience)
+	p.ctx, p.lose = context.WithCancelCause(context.Background())
+	return p
+}
+
+// end ends it.
+func (p *patience) end(why error) {
+	now := time.Now()
+	p.lost.Store(&now)
+	p.lose(why)
+}
+
 // grace returns the time that code gets to return after its context has ended. After Shutdown's time is up there is
 // one for all, and a last moment for each that comes later.
-func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
+func (p *patience) grace() (context.Context, context.CancelFunc) {
 	left := graceAfterCut
-	if cut := rt.cut.Load(); cut != nil {
-		left = max(lastGrace, left-time.Since(*cut))
+	if lost := p.lost.Load(); lost != nil {
+		left = max(lastGrace, left-time.Since(*lost))
 	}
 	return context.WithTimeout(context.Background(), left)
 }
 
 // cleanupTime returns the time that the Cleanup functions of one instance have.
-func (rt *Runtime) cleanupTime() (context.Context, context.CancelFunc) {
+func (p *patience) cleanupTime() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupMost)
-	stop := context.AfterFunc(rt.patience, func() { time.AfterFunc(graceAfterCut, cancel) })
+	stop := context.AfterFunc(p.ctx, func() { time.AfterFunc(graceAfterCut, cancel) })
 	return ctx, func() {
 		stop()
 		cancel()

@@ -91,13 +91,11 @@ type Runtime struct {
 
 	life     context.Context //nolint:containedctx // of instances added by Update; it ends with Shutdown
 	endLife  context.CancelCauseFunc
-	patience context.Context //nolint:containedctx // of drains that nobody waits for; it ends when Shutdown's time is up
-	lose     context.CancelCauseFunc
-	nursery  *nursery                  // of own processes; nil if there are none
-	child    *child                    // what this runtime is, in a process of its own; nil in the first
-	labels   context.Context           //nolint:containedctx // Start's, for the goroutines of the apps
-	cut      atomic.Pointer[time.Time] // when Shutdown's time was up
-	updating chan struct{}             // holds an element during an Update, and while the runtime stops
+	patience *patience
+	nursery  *nursery        // of own processes; nil if there are none
+	child    *child          // what this runtime is, in a process of its own; nil in the first
+	labels   context.Context //nolint:containedctx // Start's, for the goroutines of the apps
+	updating chan struct{}   // holds an element during an Update, and while the runtime stops
 
 	mu          sync.Mutex
 	phase       phase
@@ -129,13 +127,12 @@ func New(apps ...App) *Runtime {
 	rt := &Runtime{
 		configs: slices.Clone(apps), outside: outsideTransport(),
 		failed: make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
-		updating: make(chan struct{}, 1),
+		updating: make(chan struct{}, 1), patience: newPatience(),
 	}
 	for i, config := range rt.configs {
 		rt.configs[i].Calls = slices.Clone(config.Calls)
 	}
 	rt.life, rt.endLife = context.WithCancelCause(context.Background())
-	rt.patience, rt.lose = context.WithCancelCause(context.Background())
 	rt.mesh = newMesh(rt, "", nil)
 	return rt
 }
