@@ -85,9 +85,9 @@ func (m *part) join(app string, p *part, owners map[string]string) error {
 }
 
 // outline returns a path without the names of its parameters: where those alone differ, paths are the same.
-func outline(path string) string {
-	return regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "{}")
-}
+func outline(path string) string { return parameter.ReplaceAllString(path, "{}") }
+
+var parameter = regexp.MustCompile(`\{[^}]*\}`)
 
 // upgraded returns the same as 3.1 has it.
 func upgraded(p *part) (*part, error) {
