@@ -2,7 +2,6 @@ package watt
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -45,22 +44,15 @@ func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 }
 
 func (x *across) idlest(not side) sibling {
-	best, least := sibling{x.child, x.app.name, -1}, int64(0)
-	where := x.child.slots[x.app.name]
-	if x.app.conf().Isolation != OwnProcess {
-		return best
+	s := sibling{x.child, x.app.name, -1}
+	if x.app.conf().Isolation == OwnProcess {
+		where := x.child.slots[x.app.name]
+		s.instance = idlest(where.Len, func(i int) (int64, bool) {
+			slot := x.child.page.Slot(where.First + i)
+			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sibling{x.child, x.app.name, i}) != not
+		})
 	}
-	for i := range where.Len {
-		slot := x.child.page.Slot(where.First + i)
-		s := sibling{x.child, x.app.name, i}
-		if slot.State.Load() != slotReady || slot.Doubted() || side(s) == not {
-			continue
-		}
-		if load := slot.Load(); best.instance < 0 || load < least || load == least && rand.N(2) == 0 {
-			best, least = s, load
-		}
-	}
-	return best
+	return s
 }
 
 // check looks at the page: at the instances that are ready, or at the app in the parent.

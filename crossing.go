@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 
@@ -70,6 +71,24 @@ func (c *call) try(req *http.Request, to side) (*http.Response, error) {
 		to.doubt()
 	}
 	return resp, err
+}
+
+// idlest returns which of n has least to do, any of equals, or -1 if none comes into question. load returns how much
+// one has to do, and whether it does.
+func idlest(n int, load func(i int) (int64, bool)) int {
+	best, least, equals := -1, int64(0), 0
+	for i := range n {
+		switch l, ok := load(i); {
+		case !ok:
+		case best < 0 || l < least:
+			best, least, equals = i, l, 1
+		case l == least:
+			if equals++; rand.N(equals) == 0 {
+				best = i
+			}
+		}
+	}
+	return best
 }
 
 // untouched reports whether err is the refusal of a door, or means that there was none.

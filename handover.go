@@ -3,7 +3,6 @@ package watt
 import (
 	"context"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -51,21 +50,17 @@ func newHandover(c *child) *handover {
 
 // idleLocked returns the sibling with a free worker that has least to do, and one request more from then on; or nil.
 func (h *handover) idleLocked() *neighbour {
-	var idle *neighbour
-	least := int64(h.child.app.conf().Workers)
-	for _, n := range h.siblings {
-		if n.slot.State.Load() != slotReady || n.slot.Doubted() || n.slot.Queued.Load() != 0 {
-			continue
-		}
+	workers := int64(h.child.app.conf().Workers)
+	i := idlest(len(h.siblings), func(i int) (int64, bool) {
+		n := h.siblings[i]
 		load := max(page.Within(&n.slot.Busy, math.MaxInt32), n.handed.Load())
-		if load < least || idle != nil && load == least && rand.N(2) == 0 {
-			idle, least = n, load
-		}
+		return load, load < workers && n.slot.State.Load() == slotReady && !n.slot.Doubted() && n.slot.Queued.Load() == 0
+	})
+	if i < 0 {
+		return nil
 	}
-	if idle != nil {
-		idle.handed.Add(1)
-	}
-	return idle
+	h.siblings[i].handed.Add(1)
+	return h.siblings[i]
 }
 
 // move is a request that may be handed over. As a nil pointer it is one that may not.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -178,21 +177,19 @@ var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
 
 // idlest returns the ready instance with least to do, any of equals, other than not; or nil.
 func (p *processes) idlest(not side) *own {
-	var best *own
-	least := int64(0)
-	for o := range p.ready {
-		if side(o) == not {
-			continue
-		}
+	ready := slices.Collect(p.ready)
+	i := idlest(len(ready), func(i int) (int64, bool) {
+		o := ready[i]
 		load := o.slot.Load()
 		if o.slot.State.Load() == slotSilent || o.slot.Doubted() {
 			load += math.MaxInt32 // only if there is no other
 		}
-		if best == nil || load < least || load == least && rand.N(2) == 0 {
-			best, least = o, load
-		}
+		return load, side(o) != not
+	})
+	if i < 0 {
+		return nil
 	}
-	return best
+	return ready[i]
 }
 
 // ready calls yield for each instance that may be given work.
