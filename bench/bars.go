@@ -63,18 +63,21 @@ func inMemory(c contender) bool { return c.inMemory }
 
 func timed(c contender) bool { return c.timed }
 
-// alsoOf is watt's further figure of that name.
-func alsoOf(name string) quantity {
+// figureOf is a contender's further figure of that name.
+func figureOf(contender, name string) quantity {
 	return func(r *result) (float64, bool) {
 		for _, a := range r.Also {
 			if a.Name == name {
-				v, ok := a.Figures[watt]
+				v, ok := a.Figures[contender]
 				return v, ok
 			}
 		}
 		return 0, false
 	}
 }
+
+// alsoOf is watt's further figure of that name.
+func alsoOf(name string) quantity { return figureOf(watt, name) }
 
 // greatest is the greatest of some quantities.
 func greatest(of ...quantity) quantity {
@@ -97,6 +100,15 @@ func ratio(a, b quantity) quantity {
 		x, okX := a(r)
 		y, okY := b(r)
 		return x / y, okX && okY && y != 0
+	}
+}
+
+// difference is a without b.
+func difference(a, b quantity) quantity {
+	return func(r *result) (float64, bool) {
+		x, okX := a(r)
+		y, okY := b(r)
+		return x - y, okX && okY
 	}
 }
 
