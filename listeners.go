@@ -6,32 +6,30 @@ import (
 	"github.com/org/watt/internal/count"
 )
 
-// perListener returns what is known of the public side's listeners.
-func (a *app) perListener() []ListenerStatus {
-	switch p := a.place.(type) {
-	case *processes:
-		return p.listeners()
-	case *door:
-		if p.public != nil {
-			return []ListenerStatus{a.listenerStatus(p.public.listener)}
-		}
-	case *relay:
-		if p.listener != nil {
-			return []ListenerStatus{a.listenerStatus(p.listener)}
-		}
+func (d *door) listeners() []ListenerStatus {
+	if d.public == nil {
+		return nil
 	}
-	return nil
+	return d.only(d.public.listener)
 }
 
-func (a *app) listenerStatus(ln net.Listener) ListenerStatus {
+func (s *relay) listeners() []ListenerStatus {
+	if s.listener == nil {
+		return nil
+	}
+	return s.only(s.listener)
+}
+
+// only tells of the one listener of an app in this process.
+func (p inside) only(ln net.Listener) []ListenerStatus {
 	n, err := queued(ln)
 	if err != nil {
 		n = -1
 	}
-	return ListenerStatus{Accepted: count.Read(&a.tallies.instance(0).Accepted), Queued: n, Chosen: true}
+	return []ListenerStatus{{Accepted: count.Read(&p.app.tallies.instance(0).Accepted), Queued: n, Chosen: true}}
 }
 
-// listeners returns those of the instances.
+// listeners tells of those of the instances.
 func (p *processes) listeners() []ListenerStatus {
 	if p.public == nil {
 		return nil

@@ -38,8 +38,13 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// check returns the error for work that is to end in a call, and is better not begun now; or nil. It has to be over by then,
 	// unless that is zero.
 	check(by time.Time) error
-	// count fills in what is counted.
+	// count fills in what is counted of the app, served returns what is of one instance, and called what is of the
+	// app's calls of another.
 	count(s *Status)
+	served(index int) *count.Served
+	called(callee string) *count.Calls
+	// listeners tells of those of the public side.
+	listeners() []ListenerStatus
 	// adopt puts new limits into force.
 	adopt(config *App)
 
@@ -85,6 +90,10 @@ func (p inside) count(s *Status) {
 	s.Panics = p.app.tallies.panics()
 }
 
+func (p inside) served(index int) *count.Served { return p.app.tallies.instance(index) }
+
+func (p inside) called(callee string) *count.Calls { return p.app.mesh.edges[callee] }
+
 // remove has nothing to do: connections do not belong to instances here.
 func (p inside) remove(context.Context, int) error { return nil }
 
@@ -97,11 +106,12 @@ func (p inside) adopt(config *App) {
 // public side.
 type absent struct{ inside }
 
-func (absent) begin(int) life      { panic("watt: the app has no instance in this process") }
-func (absent) listen(net.Listener) {}
-func (absent) publish()            {}
-func (absent) addr() string        { return "" }
-func (absent) lameDuck()           {}
+func (absent) begin(int) life              { panic("watt: the app has no instance in this process") }
+func (absent) listen(net.Listener)         {}
+func (absent) publish()                    {}
+func (absent) addr() string                { return "" }
+func (absent) listeners() []ListenerStatus { return nil }
+func (absent) lameDuck()                   {}
 
 func (absent) accept(_ context.Context, conn *os.File, _ connection, _ int) error {
 	_ = conn.Close()

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// requests are those in progress on one generation.
+// requests are those in progress on one generation, or with an app's siblings.
 type requests struct {
 	mu       sync.Mutex
 	first    *request

@@ -153,7 +153,7 @@ func (a *app) status() Status {
 		a.served(&one)
 		s.PerInstance = append(s.PerInstance, one)
 	}
-	s.PerCaller, s.PerListener = a.perCaller(), a.perListener()
+	s.PerCaller, s.PerListener = a.perCaller(), a.place.listeners()
 	return s
 }
 

@@ -105,10 +105,7 @@ func (s *Status) counted(c *count.Admission) {
 
 // served fills in what an instance has counted.
 func (a *app) served(s *InstanceStatus) {
-	tally := a.tallies.instance(s.Instance)
-	if p, ok := a.place.(*processes); ok {
-		tally = p.served(s.Instance)
-	}
+	tally := a.place.served(s.Instance)
 	s.Requests, s.Duration, s.QueueWait = tally.Answers(), timesOf(&tally.Duration), timesOf(&tally.Wait)
 	s.SentBytes, s.Panics, s.HandedOver = count.Read(&tally.Bytes), count.Read(&tally.Panics), count.Read(&tally.HandedOver)
 }
@@ -116,11 +113,7 @@ func (a *app) served(s *InstanceStatus) {
 func (a *app) perCaller() []CallerStatus {
 	all := []CallerStatus{callerStatus("", a.rt.mesh.edges[a.name])}
 	for _, caller := range a.callers {
-		calls := caller.mesh.edges[a.name]
-		if p, ok := caller.place.(*processes); ok {
-			calls = p.called(a.name)
-		}
-		all = append(all, callerStatus(caller.name, calls))
+		all = append(all, callerStatus(caller.name, caller.place.called(a.name)))
 	}
 	return all
 }
