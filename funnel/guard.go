@@ -102,10 +102,10 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 // refused with a deadline may have been so for the deadline. 429 is about one client, and not about all.
 func refusalOf(req *http.Request, resp *http.Response, err error) time.Duration {
 	if err == nil {
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if resp.StatusCode != http.StatusServiceUnavailable {
 			return 0
 		}
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 		return time.Duration(min(max(seconds, 0), 3600)) * time.Second
 	}
 	call, failed := errors.AsType[*watt.CallError](err)
