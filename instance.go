@@ -184,7 +184,6 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 				in.cut = err
 				in.mu.Unlock()
 			}
-			in.set(stateStopped, nil)
 			return
 		}
 		if end.ask.done != nil {
@@ -279,6 +278,7 @@ func (in *instance) end(ctx context.Context) error {
 	in.mu.Unlock()
 	in.stopNow(errDraining)
 	<-in.done
+	in.set(stateStopped, nil) // also if it did not start
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.cut

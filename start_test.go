@@ -195,6 +195,14 @@ func TestTheFirstAppThatFailsStopsTheOthersAndEverythingIsCleanedUp(t *testing.T
 		slices.Sort(d.lines)
 		d.want(t, "0s fails starts", "0s ready starts", "0s slow starts",
 			"2s fails is cleaned up", "2s ready is cleaned up", "2s slow is cleaned up", "2s slow is given up")
+		for _, s := range rt.Status() {
+			if s.State != "stopped" {
+				t.Errorf("%s is %s in the end", s.Name, s.State)
+			}
+		}
+		if s := statusOf(t, rt, "fails").PerInstance[0]; !strings.Contains(s.LastError, "on purpose") {
+			t.Errorf("got the error %q", s.LastError)
+		}
 	})
 }
 
