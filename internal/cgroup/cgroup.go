@@ -1,5 +1,5 @@
-// Package cgroup tells how much of the machine this process may use: what its container allows, if it
-// lives in one, and else what the system does.
+// Package cgroup tells how many processors this process may use: what its container allows, if it lives in one, and
+// else what the system does. And it tells whether the container's memory has run out.
 //
 // Both versions of Linux control groups are understood, alone and side by side (hybrid). The limits of
 // all parents count as far as they can be seen: a container sees its own cgroup and what is in it, but
@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strconv"
 )
 
 // CPUs returns how many processors' time this process may use: the least of the quotas of its cgroup
@@ -20,23 +19,13 @@ import (
 // It is above 0 and may be a fraction: 0.5 is half the time of one processor.
 func CPUs() float64 { return machine().cpus(runtime.NumCPU()) }
 
-// Memory returns how many bytes this process and all others of its cgroup may use together: the least
-// of the limits of the cgroup and all parents. It reports false if there is no limit.
-func Memory() (limit uint64, ok bool) { return machine().memory() }
-
-// OOMKills returns how many processes of the cgroup of pid the kernel has killed because memory ran out,
-// whoever's limit that was, since the cgroup was made. 0 is this process.
+// OOMKills returns how many processes of this process's cgroup the kernel has killed because memory ran out,
+// whoever's limit that was, since the cgroup was made.
 //
-// The counter belongs to the cgroup. To learn whether a child was killed, compare what it was before
-// the child started with what it is after the end, by the pid of a process that still lives in the same
-// cgroup: the dead have left theirs. It returns an error where the system does not count, as in the root
-// cgroup of version 2 and before Linux 4.13.
-func OOMKills(pid int) (uint64, error) {
-	if pid == 0 {
-		return machine().oomKills("self")
-	}
-	return machine().oomKills(strconv.Itoa(pid))
-}
+// To learn whether a child was killed, compare what it was before the child started with what it is after the end: the
+// dead have left their cgroup. It returns an error where the system does not count, as in the root cgroup of version 2 and
+// before Linux 4.13.
+func OOMKills() (uint64, error) { return machine().oomKills() }
 
 // system is a machine as seen through its root directory.
 type system struct{ root fs.FS }

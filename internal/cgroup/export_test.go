@@ -5,8 +5,5 @@ import "io/fs"
 // CPUsOn is CPUs on a machine whose root directory is root.
 func CPUsOn(root fs.FS, processors int) float64 { return system{root}.cpus(processors) }
 
-// MemoryOn is Memory on a machine whose root directory is root.
-func MemoryOn(root fs.FS) (uint64, bool) { return system{root}.memory() }
-
 // OOMKillsOn is OOMKills on a machine whose root directory is root.
-func OOMKillsOn(root fs.FS, process string) (uint64, error) { return system{root}.oomKills(process) }
+func OOMKillsOn(root fs.FS) (uint64, error) { return system{root}.oomKills() }

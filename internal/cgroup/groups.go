@@ -31,10 +31,10 @@ func (g group) upward() iter.Seq[string] {
 	}
 }
 
-// groups returns where the cgroup of a process is to be found that a controller acts on: in every mount
-// that shows it, since one may show more parents than another.
-func (s system) groups(process, controller string) []group {
-	cgroup, v := s.membership(process, controller)
+// groups returns where the process's cgroup is to be found that a controller acts on: in every mount that shows it,
+// since one may show more parents than another.
+func (s system) groups(controller string) []group {
+	cgroup, v := s.membership(controller)
 	if cgroup == "" {
 		return nil
 	}
@@ -52,10 +52,10 @@ func (s system) groups(process, controller string) []group {
 	return found
 }
 
-// membership returns the path of a process's cgroup, "" if it has none. A controller acts in the
+// membership returns the path of the process's cgroup, "" if it has none. A controller acts in the
 // hierarchy of version 1 that names it, and only if none does in that of version 2.
-func (s system) membership(process, controller string) (string, version) {
-	text, _ := s.read("proc/" + process + "/cgroup")
+func (s system) membership(controller string) (string, version) {
+	text, _ := s.read("proc/self/cgroup")
 	unified := ""
 	for line := range strings.Lines(text) { // 4:cpu,cpuacct:/path
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)

@@ -4,19 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path"
 	"strconv"
 	"strings"
 )
 
-// unlimited is where version 1 says that there is no limit: the most that its counters can hold, which
-// depends on the size of a page.
-const unlimited = 1 << 62
-
 func (s system) cpus(processors int) float64 {
 	least := float64(processors)
-	for _, g := range s.groups("self", "cpu") {
+	for _, g := range s.groups("cpu") {
 		for dir := range g.upward() {
 			if cpus, ok := s.quota(dir, g.version); ok {
 				least = min(least, cpus)
@@ -42,37 +37,9 @@ func (s system) quota(dir string, v version) (float64, bool) {
 	return float64(q) / float64(p), true
 }
 
-func (s system) memory() (uint64, bool) {
-	least := uint64(math.MaxUint64)
-	for _, g := range s.groups("self", "memory") {
-		for dir := range g.upward() {
-			least = min(least, s.bytes(dir, g.version))
-		}
-	}
-	return least, least < unlimited
-}
-
-// bytes returns what one cgroup allows, or a number beyond unlimited.
-func (s system) bytes(dir string, v version) uint64 {
-	if v == v2 {
-		return limit(s.line(dir, "memory.max"))
-	}
-	// The second number takes parents into account that cannot be seen from here.
-	inherited, _ := s.field(path.Join(dir, "memory.stat"), "hierarchical_memory_limit")
-	return min(limit(s.line(dir, "memory.limit_in_bytes")), limit(inherited))
-}
-
-func limit(text string) uint64 {
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return math.MaxUint64
-	}
-	return n
-}
-
-func (s system) oomKills(process string) (uint64, error) {
+func (s system) oomKills() (uint64, error) {
 	err := fs.ErrNotExist
-	for _, g := range s.groups(process, "memory") {
+	for _, g := range s.groups("memory") {
 		if g.parent {
 			continue
 		}
@@ -85,7 +52,7 @@ func (s system) oomKills(process string) (uint64, error) {
 			return strconv.ParseUint(text, 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("cgroup: counting out-of-memory kills of process %s: %w", process, err)
+	return 0, fmt.Errorf("cgroup: counting out-of-memory kills: %w", err)
 }
 
 // line returns the first line of a file, or nothing.

@@ -24,9 +24,6 @@ const (
 		"32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n" +
 		"33 31 0:30 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset\n" +
 		"34 31 0:31 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
-
-	// What version 1 says if there is no limit, on a machine with pages of 4 KiB.
-	noLimit = "9223372036854771712\n"
 )
 
 // service is a machine with version 2 only, and this process two levels deep.
@@ -36,9 +33,7 @@ func service() files {
 		selfMounts: unified,
 
 		"sys/fs/cgroup/app.slice/cpu.max":                   "250000 100000\n",
-		"sys/fs/cgroup/app.slice/memory.max":                "max\n",
 		"sys/fs/cgroup/app.slice/web.service/cpu.max":       "max 100000\n",
-		"sys/fs/cgroup/app.slice/web.service/memory.max":    "1073741824\n",
 		"sys/fs/cgroup/app.slice/web.service/memory.events": "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n",
 	}
 }
@@ -53,8 +48,6 @@ func pod() files {
 
 		"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us":  "50000\n",
 		"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-		"sys/fs/cgroup/memory/memory.limit_in_bytes":  "536870912\n",
-		"sys/fs/cgroup/memory/memory.stat":            "cache 0\nhierarchical_memory_limit 536870912\ntotal_cache 0\n",
 		"sys/fs/cgroup/memory/memory.oom_control":     "oom_kill_disable 0\nunder_oom 0\noom_kill 7\n",
 	}
 }

@@ -64,7 +64,7 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.WaitDelay = spec.Stdout, p.tail, ioTime
 	p.cmd.SysProcAttr = attributes()
-	kills, _ := cgroup.OOMKills(0)
+	kills, _ := cgroup.OOMKills()
 	started := make(chan error)
 	s.work <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
@@ -84,7 +84,7 @@ func (p *Process) wait(kills uint64) {
 		p.gone, why = true, p.why
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 	})
-	after, err := cgroup.OOMKills(0)
+	after, err := cgroup.OOMKills()
 	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, err == nil && after > kills)
 }
 
