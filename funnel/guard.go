@@ -3,7 +3,6 @@ package funnel
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -73,9 +72,8 @@ func (g *guard) check(r *http.Request) error {
 	if after == 0 {
 		return nil
 	}
-	after += rand.N(after/2 + 1) // or all would come back together
 	return &watt.CallError{
-		Caller: g.env.App, App: g.app, RetryAfter: after,
+		Caller: g.env.App, App: g.app, RetryAfter: scattered(after),
 		Err: fmt.Errorf("%w: it has refused the last calls", watt.ErrUnavailable),
 	}
 }

@@ -2,7 +2,6 @@ package funnel
 
 import (
 	"math"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -42,8 +41,7 @@ type Limit struct {
 func (l *Limit) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if status, wait := l.take(watt.Caller(r.Context()), time.Now()); status != 0 {
-			wait += rand.N(wait/2 + 1) // or all would come back together
-			refuse(w, status, wait, "too many requests per second")
+			refuse(w, status, scattered(wait), "too many requests per second")
 			return
 		}
 		next.ServeHTTP(w, r)

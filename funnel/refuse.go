@@ -3,6 +3,7 @@ package funnel
 import (
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -19,6 +20,9 @@ func refuse(w http.ResponseWriter, status int, after time.Duration, why string) 
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, why})
 }
+
+// scattered returns a time up to half as long again: or all who were refused would come back together.
+func scattered(after time.Duration) time.Duration { return after + rand.N(after/2+1) }
 
 // problem is a problem document (RFC 9457).
 type problem struct {
