@@ -265,10 +265,7 @@ func (in *instance) drainLimit() (context.Context, context.CancelFunc) {
 	in.mu.Lock()
 	by := in.drainBy
 	in.mu.Unlock()
-	if d := in.app.conf().DrainTimeout; d > 0 {
-		return context.WithTimeoutCause(by, d, fmt.Errorf("DrainTimeout of %v has passed", d))
-	}
-	return context.WithCancel(by)
+	return in.app.drainLimit(by, 0)
 }
 
 // end tells the supervision to stop, waits until it has, and returns what its drain had to report.

@@ -85,10 +85,7 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
-	ctx, cancel := a.rt.patience.ctx, context.CancelFunc(func() {})
-	if d := a.conf().DrainTimeout; d > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, d+graceAfterCut, fmt.Errorf("DrainTimeout of %v has passed", d))
-	}
+	ctx, cancel := a.drainLimit(a.rt.patience.ctx, graceAfterCut)
 	defer cancel()
 	errs := []error{a.end(a.rt.patience.ctx, removed)}
 	for _, in := range removed {
@@ -200,11 +197,8 @@ func (a *app) ready() error {
 // DrainTimeout has passed, is cut and reported.
 func (a *app) drain(ctx context.Context) error {
 	defer close(a.drained)
-	if d := a.conf().DrainTimeout; d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d, fmt.Errorf("DrainTimeout of %v has passed", d))
-		defer cancel()
-	}
+	ctx, cancel := a.drainLimit(ctx, 0)
+	defer cancel()
 	a.mu.Lock()
 	a.closing = true
 	instances := a.instances
@@ -226,6 +220,15 @@ func (a *app) drain(ctx context.Context) error {
 		a.news.Info("stopped")
 	}
 	return err
+}
+
+// drainLimit returns a context that ends after DrainTimeout, and some more, or before with ctx.
+func (a *app) drainLimit(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
+	d := a.conf().DrainTimeout
+	if d <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d+more, fmt.Errorf("DrainTimeout of %v has passed", d))
 }
 
 // close releases what the instances did not own. If the drain's time is up, what is still open has had
