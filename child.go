@@ -355,10 +355,11 @@ func (c *child) count() {
 	slot.PublicConns.Store(int64(s.PublicConns))
 	slot.Streams.Store(int64(s.Streams))
 	slot.Upgraded.Store(int64(s.Upgraded))
-	slot.Overloaded.Store(0)
+	overloaded := int64(0)
 	if s.Overloaded {
-		slot.Overloaded.Store(1)
+		overloaded = 1
 	}
+	slot.Overloaded.Store(overloaded) // once: it may be read at any time
 	pool := c.app.pool.Stats()
 	c.app.counted(&pool, &slot.Admission)
 }
