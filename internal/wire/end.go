@@ -25,11 +25,12 @@ func (x *exchange) blame(err error) {
 	if _, failed := x.c.out.progress(); failed || x.over {
 		return
 	}
-	if reason := x.body.failed(); reason != nil {
-		err = &BodyError{reason} // Request.Write has wrapped it so that it cannot be recognized
-	}
-	if err == errNotWanted { //nolint:errorlint // Read returns it bare
+	switch reason := x.body.failed(); reason { //nolint:errorlint // Read returns it bare
+	case nil:
+	case errNotWanted:
 		return
+	default:
+		err = &BodyError{reason} // Request.Write has wrapped it so that it cannot be recognized
 	}
 	x.fault = err
 	x.c.close()
