@@ -150,6 +150,19 @@ func TestWithoutAnOptionalPartTheOthersAreAnswered(t *testing.T) {
 	}
 }
 
+func TestAPartThatFailsAllTheTimeIsSaidSeldom(t *testing.T) {
+	f := faults()["hangs"]
+	h := f.start(t, func(p *pyramid.Part) { p.Optional = true })
+	began := time.Now()
+	for range 20 {
+		h.get(t)
+	}
+	most := 1 + int(time.Since(began)/(5*time.Second))
+	if lines := h.logs.FilterMessage("a part failed").All(); len(lines) == 0 || len(lines) > most {
+		t.Errorf("got %d lines, want %d at most", len(lines), most)
+	}
+}
+
 func TestADefaultStandsInForAPartThatFailed(t *testing.T) {
 	for name, f := range faults() {
 		t.Run(name, func(t *testing.T) {

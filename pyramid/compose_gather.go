@@ -193,9 +193,12 @@ func (g *gathering) note() {
 		}
 		reason := reasonOf(res.err)
 		g.times.WithLabelValues(p.key, reason).Observe(res.took.Seconds())
-		if !p.required() { // else the request has failed, which has a line of its own
-			g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("app", p.App),
-				zap.String("reason", reason), zap.Duration("took", res.took), zap.Error(res.err))
+		if p.required() { // then the request has failed, which has a line of its own
+			continue
+		}
+		if unsaid, say := p.failures.now(time.Now()); say {
+			g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("app", p.App), zap.String("reason", reason),
+				zap.Duration("took", res.took), zap.Int("unsaid", unsaid), zap.Error(res.err))
 		}
 	}
 }

@@ -67,6 +67,7 @@ type part struct {
 	path     *template
 	host     string // of the app
 	shared   shared
+	failures seldom
 	fine     prometheus.Observer // of the time that the part took when it succeeded
 }
 
