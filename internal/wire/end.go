@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -25,11 +26,9 @@ func (x *exchange) blame(err error) {
 	if _, failed := x.c.out.progress(); failed || x.over {
 		return
 	}
-	switch reason := x.body.failed(); reason { //nolint:errorlint // Read returns it bare
-	case nil:
-	case errNotWanted:
+	if reason := x.body.failed(); errors.Is(reason, errNotWanted) {
 		return
-	default:
+	} else if reason != nil {
 		err = &BodyError{reason} // Request.Write has wrapped it so that it cannot be recognized
 	}
 	x.fault = err
