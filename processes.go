@@ -177,7 +177,10 @@ var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
 
 // idlest returns the ready instance with least to do, any of equals, other than not; or nil.
 func (p *processes) idlest(not side) *own {
-	ready := slices.Collect(p.ready)
+	ready := make([]*own, 0, 8) // enough for most, without an allocation
+	for o := range p.ready {
+		ready = append(ready, o)
+	}
 	i := idlest(len(ready), func(i int) (int64, bool) {
 		o := ready[i]
 		load := o.slot.Load()
