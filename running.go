@@ -143,13 +143,15 @@ func (a *app) away() error {
 	return nil
 }
 
-// showBack shows it to children.
+// showBack shows it to children: one after another, so that the last word is what is so.
 func (a *app) showBack() {
 	if a.rt.nursery == nil {
 		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	unix := int64(0)
-	if back := a.back(); !back.IsZero() {
+	if back := a.backLocked(); !back.IsZero() {
 		unix = back.UnixNano()
 	}
 	a.rt.nursery.slot(a.name, 0).Back.Store(unix)
@@ -163,6 +165,10 @@ func awayUntil(back time.Time) error {
 func (a *app) back() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.backLocked()
+}
+
+func (a *app) backLocked() time.Time {
 	var first time.Time
 	for _, in := range a.instances {
 		in.mu.Lock()
