@@ -82,10 +82,14 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot
-// segments for is up to that; with a path of the base's, those that may lead out of it are refused.
+// segments for is up to that; with a path of the base's, those that may lead out of it are refused. So is what is opaque, unless
+// it is a path and the base has none.
 func (rem *remote) below(u *url.URL) (*url.URL, error) {
+	if u.Opaque != "" && (rem.prefix != "" || u.Opaque[0] != '/' || strings.HasPrefix(u.Opaque, "//")) {
+		return nil, &CallError{Err: errors.New("a URL that is opaque may lead past the base URL")}
+	}
 	to := *rem.base
-	to.Path, to.RawPath, to.RawQuery, to.ForceQuery = u.Path, u.RawPath, u.RawQuery, u.ForceQuery
+	to.Opaque, to.Path, to.RawPath, to.RawQuery, to.ForceQuery = u.Opaque, u.Path, u.RawPath, u.RawQuery, u.ForceQuery
 	if rem.prefix == "" {
 		return &to, nil
 	}

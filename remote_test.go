@@ -194,6 +194,30 @@ func TestAPathThatMayLeaveTheBaseURLIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnOpaqueTargetReachesAnAppElsewhereAsItIs(t *testing.T) {
+	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	server := httptest.NewServer(echo)
+	defer server.Close()
+	rt := start(t, app("here", echo), watt.App{Name: "there", URL: server.URL}, watt.App{Name: "tenant", URL: server.URL + "/tenant1"})
+	ask := func(name, target string) (*http.Response, error) {
+		req := request(t.Context(), http.MethodGet, "http://"+name+".watt.local/?a=b", nil)
+		req.URL.Opaque = target
+		return rt.Env().Client.Do(req)
+	}
+	for _, name := range []string{"here", "there"} {
+		resp, err := ask(name, "/a%2Fb/../c")
+		if got := read(t, resp, err); got != "/a%2Fb/../c?a=b" {
+			t.Errorf("%s: got %s", name, got)
+		}
+	}
+	for _, past := range [][2]string{{"tenant", "/a"}, {"there", "//elsewhere.example/a"}, {"there", "http://elsewhere.example/a"}} {
+		_, err := ask(past[0], past[1])
+		if call, ok := errors.AsType[*watt.CallError](err); !ok || call.Started || call.App != past[0] {
+			t.Errorf("%s: got %v", past, err)
+		}
+	}
+}
+
 func TestErrorsAreTheSameForAnAppElsewhere(t *testing.T) {
 	ca := newCA(t)
 	a, busy := full()
