@@ -278,6 +278,23 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 	})
 }
 
+func TestAStoreMaySayWhenToComeAgainAsADate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})}))
+		top := watttest.Start(t, rt)
+		for range 5 {
+			top.Get("http://job.watt.local/")
+		}
+		if got := begun.Load(); got != 2 {
+			t.Errorf("got %d begun, want 2", got)
+		}
+	})
+}
+
 func TestWhatAStoreRefusesAtItsDoorIsBelievedUnlessThereWasADeadline(t *testing.T) {
 	for within, want := range map[time.Duration]int64{0: 2, time.Minute: 5} {
 		synctest.Test(t, func(t *testing.T) {

@@ -103,14 +103,22 @@ func refusalOf(req *http.Request, resp *http.Response, err error) time.Duration 
 		if resp.StatusCode != http.StatusServiceUnavailable {
 			return 0
 		}
-		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-		return time.Duration(min(max(seconds, 0), 3600)) * time.Second
+		return retryAfter(resp.Header.Get("Retry-After"))
 	}
 	call, failed := errors.AsType[*watt.CallError](err)
 	if _, limited := req.Context().Deadline(); !failed || limited || call.Started {
 		return 0
 	}
 	return call.RetryAfter
+}
+
+// retryAfter returns how long a Retry-After is from now, a number of seconds or a date: from none to an hour.
+func retryAfter(text string) time.Duration {
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(time.Until(at), 0), time.Hour)
+	}
+	seconds, _ := strconv.Atoi(text)
+	return time.Duration(min(max(seconds, 0), 3600)) * time.Second
 }
 
 func (r *refusals) add(after time.Duration, now time.Time) {
