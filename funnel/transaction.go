@@ -173,18 +173,31 @@ func (l *level) do(ctx context.Context, fn func(context.Context, *sql.Tx) error)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-l.until.Done():
-		return l.ended()
+	if err := l.enter(ctx); err != nil {
+		return err
 	}
 	defer func() { <-l.turn }()
 	if l.over {
 		return errOver
 	}
 	return l.transaction.run(ctx, l.depth, fn)
+}
+
+// enter waits for the turn. If that is free, nothing else counts: what has begun goes on after its caller has left.
+func (l *level) enter(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.until.Done():
+		return l.ended()
+	}
 }
 
 func (l *level) ended() error { return context.Cause(l.until) }

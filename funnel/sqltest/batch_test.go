@@ -404,6 +404,21 @@ func TestDoInsideOfDoJoins(t *testing.T) {
 	}
 }
 
+func TestACallThatJoinsAfterTheContextIsFinishedToo(t *testing.T) {
+	b := &funnel.Batch{DB: open(t, file(t))}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := b.Do(ctx, func(ctx context.Context, _ *sql.Tx) (err error) {
+		cancel()
+		for i := range 20 {
+			err = errors.Join(err, b.Do(ctx, write(strconv.Itoa(i))))
+		}
+		return err
+	})
+	if got := count(t, b.DB, `select count(*) from notes`); err != nil || got != 20 {
+		t.Errorf("got %v and %d notes, want none and 20", err, got)
+	}
+}
+
 func TestMaxSizeAndMaxDelay(t *testing.T) {
 	b := &funnel.Batch{DB: open(t, file(t)), MaxSize: 2}
 	rest, first := behind(t, b, write("a"), write("b"), write("c"))
