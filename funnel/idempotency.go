@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ import (
 // and what it does with Batch.Do, on its request's context, joins that: key, work and answer are committed together, before the first byte of the
 // answer is sent. Whatever happens in between repeats nothing and loses nothing, over restarts too, and any number of instances and
 // processes may share the database. So the handler should do nothing but work with the database: all writes of the Batch wait for it. What it has
-// begun with Batch.Do is finished, even if its client leaves.
+// begun with Batch.Do is finished, even if its client leaves, unless it then answers with an error.
 //
 // The database is SQLite or PostgreSQL. There, a request waits for one of another process that has its key; where transactions
 // would wait for each other, one request is answered with 503. An app that may not create tables needs this one to be there, and
@@ -50,9 +51,9 @@ import (
 // # Which answers are kept
 //
 // Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler that
-// has done what must not be done twice answers with something else. With a Batch, no 5xx is kept either, and what is not kept
-// undoes what the handler did. Without, where nothing can be undone, 5xx are kept, but no error (4xx or 5xx) of a request
-// whose context has ended: its client has not got it, and the handler has likely given up. After a panic nothing is kept.
+// has done what must not be done twice answers with something else. Nor is an error (4xx or 5xx) of a request whose context
+// has ended: its client has not got it, and the handler has likely given up. With a Batch, no 5xx is kept either, and what is
+// not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept. After a panic nothing is kept.
 //
 // The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that the
 // handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
@@ -207,11 +208,12 @@ func (i *Idempotency) remember(w http.ResponseWriter, r *http.Request, id, diges
 	a, err := first.answer(digest)
 	if err != nil {
 		first = i.recorder(w)
+		first.most = math.MaxInt64 // this one has to fit
 		watt.WriteError(first, err)
 		a, _ = first.answer(digest)
 	}
-	if !again(a.status) && (a.status < http.StatusBadRequest || r.Context().Err() == nil) {
-		i.memory.put(id, a, 64*i.maxBytes())
+	if !again(a.status) && !late(r, a.status) {
+		i.memory.put(id, a, 64*min(i.maxBytes(), math.MaxInt64/64))
 	}
 	return nil, first
 }
@@ -232,7 +234,7 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 		switch {
 		case err != nil:
 			return err
-		case a.status >= http.StatusInternalServerError || again(a.status):
+		case a.status >= http.StatusInternalServerError || again(a.status) || late(r, a.status):
 			return errNotKept
 		}
 		return i.table.keep(ctx, tx, id, a)
@@ -251,6 +253,11 @@ func again(status int) bool {
 		return true
 	}
 	return false
+}
+
+// late reports whether an answer is an error that its client has not got, and that the handler may have given for that alone.
+func late(r *http.Request, status int) bool {
+	return status >= http.StatusBadRequest && r.Context().Err() != nil
 }
 
 // begin notes that a request is in progress, unless it is already.

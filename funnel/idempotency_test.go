@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -446,6 +447,30 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 			t.Errorf("got %d sales, want two more", x.sales)
 		}
 	})
+}
+
+func TestAnAnswerThatIsTooLargeIsA500HoweverLittleMayBeKept(t *testing.T) {
+	runs := 0
+	h := (&funnel.Idempotency{MaxBytes: 1}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		runs++
+		io.WriteString(w, "more")
+	}))
+	for range 2 {
+		if got := send(h, "/", "k"); got.Code != http.StatusInternalServerError || runs != 1 {
+			t.Errorf("got %d after %d runs, want 500 after one", got.Code, runs)
+		}
+	}
+}
+
+func TestMaxBytesMayMeanNoLimit(t *testing.T) {
+	h := (&funnel.Idempotency{MaxBytes: math.MaxInt64}).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for _, replayed := range []string{"", "true"} {
+		for _, key := range []string{"a", "b"} {
+			if got := send(h, "/", key).Header().Get("Idempotent-Replayed"); got != replayed {
+				t.Errorf("%s: got replayed %q, want %q", key, got, replayed)
+			}
+		}
+	}
 }
 
 func TestAFirstTryThatWasTooLateLeavesItsKeyFree(t *testing.T) {

@@ -213,6 +213,24 @@ func TestAClientThatLeavesWhileItsWorkIsDoneFindsItDone(t *testing.T) {
 	}
 }
 
+func TestAnErrorForAClientThatHasLeftIsNotKept(t *testing.T) {
+	s := newStore(open(t, file(t)))
+	s.gate, s.status = make(chan struct{}), http.StatusNotFound
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan *httptest.ResponseRecorder, 1)
+	go func() { done <- s.post(ctx, "k", "tea") }()
+	<-s.inside
+	cancel()
+	close(s.gate)
+	if got := <-done; got.Code != http.StatusNotFound || s.notes(t) != 0 {
+		t.Errorf("got %d and %d notes, want 404 and none", got.Code, s.notes(t))
+	}
+	s.status = 0
+	if got := s.post(t.Context(), "k", "tea"); got.Code != http.StatusCreated || s.notes(t) != 1 {
+		t.Errorf("got %d and %d notes of the client that came again, want 201 and 1", got.Code, s.notes(t))
+	}
+}
+
 func TestAClientThatLeavesWhileItWaitsHasDoneNothing(t *testing.T) {
 	s := newStore(open(t, file(t)))
 	h := hold(t, s.batch, write("held"))
