@@ -15,7 +15,10 @@ import (
 // and is a [prometheus.Collector], for env.Metrics.Register.
 //
 // It is made for databases that undo part of a transaction by savepoints: SQLite and PostgreSQL, among others.
-// SQLite wants _txlock=immediate and a busy_timeout; a Batch waits for other writers no longer than that.
+// SQLite wants WAL, a busy_timeout, which is how long a Batch waits for other writers, in milliseconds, and _txlock=immediate.
+// For modernc.org/sqlite, all of it is
+//
+//	sql.Open("sqlite", "file:store.db?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)&_txlock=immediate")
 type Batch struct {
 	// DB is the database.
 	DB *sql.DB
@@ -68,7 +71,10 @@ var errNoDB = errors.New("funnel: Batch.DB is not set")
 //
 // Do called with the context that fn got, or that a handler got from an [Idempotency] with this Batch, joins the
 // transaction that is open: fn gets a savepoint of its own, and nil means done so far, to be committed with the rest.
-// With another context, a Do inside of fn waits for itself, until that ends.
+// Where others have joined too, it waits for its turn, until ctx ends, or that of the outermost call.
+//
+// A Do inside of fn with any other context than fn's waits for itself until that context ends (with context.Background, for
+// ever), and all other writers with it.
 func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	if l, ok := ctx.Value(levelKey{b}).(*level); ok {
 		return l.do(ctx, fn)

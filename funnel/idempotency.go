@@ -61,8 +61,10 @@ import (
 // # What a handler has to know
 //
 // A request with a key is read before its handler runs, and answered when that has returned: 1xx are lost, flushing does nothing (the
-// writer is no [http.Flusher]), and no connection can be hijacked. With a Batch, handlers run one after another, and what they read
-// past Batch.Do, by its DB, takes a second connection and does not see what they have written.
+// writer is no [http.Flusher]), and no connection can be hijacked. With a Batch, handlers run one after another. What they read
+// past Batch.Do, by its DB, takes a second connection and does not see what they have written; where there is no second, with
+// SetMaxOpenConns(1), it hangs until its request ends. What they write past Batch.Do, in SQLite, waits for the lock that their
+// own transaction has, for busy_timeout, and fails as locked. All other writers of the Batch wait meanwhile.
 //
 // The fields may be set until the first request, or until it is registered. It is a [prometheus.Collector], for env.Metrics.Register.
 type Idempotency struct {

@@ -15,21 +15,21 @@ import (
 // behind the I/O app and has rates of its own, such as somebody else's API. How many requests are in progress is
 // bounded by the app's Workers, not here.
 //
-// A zero Limit lets everything pass. Its fields may be set until the first request; Handler's handlers may
-// be used concurrently, and share the rates.
+// A zero Limit lets everything pass: PerCaller and Total that are not above zero are no limit. Its fields may be set until the
+// first request; Handler's handlers may be used concurrently, and share the rates.
 type Limit struct {
 	// PerCaller is how many requests per second each caller may make: the app that [watt.Caller] names; those from outside
-	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After, though no later than in 36
-	// hours. If it is not above zero, there is no limit.
+	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After, though no
+	// later than in 36 hours.
 	PerCaller rate.Limit
 
 	// Total is how many requests per second all may make together. What is too much is answered with 503, since it is
-	// not for this caller to mend, with Retry-After. If zero, there is no limit.
+	// not for this caller to mend, with Retry-After.
 	Total rate.Limit
 
-	// CallerBurst and TotalBurst are how many may come at once. If zero, what comes in a second, at least 1.
-	// In front of an app that the instances of a funnel call, less than that keeps it below its rate: they stay away for a
-	// second after refusals.
+	// CallerBurst and TotalBurst are how many may come at once. If not above zero, what may come in a second, at least 1. In front
+	// of an app that the instances of a funnel call, a burst smaller than a second's worth wastes rate, since instances that
+	// were refused stay away for a second.
 	CallerBurst, TotalBurst int
 
 	mu      sync.Mutex
