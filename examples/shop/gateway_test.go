@@ -143,6 +143,9 @@ func TestWhatIsSaidInSupportComesAsAnEvent(t *testing.T) {
 	}
 	defer chat.CloseNow()
 	events := bufio.NewScanner(feed.Body)
+	if !events.Scan() || !strings.HasPrefix(events.Text(), ": ") || !events.Scan() {
+		t.Errorf("got %q, want a comment", events.Text())
+	}
 	for _, what := range []string{"where is my tea?", "two\nlines"} {
 		if err := chat.Write(ctx, websocket.MessageText, []byte(what)); err != nil {
 			t.Fatal(err)

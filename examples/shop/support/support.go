@@ -5,6 +5,7 @@ package support
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -68,6 +69,7 @@ func (rm *room) feed(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
+	_, _ = io.WriteString(w, ": what is said in the WebSocket /support/chat comes here\n\n") // a comment: nobody need wait to see that it works
 	for err := http.NewResponseController(w).Flush(); err == nil; {
 		select {
 		case what := <-heard:
