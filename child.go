@@ -203,8 +203,9 @@ func (c *child) listen() {
 func (c *child) heard(m control.Message, files []*os.File) error {
 	switch m.Kind {
 	case sayConn, sayPublic:
-		if len(files) != 1 || m.Kind == sayPublic && c.inlet == nil {
-			return fmt.Errorf("a %q with %d descriptors", m.Kind, len(files))
+		if len(files) != 1 { // lost for want of descriptors: whoever is there sees it closed
+			control.Drop(files)
+			return nil
 		}
 		if m.Kind == sayPublic {
 			c.inlet.take(files[0])
@@ -310,9 +311,12 @@ func (c *child) given(d dialled, files []*os.File) {
 		control.Drop(files)
 		g.err = &CallError{Err: fmt.Errorf("%w: by way of the parent: %s", kinds()[d.Kind], d.Text)}
 	case len(files) == 1:
-		g.conn, g.err = control.ConnOf(files[0])
-	default:
-		g.err = &CallError{Err: ErrUnavailable}
+		if g.conn, g.err = control.ConnOf(files[0]); g.err != nil {
+			g.err = &CallError{Err: fmt.Errorf("%w: %w", ErrUnavailable, g.err)}
+		}
+	default: // it was lost
+		control.Drop(files)
+		g.err = &CallError{Err: fmt.Errorf("%w: this process has no descriptors left", ErrUnavailable)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

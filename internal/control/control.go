@@ -28,8 +28,14 @@ type Conn struct {
 	conn    *net.UnixConn
 	sending sync.Mutex
 
-	buf   []byte     // received, and not yet a message
-	files []*os.File // received, and not yet of a message
+	buf     []byte   // received, and not yet a message
+	bundles []bundle // received, and not yet of a message
+}
+
+// bundle is what came of the descriptors of one message: the system never gives those of two at once.
+type bundle struct {
+	files []*os.File
+	cut   bool // some were lost, since too many are open
 }
 
 // Pair returns both sides: one to use, and one for a child to inherit.
@@ -144,13 +150,16 @@ func Drop(files []*os.File) {
 // head is how many bytes stand before a message: how many descriptors it has, and how long it is.
 const head = 5
 
-// Receive returns the next message and its descriptors, which are the caller's. It blocks until there is one; an error
-// that is io.EOF means that the other side has gone. After an error there is nothing more to come.
+// Receive returns the next message and its descriptors, which are the caller's: none where this process had no room for
+// all of them. It blocks until there is one; an error that is io.EOF means that the other side has gone. After an error
+// there is nothing more to come.
 func (c *Conn) Receive() (m Message, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
-			Drop(c.files)
-			c.files = nil
+			for _, b := range c.bundles {
+				Drop(b.files)
+			}
+			c.bundles = nil
 		}
 	}()
 	for {
@@ -183,15 +192,35 @@ func (c *Conn) next() (text []byte, files []*os.File, ok bool, err error) {
 	if len(c.buf) < head+length {
 		return nil, nil, false, nil
 	}
-	if len(c.files) < n {
-		return nil, nil, false, fmt.Errorf("a message has %d descriptors of %d", len(c.files), n)
+	if files, err = c.filesOf(n); err != nil {
+		return nil, nil, false, err
 	}
-	text, files = c.buf[head:head+length], c.files[:n:n]
-	c.buf, c.files = c.buf[head+length:], c.files[n:]
+	text, c.buf = c.buf[head:head+length], c.buf[head+length:]
 	return text, files, true, nil
 }
 
-var errTruncated = errors.New("descriptors were lost: too many are open")
+// filesOf takes the n descriptors of the next message, or none if some were lost.
+func (c *Conn) filesOf(n int) ([]*os.File, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	var b bundle
+	if len(c.bundles) > 0 {
+		b, c.bundles = c.bundles[0], c.bundles[1:]
+	}
+	switch {
+	case b.cut:
+		Drop(b.files)
+		return nil, nil
+	case len(b.files) != n:
+		Drop(b.files)
+		return nil, fmt.Errorf("a message has %d descriptors of %d", len(b.files), n)
+	}
+	return b.files, nil
+}
+
+// maxBundles is how many bundles may be there at a time: that of a message whose end was just read, and the next one's.
+const maxBundles = 2
 
 // read reads what there is.
 func (c *Conn) read() error {
@@ -200,14 +229,15 @@ func (c *Conn) read() error {
 	if err != nil {
 		return err
 	}
-	if err := c.keep(rights[:rn]); err != nil {
-		return err
+	files, err := received(rights[:rn])
+	if cut := flags&unix.MSG_CTRUNC != 0; cut || len(files) > 0 {
+		c.bundles = append(c.bundles, bundle{files, cut})
 	}
 	switch {
-	case flags&unix.MSG_CTRUNC != 0:
-		return errTruncated
-	case len(c.files) > 4*MaxFiles:
-		return fmt.Errorf("%d descriptors without messages", len(c.files))
+	case err != nil:
+		return err
+	case len(c.bundles) > maxBundles:
+		return errors.New("descriptors without messages")
 	case n == 0:
 		return io.EOF
 	}
@@ -215,21 +245,21 @@ func (c *Conn) read() error {
 	return nil
 }
 
-// keep keeps the descriptors that came. Go's ReadMsgUnix has seen to it that no child inherits them.
-func (c *Conn) keep(rights []byte) error {
+// received returns the descriptors that came. Go's ReadMsgUnix has seen to it that no child inherits them.
+func received(rights []byte) (files []*os.File, err error) {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range messages {
 		fds, err := unix.ParseUnixRights(&messages[i])
 		if err != nil {
-			return err
+			return files, err
 		}
 		for _, fd := range fds {
 			_ = syscall.SetNonblock(fd, true)
-			c.files = append(c.files, os.NewFile(uintptr(fd), "received"))
+			files = append(files, os.NewFile(uintptr(fd), "received"))
 		}
 	}
-	return nil
+	return files, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,6 +93,48 @@ func TestMessagesArriveInOrderWithTheirOwnDescriptors(t *testing.T) {
 	}
 	if text, err := io.ReadAll(r); string(text) != "by way of the other side" { // it ends: no descriptor is left
 		t.Errorf("got %q, %v", text, err)
+	}
+}
+
+func TestAMessageWhoseDescriptorsDoNotFitComesWithoutAndTheNextHasItsOwn(t *testing.T) {
+	near, far := raw(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	write := func(kind string, announced byte, fds ...int) {
+		t.Helper()
+		text := fmt.Sprintf(`{"kind":%q}`, kind)
+		text = string(binary.BigEndian.AppendUint32([]byte{announced}, uint32(len(text)))) + text
+		var rights []byte
+		if len(fds) > 0 {
+			rights = syscall.UnixRights(fds...)
+		}
+		if _, _, err := far.WriteMsgUnix([]byte(text), rights, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw, err := w.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		write("before", 0)
+		write("too many", control.MaxFiles, slices.Repeat([]int{int(fd)}, control.MaxFiles+1)...) // as if there was no room
+		write("between", 0)
+		write("one", 1, int(fd))
+	})
+	w.Close()
+	for _, want := range []string{"before 0", "too many 0", "between 0", "one 1"} {
+		m, files, err := near.Receive()
+		if got := fmt.Sprint(m.Kind, " ", len(files)); got != want || err != nil {
+			t.Fatalf("got %q, %v, want %q", got, err, want)
+		}
+		control.Drop(files)
+	}
+	if n, err := r.Read(make([]byte, 1)); err != io.EOF { // what did fit is closed
+		t.Errorf("got %d bytes, %v, want the end", n, err)
 	}
 }
 

@@ -1,0 +1,74 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// poor is an instance in a process of its own that can run out of descriptors.
+func poor() *watt.Runtime {
+	return watt.New(watt.App{Name: "poor", Isolation: watt.OwnProcess, Instances: 1, New: newPoor})
+}
+
+func newPoor(context.Context, *watt.Env) (http.Handler, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getpid()) })
+	mux.HandleFunc("/spend", func(w http.ResponseWriter, _ *http.Request) {
+		next, err := os.Open(os.DevNull)
+		if err != nil {
+			watt.WriteError(w, err)
+			return
+		}
+		none := limit
+		none.Cur = uint64(next.Fd())
+		next.Close()
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &none)
+		fmt.Fprint(w, os.Getpid())
+	})
+	mux.HandleFunc("/earn", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+		fmt.Fprint(w, os.Getpid())
+	})
+	return mux, nil
+}
+
+func TestAChildWithoutDescriptorsGoesOnWithWhatItHas(t *testing.T) {
+	rt := poor()
+	top := watttest.Start(t, rt)
+	_, pid := top.Get("http://poor.watt.local/spend")
+	r, w := io.Pipe()
+	kept := make(chan string, 1)
+	go func() {
+		resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://poor.watt.local/earn", r)) // on the kept connection
+		kept <- read(t, resp, err)
+	}()
+	soon(t, "it to be in progress", func() bool { return statusOf(t, rt, "poor").Busy == 1 })
+	if r := within(t, going(t.Context(), rt, "poor.watt.local/pid"), "the end of a call on a new connection"); r.err == nil {
+		t.Errorf("got %+v, want an error", r)
+	}
+	w.Close()
+	if got := within(t, kept, "the request in progress"); got != pid {
+		t.Errorf("got %q from the request in progress, want %s", got, pid)
+	}
+	if _, after := top.Get("http://poor.watt.local/pid"); after != pid {
+		first, _, _ := strings.Cut(statusOf(t, rt, "poor").PerInstance[0].LastError, "\n")
+		t.Errorf("the process is %s, was %s: %s", after, pid, first)
+	}
+}
