@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/org/watt/internal/control"
 )
@@ -23,20 +24,34 @@ func (o *own) dial(ask dialling) {
 		defer cancel()
 	}
 	near, err := o.dialled(ctx, ask)
-	answer := dialled{ID: ask.ID}
-	if err != nil {
-		answer.Text = err.Error()
-		answer.Kind = 1
-		for kind, known := range kinds() {
-			if known != nil && errors.Is(err, known) {
-				answer.Kind = kind
-			}
-		}
-		_ = o.say(sayDialled, answer) // it will hear why if it can
-		return
+	if err == nil {
+		defer func() { _ = near.Close() }()
+		err = o.say(sayDialled, dialled{ID: ask.ID}, near)
 	}
-	defer func() { _ = near.Close() }()
-	_ = o.say(sayDialled, answer, near)
+	if err != nil {
+		o.refuse(ask, err)
+	}
+}
+
+// refuse tells the child why it gets no connection, if it can hear.
+func (o *own) refuse(ask dialling, err error) {
+	answer := dialled{ID: ask.ID, Kind: 1, Text: brief(err)}
+	for kind, known := range kinds() {
+		if known != nil && errors.Is(err, known) {
+			answer.Kind = kind
+		}
+	}
+	_ = o.say(sayDialled, answer)
+}
+
+// maxBrief is how much of an error one side tells the other, in bytes.
+const maxBrief = 500
+
+// brief returns the first line of an error: what a process has written before it ended may follow, which is more than
+// a message has room for.
+func brief(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line[:min(len(line), maxBrief)]
 }
 
 func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -70,5 +71,36 @@ func TestAChildWithoutDescriptorsGoesOnWithWhatItHas(t *testing.T) {
 	if _, after := top.Get("http://poor.watt.local/pid"); after != pid {
 		first, _, _ := strings.Cut(statusOf(t, rt, "poor").PerInstance[0].LastError, "\n")
 		t.Errorf("the process is %s, was %s: %s", after, pid, first)
+	}
+}
+
+// grumble has an app that says much when it ends, and jury calls it; both live in processes of their own.
+func grumble() *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "jury", Isolation: watt.OwnProcess, Calls: []string{"grumble"}, New: passing("grumble")},
+		watt.App{Name: "grumble", Isolation: watt.OwnProcess, MaxRestarts: 1, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				os.Stderr.WriteString(strings.Repeat("I have more to say\n", 8<<10))
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}), nil
+		}},
+	)
+}
+
+func TestACallToAnAppThatWasGivenUpFailsAtOnceAlsoFromAChild(t *testing.T) {
+	rt := grumble()
+	stderr := os.Stderr
+	t.Cleanup(func() { os.Stderr = stderr })
+	os.Stderr, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0) // for what it says
+	top := watttest.Start(t, rt)
+	soon(t, "it to be given up", func() bool {
+		s := statusOf(t, rt, "grumble")
+		if s.State == "ready" {
+			get(t.Context(), rt, "grumble.watt.local/")
+		}
+		return s.State == "failed"
+	})
+	if status, body := top.Get("http://jury.watt.local/"); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %.200s, want 503", status, body)
 	}
 }
