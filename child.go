@@ -137,7 +137,6 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		}
 		c.inlet = newInlet(ln)
 		c.app.place.listen(c.inlet)
-		rt.owned.Go(c.inlet.run)
 	}
 	c.handover, c.errands = newHandover(c), newErrands(c.app)
 	rt.owned.Go(c.errands.run)
@@ -158,6 +157,9 @@ func (c *child) countIn(b task) {
 func (c *child) start() error {
 	if err := c.app.start(context.Background()); err != nil {
 		return err
+	}
+	if c.inlet != nil { // no sooner: what it takes would be lost with a start that fails
+		c.rt.owned.Go(c.inlet.run)
 	}
 	return c.say(sayReady, nil)
 }

@@ -3,9 +3,11 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -102,5 +104,50 @@ func TestACallToAnAppThatWasGivenUpFailsAtOnceAlsoFromAChild(t *testing.T) {
 	})
 	if status, body := top.Get("http://jury.watt.local/"); status != http.StatusServiceUnavailable {
 		t.Errorf("got %d %.200s, want 503", status, body)
+	}
+}
+
+// keeper answers with the statuses that it is given.
+type keeper chan int
+
+func (k keeper) ServeHTTP(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(<-k) }
+
+// guarded has a public instance in a process of its own that starts when a keeper lets it.
+func guarded(k keeper) *watt.Runtime {
+	return watt.New(
+		watt.App{
+			Name: "safe", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, Calls: []string{"keeper"},
+			New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+				_, err := watt.JSON[struct{}](env.Get(ctx, "http://keeper.watt.local/"))
+				return http.NotFoundHandler(), err
+			},
+		},
+		watt.App{Name: "keeper", Handler: k},
+	)
+}
+
+func safe() *watt.Runtime { return guarded(nil) }
+
+func TestConnectionsOutliveAStartThatFails(t *testing.T) {
+	k := make(keeper, 1)
+	k <- http.StatusNoContent
+	rt := guarded(k)
+	top := watttest.Start(t, rt)
+	restarted := make(chan error, 1)
+	go func() { restarted <- rt.Restart("safe", 0) }()
+	soon(t, "it to start again", func() bool { return statusOf(t, rt, "keeper").Busy == 1 })
+	conns := make([]net.Conn, 8)
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("safe"), "http://"))
+		fmt.Fprint(conns[i], "GET / HTTP/1.1\r\nHost: safe\r\n\r\n")
+	}
+	k <- http.StatusInternalServerError
+	if err := within(t, restarted, "the restart"); err == nil {
+		t.Error("it has started")
+	}
+	k <- http.StatusNoContent
+	for _, conn := range conns {
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		read(t, resp, err)
 	}
 }
