@@ -55,10 +55,8 @@ func longer(pause time.Duration) time.Duration {
 
 // put queues a connection. It blocks while too many wait, until Close.
 func (i *inlet) put(conn net.Conn) {
-	select {
-	case i.queue <- conn:
+	if i.offer(conn) {
 		return
-	default:
 	}
 	select {
 	case i.queue <- conn:
@@ -67,10 +65,24 @@ func (i *inlet) put(conn net.Conn) {
 	}
 }
 
-// take takes a connection from the parent.
+// offer queues a connection if there is room.
+func (i *inlet) offer(conn net.Conn) bool {
+	select {
+	case i.queue <- conn:
+		return true
+	default:
+		return false
+	}
+}
+
+// take takes a connection from the parent. It does not block: the next message may say that the instance is to drain.
 func (i *inlet) take(f *os.File) {
-	if conn, err := control.ConnOf(f); err == nil { // else whoever is there sees it closed
-		i.put(conn)
+	conn, err := control.ConnOf(f)
+	if err != nil { // whoever is there sees it closed
+		return
+	}
+	if !i.offer(conn) {
+		go i.put(conn)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -149,5 +150,40 @@ func TestConnectionsOutliveAStartThatFails(t *testing.T) {
 	for _, conn := range conns {
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		read(t, resp, err)
+	}
+}
+
+// aloof has two public instances in processes of their own that accept one connection each.
+func aloof() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "aloof", Listen: "127.0.0.1:0", Instances: 2, Isolation: watt.OwnProcess, DrainTimeout: 2 * time.Second,
+		Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			if conn, err := ln.Accept(); err == nil {
+				defer conn.Close()
+			}
+			<-ctx.Done()
+			return nil
+		},
+	})
+}
+
+func TestAnInstanceThatAcceptsNoMoreHearsThatItIsToDrain(t *testing.T) {
+	rt := aloof()
+	top := watttest.Start(t, rt)
+	for range 700 { // more than wait within the instances
+		dialTCP(t, strings.TrimPrefix(top.URL("aloof"), "http://"))
+	}
+	soon(t, "connections that wait for either", func() bool {
+		all := statusOf(t, rt, "aloof").PerListener
+		return all[0].Queued > 10 && all[1].Queued > 10
+	})
+	for i := range 2 { // while one is down its connections go to the other
+		if err := rt.Restart("aloof", 1-i); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := statusOf(t, rt, "aloof").Abandoned; n != 0 {
+		t.Errorf("%d instances were killed", n)
 	}
 }
