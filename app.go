@@ -133,7 +133,8 @@ type App struct {
 	// garbage collector keeps below it, and what is asked for beyond ends the process (on Linux, and not with the race
 	// detector): address space that Go and threads only reserve counts, so give it 128 MiB, which is the least, beside what the app
 	// holds. If zero, there is none.
-	// Nice lowers the priority of their work, from 0 to 19. If zero, 10 for CPUBound, and else 0.
+	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero, 10 for
+	// CPUBound, and else 0.
 	MemoryLimit int64
 	Nice        int
 }

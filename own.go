@@ -120,7 +120,7 @@ func (o *own) launch() error {
 	o.conn = mine
 	o.place.app.rt.owned.Go(o.listen)
 	if config.Nice > 0 {
-		if err := o.process.SetPriority(config.Nice); err != nil {
+		if err := o.process.LowerPriority(config.Nice); err != nil {
 			o.log.Warn("its priority stays as it is", zap.Error(err))
 		}
 	}

@@ -39,8 +39,7 @@ func addShare(mux *http.ServeMux) {
 	mux.HandleFunc("/share", func(w http.ResponseWriter, _ *http.Request) {
 		var data syscall.Rlimit
 		syscall.Getrlimit(syscall.RLIMIT_DATA, &data)
-		nice, _ := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
-		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", 20-nice, " ", debug.SetMemoryLimit(-1), " ", data.Cur, " ", farewell)
+		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", niceness(), " ", debug.SetMemoryLimit(-1), " ", data.Cur, " ", farewell)
 	})
 	mux.HandleFunc("/spawn", func(w http.ResponseWriter, _ *http.Request) {
 		cmd := exec.Command("sleep", "60")
@@ -61,7 +60,7 @@ func TestAnInstanceHasItsShareOfTheMachineAndItsParentsDeath(t *testing.T) {
 	if racing {
 		data = -1
 	}
-	want := fmt.Sprint(max(2, int(math.Ceil(cgroup.CPUs()))+1), " 7 ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
+	want := fmt.Sprint(max(2, int(math.Ceil(cgroup.CPUs()))+1), " ", max(7, niceness()), " ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
 	if _, got := top.Get("http://ward.watt.local/share"); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

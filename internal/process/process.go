@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/watt/internal/cgroup"
 )
 
@@ -61,6 +63,7 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	}
 	p := &Process{done: make(chan struct{}), tail: &tail{next: spec.Stderr}}
 	p.cmd = exec.Command(path, spec.Args...) //nolint:noctx // it ends when it is told to
+	p.cmd.Args[0] = os.Args[0]               // some do what their name says
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.WaitDelay = spec.Stdout, p.tail, ioTime
 	p.cmd.SysProcAttr = attributes()
@@ -96,6 +99,14 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Exit returns how it has ended; Done must be closed.
 func (p *Process) Exit() *ExitError { return p.exit }
+
+// LowerPriority sets the niceness of the process, and of all that it starts, unless it has inherited a higher one.
+func (p *Process) LowerPriority(nice int) error {
+	if inherited, err := niceness(p.PID()); err == nil && inherited >= nice {
+		return nil
+	}
+	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+}
 
 // Kill kills the process and all of its group. The first reason given is that of its end, unless it ends by itself
 // before; nil stands for none.

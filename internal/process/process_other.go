@@ -37,8 +37,8 @@ func (p *Process) Exit() *ExitError { return nil }
 // Kill does nothing.
 func (p *Process) Kill(error) {}
 
-// SetPriority fails on this system.
-func (p *Process) SetPriority(int) error { return errors.ErrUnsupported }
+// LowerPriority fails on this system.
+func (p *Process) LowerPriority(int) error { return errors.ErrUnsupported }
 
 // SetMemoryLimit fails on this system.
 func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }

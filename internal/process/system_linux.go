@@ -30,9 +30,10 @@ func (p *Process) reap(end func()) {
 	_ = p.cmd.Wait() // the state says more than its error
 }
 
-// SetPriority sets the priority of the process, and of all that it starts.
-func (p *Process) SetPriority(nice int) error {
-	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+// niceness returns that of a process.
+func niceness(pid int) (int, error) {
+	n, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
+	return 20 - n, err // as the kernel has it
 }
 
 // SetMemoryLimit makes the process's requests for more than so many bytes of memory fail; not in a program with the

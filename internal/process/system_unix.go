@@ -15,10 +15,8 @@ func Program() string { return "" }
 // attributes has no signal of the parent's death here: children end with their control socket.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// SetPriority sets the priority of the process, and of all that it starts.
-func (p *Process) SetPriority(nice int) error {
-	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
-}
+// niceness returns that of a process.
+func niceness(pid int) (int, error) { return unix.Getpriority(unix.PRIO_PROCESS, pid) }
 
 // SetMemoryLimit fails on this system.
 func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }

@@ -1,0 +1,120 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// mainVariable names which other main the test binary has.
+const mainVariable = "WATT_TEST_MAIN"
+
+// runMain runs that main. It reports whether this process has one.
+func runMain() bool {
+	run := map[string]func() error{
+		"named": mainNamed, "nice": mainNice,
+	}[os.Getenv(mainVariable)]
+	if run == nil {
+		return false
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// mainOf runs one of those mains to its end, and returns what it prints.
+func mainOf(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	var said bytes.Buffer
+	cmd.Stderr, cmd.WaitDelay = &said, time.Second
+	cmd.Env = append(os.Environ(), mainVariable+"="+name)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("got %q, %v: %s", out, err, said.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// telling starts an app in a process of its own that tells something, prints that and what after does, and shuts down.
+func telling(change func(*watt.App), tell func() string, after func(*watt.Runtime) error) error {
+	a := watt.App{Name: "one", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, tell())
+	})}
+	change(&a)
+	rt := watt.New(a)
+	if err := rt.Start(context.Background()); err != nil {
+		return err
+	}
+	resp, err := rt.Env().Get(context.Background(), "http://one.watt.local/")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		return err
+	}
+	if after != nil {
+		if err := after(rt); err != nil {
+			return err
+		}
+	}
+	return rt.Shutdown(context.Background())
+}
+
+func unchanged(*watt.App) {}
+
+// mainNamed does what its name says, as busybox does.
+func mainNamed() error {
+	if name := filepath.Base(os.Args[0]); name != "serve" {
+		return fmt.Errorf("usage: call me serve, not %q", name)
+	}
+	return telling(unchanged, func() string { return filepath.Base(os.Args[0]) }, nil)
+}
+
+func TestAChildHasTheNameByWhichItsParentWasCalled(t *testing.T) {
+	t.Parallel()
+	self, err := filepath.Abs(os.Args[0])
+	link := filepath.Join(t.TempDir(), "serve")
+	if err == nil {
+		err = os.Symlink(self, link)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mainOf(t, "named", link); got != "serve" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func mainNice() error {
+	return telling(func(a *watt.App) { a.Nice = 5 }, func() string { return fmt.Sprint(niceness()) }, nil)
+}
+
+// niceness returns that of this process.
+func niceness() int {
+	n, _ := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
+	return 20 - n
+}
+
+func TestNiceNeverRaisesThePriority(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "nice", "nice", "-n", "19", os.Args[0]); got != "19" {
+		t.Errorf("got a niceness of %s, want its parent's 19", got)
+	}
+}
