@@ -7,6 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"sync"
+
+	"github.com/org/watt/internal/control"
 )
 
 // birthVariable tells a child who it is to be.
@@ -19,6 +22,7 @@ type birth struct {
 	Instance int    `json:"instance"`
 	Program  string `json:"program"` // the file that the parent runs
 	Table    string `json:"table"`   // of the parent's apps, see tableOf
+	Control  string `json:"control"` // its control socket, see control.ID
 }
 
 // testVariable tells that children of a test binary find their way to Run.
@@ -37,13 +41,18 @@ func IsChild() bool {
 	return child
 }
 
-// born returns who this process is to be, if it is a child. What a child starts itself inherits the variable,
-// and is none.
-func born() (birth, bool) {
+// born returns who this process is to be, if it is a child. What a child starts itself inherits the variable, and is
+// none; and since that may get the child's parent, with what adopts orphans, it is the control socket that counts: only a
+// child has it, as long as nothing that it starts inherits it.
+var born = sync.OnceValues(func() (birth, bool) {
 	var b birth
 	err := json.Unmarshal([]byte(os.Getenv(birthVariable)), &b)
-	return b, err == nil && b.Parent == os.Getppid()
-}
+	if err != nil || b.Parent != os.Getppid() || b.Control == "" || b.Control != control.ID(controlFD) {
+		return birth{}, false
+	}
+	control.Keep(controlFD)
+	return b, true
+})
 
 // variable returns b for the environment.
 func (b birth) variable() string {

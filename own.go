@@ -106,7 +106,10 @@ func (o *own) launch() error {
 		return err
 	}
 	defer func() { _ = theirs.Close() }()
-	b := birth{Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table, Program: process.Program()}
+	b := birth{
+		Parent: os.Getpid(), App: config.Name, Instance: o.index, Table: o.place.nursery.table, Program: process.Program(),
+		Control: control.ID(theirs.Fd()),
+	}
 	o.place.expect(o)
 	o.place.app.showBack() // which was in the slot that is used anew
 	o.process, err = o.place.nursery.starter.Start(process.Spec{
@@ -344,19 +347,31 @@ func (o *own) follow(ctx context.Context) (err error, over bool) {
 	case <-grace.Done():
 		return nil, false
 	}
+	d, said := o.lastWords()
+	switch {
+	case !said:
+		return o.process.Exit(), true
+	case d.Error != "":
+		return errors.New(d.Error), true
+	}
+	return nil, true
+}
+
+// lastWords returns what a child has said before it ended. They are there, but nobody can say when there is nothing more
+// to come if something that main has started holds on to the control socket.
+func (o *own) lastWords() (d drained, said bool) {
 	select {
-	case <-o.deaf: // its last words
-	case <-grace.Done():
+	case d = <-o.drained:
+		return d, true
+	case <-o.deaf:
+	case <-time.After(partTime):
 	}
 	select {
-	case d := <-o.drained:
-		if d.Error != "" {
-			err = errors.New(d.Error)
-		}
+	case d = <-o.drained:
+		return d, true
 	default:
-		err = o.process.Exit()
+		return d, false
 	}
-	return err, true
 }
 
 // abort ends a child that did not start.

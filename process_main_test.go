@@ -5,6 +5,7 @@ package watt_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/watt"
 )
 
@@ -25,7 +28,8 @@ const mainVariable = "WATT_TEST_MAIN"
 // runMain runs that main. It reports whether this process has one.
 func runMain() bool {
 	run := map[string]func() error{
-		"named": mainNamed, "nice": mainNice,
+		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
+		"adopting": mainAdopting, "orphan": mainOrphan,
 	}[os.Getenv(mainVariable)]
 	if run == nil {
 		return false
@@ -116,5 +120,79 @@ func TestNiceNeverRaisesThePriority(t *testing.T) {
 	t.Parallel()
 	if got := mainOf(t, "nice", "nice", "-n", "19", os.Args[0]); got != "19" {
 		t.Errorf("got a niceness of %s, want its parent's 19", got)
+	}
+}
+
+// mainStarting starts something before Run that outlives it, in the child.
+func mainStarting() error {
+	if os.Getenv("WATT_CHILD") != "" { // IsChild would see to the control socket
+		cmd := exec.Command("sleep", "10")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+	}
+	return telling(unchanged, func() string { return "" }, func(rt *watt.Runtime) error {
+		began := time.Now()
+		err := rt.Restart("one", 0)
+		fmt.Println(time.Since(began) < 5*time.Second)
+		return err
+	})
+}
+
+func TestWhatMainHasStartedDoesNotKeepAnInstanceFromEnding(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "starting", os.Args[0]); got != "true" {
+		t.Errorf("got %q, want a restart that does not wait for what main has started", got)
+	}
+}
+
+// mainAsking asks what it is before it starts something.
+func mainAsking() error {
+	inherited := watt.IsChild() && exec.Command("test", "-S", "/proc/self/fd/3").Run() == nil
+	return telling(unchanged, func() string { return fmt.Sprint(inherited) }, nil)
+}
+
+func TestWhatMainStartsOnceItHasAskedDoesNotInheritTheControlSocket(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "asking", os.Args[0]); got != "false" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// mainAdopting adopts orphans, as the first process of a container does. Its child leaves a program in the background.
+func mainAdopting() error {
+	if !watt.IsChild() {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	return telling(unchanged, func() string {
+		cmd := exec.Command("sh", "-c", `"$0" & exit 0`, os.Args[0])
+		cmd.Env = append(os.Environ(), mainVariable+"=orphan")
+		said, err := cmd.Output() // which ends with the orphan
+		return strings.TrimSpace(fmt.Sprint(string(said), err))
+	}, nil)
+}
+
+// mainOrphan waits until the shell that has started it has ended.
+func mainOrphan() error {
+	var child struct{ Parent int }
+	if err := json.Unmarshal([]byte(os.Getenv("WATT_CHILD")), &child); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); os.Getppid() != child.Parent && time.Since(began) < patience; {
+		<-tick.C
+	}
+	fmt.Print(os.Getppid() == child.Parent, " ", watt.IsChild(), " ")
+	return nil
+}
+
+func TestWhatAChildHasLeftInTheBackgroundIsNoChild(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "adopting", os.Args[0]); got != "true false <nil>" {
+		t.Errorf("got %q, want an orphan that its parent has adopted and that is no child", got)
 	}
 }

@@ -66,6 +66,18 @@ func Files() (near, far *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far"), nil
 }
 
+// ID identifies what a descriptor stands for, to every process that has one for it; "" if it stands for nothing.
+func ID(fd uintptr) string {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(fd), &s); err != nil {
+		return ""
+	}
+	return fmt.Sprint(s.Dev, "/", s.Ino)
+}
+
+// Keep keeps a descriptor from what this process starts.
+func Keep(fd uintptr) { unix.CloseOnExec(int(fd)) }
+
 // Open returns the side that f is. It owns f from then on.
 func Open(f *os.File) (*Conn, error) {
 	conn, err := ConnOf(f)

@@ -18,6 +18,12 @@ func Pair() (mine *Conn, theirs *os.File, err error) { return nil, nil, errors.E
 // Files fails on this system.
 func Files() (near, far *os.File, err error) { return nil, nil, errors.ErrUnsupported }
 
+// ID returns "" on this system.
+func ID(uintptr) string { return "" }
+
+// Keep does nothing on this system.
+func Keep(uintptr) {}
+
 // Open fails on this system.
 func Open(*os.File) (*Conn, error) { return nil, errors.ErrUnsupported }
 
