@@ -11,8 +11,10 @@ import (
 	"github.com/org/watt/internal/control"
 )
 
-// maxDials is how many connections a child may wait for at a time; to ask for more it has to wait too.
+// maxDials is how many connections a child may wait for at a time; more are refused.
 const maxDials = 1024
+
+var errManyDials = fmt.Errorf("%w: its process waits for %d connections", ErrOverloaded, maxDials)
 
 // dial gets the child a connection to another app, if it may call that.
 func (o *own) dial(ask dialling) {

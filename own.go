@@ -229,7 +229,8 @@ func (o *own) heard(m control.Message) error {
 		return decode(m, func(d dialling) {
 			select {
 			case o.dials <- struct{}{}:
-			case <-o.life.Done():
+			default:
+				o.refuse(d, errManyDials)
 				return
 			}
 			o.place.app.rt.owned.Go(func() {

@@ -199,12 +199,16 @@ func heist() *watt.Runtime {
 	)
 }
 
-// say writes a message on the control socket, which is the first of its kind.
-func say(text string) {
+// say writes messages on the control socket, which is the first of its kind.
+func say(texts ...string) {
+	var all []byte
+	for _, text := range texts {
+		all = append(binary.BigEndian.AppendUint32(append(all, 0), uint32(len(text))), text...)
+	}
 	said := false
 	onUnixSockets(func(fd int) {
 		if !said {
-			syscall.Write(fd, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(text))), text...))
+			syscall.Write(fd, all)
 			said = true
 		}
 	})

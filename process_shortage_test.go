@@ -187,3 +187,44 @@ func TestAnInstanceThatAcceptsNoMoreHearsThatItIsToDrain(t *testing.T) {
 		t.Errorf("%d instances were killed", n)
 	}
 }
+
+// hoard has an instance in a process of its own that asks for as many connections as it may wait for, to an app that
+// starts when a keeper lets it; then it asks for one more.
+func hoard(k keeper) *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "hoard", Isolation: watt.OwnProcess, Calls: []string{"late"}, New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+			pass, err := passing("late")(ctx, env)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				var asked []string
+				for i := range 1024 {
+					asked = append(asked, fmt.Sprintf(`{"kind":"dial","data":{"ID":%d,"App":"late","Instance":-1}}`, 1000000+i))
+				}
+				say(asked...)
+				pass.ServeHTTP(w, r)
+			}), err
+		}},
+		watt.App{Name: "late", QueueTimeout: time.Minute, New: func(context.Context, *watt.Env) (http.Handler, error) {
+			<-k
+			return http.NotFoundHandler(), nil
+		}},
+	)
+}
+
+func hoarder() *watt.Runtime { return hoard(nil) }
+
+func TestAChildThatWaitsForTooManyConnectionsIsRefusedMoreAtOnce(t *testing.T) {
+	k := make(keeper, 1)
+	k <- http.StatusOK
+	rt := hoard(k)
+	top := watttest.Start(t, rt)
+	restarted := make(chan error, 1)
+	go func() { restarted <- rt.Restart("late", 0) }()
+	soon(t, "it to start again", func() bool { return statusOf(t, rt, "late").State == "starting" })
+	if status, body := top.Get("http://hoard.watt.local/"); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %s, want 503", status, body)
+	}
+	k <- http.StatusOK
+	if err := within(t, restarted, "the restart"); err != nil {
+		t.Error(err)
+	}
+}
