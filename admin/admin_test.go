@@ -343,6 +343,31 @@ func TestLogsShowWhatAnAppSays(t *testing.T) {
 	})
 }
 
+// bomb is a value that cannot be encoded.
+type bomb struct{}
+
+func (bomb) MarshalJSON() ([]byte, error) { panic("on purpose") }
+
+func TestAFieldThatCannotBeEncodedSaysWhy(t *testing.T) {
+	logs := new(admin.Logs)
+	_, url := started(t, admin.Options{Logs: logs})
+	round := map[string]any{}
+	round["self"] = round
+	zap.New(logs).Info("odd", zap.Any("round", round), zap.Any("bomb", bomb{}), zap.Complex128("root", 1i), zap.Float64("nothing", math.NaN()), zap.Float64("half", 0.5))
+	events(t, url+"/logs", func(data string) bool {
+		var line admin.Line
+		if err := json.Unmarshal([]byte(data), &line); err != nil {
+			t.Fatal(err)
+		}
+		for name, has := range map[string]string{"round": `"json: unsupported value: encountered a cycle via map[string]interface {}"`, "bomb": `"panic while encoding a admin_test.bomb"`, "root": `"(0+1i)"`, "nothing": `"NaN"`, "half": `0.5`} {
+			if got := string(line.Fields[name]); line.Text == "odd" && got != has {
+				t.Errorf("%s: got %s, want %s", name, got, has)
+			}
+		}
+		return line.Text == "odd"
+	})
+}
+
 func TestLogsShowWhatInstancesOfOtherProcessesWrite(t *testing.T) {
 	logs := new(admin.Logs)
 	_, url := started(t, admin.Options{Logs: logs})

@@ -102,13 +102,35 @@ func lineOf(e zapcore.Entry, fields []zapcore.Field) Line {
 		f.AddTo(all)
 	}
 	for name, value := range all.Fields {
-		text, err := json.Marshal(value)
-		if err != nil { // not a number, or what JSON has no word for
-			text, _ = json.Marshal(fmt.Sprint(value))
-		}
-		line.Fields[name] = text
+		line.Fields[name] = textOf(value)
 	}
 	return line
+}
+
+// textOf returns a field's value as JSON, or else the error as a string. Printing what cannot be encoded might never end:
+// it may contain itself.
+func textOf(value any) json.RawMessage {
+	text, err := encoded(value)
+	if err == nil {
+		return text
+	}
+	switch value.(type) {
+	case float32, float64, complex64, complex128: // NaN, for one
+		text, _ = json.Marshal(fmt.Sprint(value))
+	default:
+		text, _ = json.Marshal(err.Error())
+	}
+	return text
+}
+
+// encoded is [json.Marshal], which lets panics of a MarshalJSON through.
+func encoded(value any) (text json.RawMessage, err error) {
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("panic while encoding a %T", value)
+		}
+	}()
+	return json.Marshal(value)
 }
 
 func (l *Logs) add(line Line) {
