@@ -33,11 +33,12 @@ type Env struct {
 	Logger *zap.Logger
 
 	// Metrics takes the app's own metrics, and labels them with watt_app and watt_instance. Every
-	// generation of an instance has a fresh one, gathered by [Runtime.Gather] while that lives.
+	// generation of an instance has a fresh one, gathered by [Runtime.Gather] while that lives: counters begin anew.
+	// A Collector that does not return within a second has all that its generation has registered be left out.
 	Metrics prometheus.Registerer
 
 	mesh     *mesh
-	registry *prometheus.Registry
+	registry *registry
 	labels   context.Context //nolint:containedctx // of the goroutines that run the app's code, in profiles
 
 	mu       sync.Mutex

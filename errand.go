@@ -24,7 +24,7 @@ import (
 const (
 	pathMetrics  = "/metrics"
 	pathProfiles = "/profiles/"
-	metricsTime  = time.Second // that a child has to tell its metrics
+	metricsTime  = time.Second // that a registry has to tell what is in it
 	metricsMost  = 16 << 20    // bytes of them
 )
 

@@ -1,19 +1,22 @@
 package watt
 
 import (
+	"fmt"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
 
 // Gather implements [prometheus.Gatherer] for what the apps have registered in their Env.Metrics, own processes
-// included. A process that does not answer within a second is left out.
+// included. What an instance does not tell within a second is left out.
 func (rt *Runtime) Gather() ([]*dto.MetricFamily, error) {
 	rt.mu.Lock()
 	apps := rt.apps
 	rt.mu.Unlock()
-	gatherers := []prometheus.Gatherer{rt.Env().registry}
+	gatherers := []prometheus.Gatherer{rt.Env().registry} // main's
 	for _, a := range apps {
 		gatherers = append(gatherers, a.registries()...)
 	}
@@ -31,6 +34,52 @@ func (a *app) registries() []prometheus.Gatherer {
 		}
 	}
 	return all
+}
+
+// registry has what main or a generation has registered. It is asked by one at a time: a Collector that hangs holds that one
+// up, and nobody for longer than metricsTime.
+type registry struct {
+	*prometheus.Registry
+	whose  string
+	asking chan struct{} // has room for one
+}
+
+// newRegistry returns main's if there is no app.
+func newRegistry(app string, instance int) *registry {
+	whose := "main"
+	if app != "" {
+		whose = app + ", instance " + strconv.Itoa(instance)
+	}
+	return &registry{prometheus.NewRegistry(), whose, make(chan struct{}, 1)}
+}
+
+// Gather implements [prometheus.Gatherer].
+func (r *registry) Gather() ([]*dto.MetricFamily, error) {
+	timer := time.NewTimer(metricsTime)
+	defer timer.Stop()
+	select {
+	case r.asking <- struct{}{}:
+	case <-timer.C:
+		return nil, r.silent()
+	}
+	var families []*dto.MetricFamily
+	var err error
+	done := make(chan struct{})
+	go func() {
+		families, err = r.Registry.Gather()
+		close(done)
+		<-r.asking
+	}()
+	select {
+	case <-done:
+		return families, err
+	case <-timer.C:
+		return nil, r.silent()
+	}
+}
+
+func (r *registry) silent() error {
+	return fmt.Errorf("what %s has registered: a Collector did not return within %v", r.whose, metricsTime)
 }
 
 // gathered asks all at once, since each may take its time, and merges what they say.

@@ -51,7 +51,7 @@ func newGeneration(a *app, index int) *generation {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.serving, g.endServe = context.WithCancel(g.ctx)
 	g.conns.resize(math.MaxInt) // the app's own limit is asked before
-	registry := prometheus.NewRegistry()
+	registry := newRegistry(a.name, index)
 	g.env = &Env{
 		App:      a.name,
 		Instance: index,

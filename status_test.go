@@ -10,11 +10,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/org/watt"
 )
@@ -312,6 +314,57 @@ func TestMetricsAreAFreshRegistryPerGenerationGatheredWhileThatLives(t *testing.
 			if got := fmt.Sprint(samples(t, rt, "seen")); got != step.want {
 				t.Errorf("got %s, want %s", got, step.want)
 			}
+		}
+	})
+}
+
+// hanging is a Collector that waits until it may go on.
+type hanging struct {
+	goOn  chan struct{}
+	asked *atomic.Int64
+	desc  *prometheus.Desc
+}
+
+func (h hanging) Describe(descs chan<- *prometheus.Desc) { descs <- h.desc }
+
+func (h hanging) Collect(metrics chan<- prometheus.Metric) {
+	h.asked.Add(1)
+	<-h.goOn
+	metrics <- prometheus.MustNewConstMetric(h.desc, prometheus.GaugeValue, 1)
+}
+
+func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := hanging{make(chan struct{}), new(atomic.Int64), prometheus.NewDesc("seen", "Orders.", nil, nil)}
+		rt := begin(t,
+			watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				return http.NotFoundHandler(), env.Metrics.Register(h)
+			}},
+			watt.App{Name: "b", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				return http.NotFoundHandler(), env.Metrics.Register(prometheus.NewGauge(prometheus.GaugeOpts{Name: "seen", Help: "Orders."}))
+			}},
+		)
+		gathered := func() (families []*dto.MetricFamily, took time.Duration, err error) {
+			began := time.Now()
+			families, err = rt.Gather()
+			return families, time.Since(began), err
+		}
+		for range 3 {
+			families, took, err := gathered()
+			if err == nil || !strings.Contains(err.Error(), "a, instance 0") || took != time.Second {
+				t.Errorf("got %v after %v", err, took)
+			}
+			if len(families) != 1 || len(families[0].GetMetric()) != 1 {
+				t.Errorf("got %v, want b's alone", families)
+			}
+		}
+		if n := h.asked.Load(); n != 1 {
+			t.Errorf("it was asked %d times at once", n)
+		}
+		close(h.goOn)
+		synctest.Wait()
+		if families, took, err := gathered(); err != nil || took != 0 || len(families[0].GetMetric()) != 2 {
+			t.Errorf("got %v, %v after %v when it goes on", families, err, took)
 		}
 	})
 }

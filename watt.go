@@ -42,7 +42,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/direct"
@@ -403,7 +402,7 @@ func (rt *Runtime) Ready() error {
 // the start they fail with [ErrUnavailable]. It is always the same one.
 func (rt *Runtime) Env() *Env {
 	rt.envOnce.Do(func() {
-		registry := prometheus.NewRegistry()
+		registry := newRegistry("", 0)
 		rt.env = &Env{
 			Client:   &http.Client{Transport: lateTransport{rt}, CheckRedirect: checkRedirect},
 			Logger:   rt.log(),

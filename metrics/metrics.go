@@ -9,7 +9,8 @@
 // for, and has alerts.yaml and grafana.json, which stand beside this package, explained.
 //
 // A scrape asks nobody who might not answer: what instances in other processes count lies in memory that they share
-// with the first. Only what an app has itself registered in its Env.Metrics is asked for there, for a second at most.
+// with the first. Only what an app has itself registered in its Env.Metrics is asked for, for a second at most: what does not
+// answer is left out.
 package metrics
 
 import (
