@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -22,6 +23,7 @@ import (
 func (rt *Runtime) Profiles() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", profile.Handler())
+	mux.HandleFunc("GET /{app}/{instance}", rt.profileOfInstance) // a redirect would lead out of the prefix
 	mux.HandleFunc("GET /{app}/{instance}/{rest...}", rt.profileOfInstance)
 	return mux
 }
@@ -52,5 +54,6 @@ func (rt *Runtime) profileOfInstance(w http.ResponseWriter, r *http.Request) {
 			pr.Out.URL.Path, pr.Out.URL.RawPath = pathProfiles+r.PathValue("rest"), ""
 		},
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(profile.Longest)) // a server may have a shorter one
 	proxy.ServeHTTP(w, r)
 }

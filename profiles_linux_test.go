@@ -43,6 +43,7 @@ func TestProfilesOfThisProcessAndOfOthers(t *testing.T) {
 		{"/profile?seconds=0", http.StatusBadRequest, ""},
 		{"/profile?seconds=1000", http.StatusBadRequest, ""},
 		{"/pair/1/", http.StatusOK, "\ngoroutine\n"},
+		{"/pair/1", http.StatusOK, "\ngoroutine\n"},
 		{"/pair/1/goroutine?debug=1", http.StatusOK, `"app":"pair", "instance":"1"`},
 		{"/pair/1/profile?seconds=1", http.StatusOK, "\x1f\x8b"},
 		{"/pair/1/nothing", http.StatusNotFound, ""},
@@ -63,6 +64,27 @@ func TestProfilesOfThisProcessAndOfOthers(t *testing.T) {
 	}
 	io.WriteString(conn, "x")
 	answered(t, conn)
+}
+
+func TestAProfileMayTakeLongerThanTheServersWriteTimeout(t *testing.T) {
+	rt := pair()
+	watttest.Start(t, rt)
+	server := httptest.NewUnstartedServer(rt.Profiles())
+	server.Config.WriteTimeout = 100 * time.Millisecond
+	server.Start()
+	defer server.Close()
+	for _, path := range []string{"/trace?seconds=1", "/pair/1/trace?seconds=1"} {
+		resp, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || len(body) == 0 {
+			t.Errorf("%s: got %d, %d bytes, %v", path, resp.StatusCode, len(body), err)
+		}
+	}
 }
 
 func TestThereIsOneCPUProfileAtATime(t *testing.T) {

@@ -15,6 +15,9 @@ import (
 // mostSeconds bounds how long a profile may take.
 const mostSeconds = 300
 
+// Longest is how long an answer takes at most, with time to write it.
+const Longest = mostSeconds*time.Second + time.Minute
+
 // Handler serves the profile that its path names:
 //
 //   - "profile": where the processors' time goes, for ?seconds=30
