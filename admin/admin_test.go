@@ -20,6 +20,7 @@ import (
 
 	"github.com/org/watt"
 	"github.com/org/watt/admin"
+	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/watttest"
 )
 
@@ -378,6 +379,40 @@ func TestLogsShowWhatInstancesOfOtherProcessesWrite(t *testing.T) {
 			t.Error("a line of another app is there")
 		}
 		return strings.Contains(data, `"App":"mill"`) && strings.Contains(data, "it grinds") && strings.Contains(data, `"instance":1`)
+	})
+}
+
+func TestAQuietLogGoesOnOverHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := new(admin.Logs)
+		rt := watt.New(watt.App{Name: "idle", Handler: http.NotFoundHandler()})
+		var protocols http.Protocols
+		protocols.SetUnencryptedHTTP2(true)
+		ln := pipe.Listen(new(pipe.Buffers), "127.0.0.1:9090")
+		server := &http.Server{Handler: admin.Handler(rt, admin.Options{Logs: logs}), Protocols: &protocols, WriteTimeout: time.Second}
+		var serving sync.WaitGroup
+		serving.Go(func() { server.Serve(ln) })
+		defer serving.Wait()
+		defer server.Close()
+		transport := &http.Transport{Protocols: &protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return ln.Dial(ctx, "127.0.0.1:1", nil)
+		}}
+		defer transport.CloseIdleConnections()
+		resp, err := (&http.Client{Transport: transport}).Get("http://127.0.0.1:9090/logs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewReader(resp.Body)
+		for _, text := range []string{"first", "second"} {
+			time.Sleep(time.Minute)
+			zap.New(logs).Info(text)
+			line, err := lines.ReadString('\n')
+			if err != nil || !strings.Contains(line, text) {
+				t.Fatalf("after a pause: got %q, %v, want %q in it", line, err, text)
+			}
+			lines.ReadString('\n') // an empty one
+		}
 	})
 }
 
