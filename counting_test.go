@@ -168,6 +168,23 @@ func TestRestartsAreCountedByCause(t *testing.T) {
 	})
 }
 
+func TestRestartsStayCountedWhenAnInstanceGoesAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, watt.App{Name: "a", Instances: 2, Handler: http.NotFoundHandler()})
+		if err := rt.Restart("a", 1); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{1, 2} {
+			if err := rt.Update("a", func(a *watt.App) { a.Instances = n }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := statusOf(t, rt, "a").PerInstance[1].Restarts["asked"]; n != 1 {
+			t.Errorf("got %d, want 1", n)
+		}
+	})
+}
+
 func TestPublicConnectionsAreCounted(t *testing.T) {
 	rt := start(t, public(app("a", silent)))
 	addr := statusOf(t, rt, "a").Addr

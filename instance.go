@@ -84,9 +84,8 @@ type instance struct {
 	mu      sync.Mutex
 	state   string
 	since   time.Time
-	life    life              // the one that may be given work; nil otherwise
-	started uint64            // generations so far
-	causes  map[string]uint64 // of restarts
+	life    life   // the one that may be given work; nil otherwise
+	started uint64 // generations so far
 	lastErr error
 	back    time.Time       // when it may be there again, if calls had better not wait for that: its last start has failed, or is long to come
 	drainBy context.Context //nolint:containedctx // set by stop: bounds the drain
@@ -95,7 +94,7 @@ type instance struct {
 
 func newInstance(a *app, index int) *instance {
 	in := &instance{
-		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(), causes: make(map[string]uint64),
+		app: a, index: index, member: a.pool.Add(), state: stateNew, since: time.Now(),
 		asked: make(chan wish), done: make(chan struct{}), drainBy: a.rt.patience.ctx,
 	}
 	in.stopping, in.stopNow = context.WithCancelCause(context.Background())
@@ -126,11 +125,7 @@ func (in *instance) comesBack(at time.Time) {
 }
 
 // again counts a restart.
-func (in *instance) again(cause string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.causes[cause]++
-}
+func (in *instance) again(cause string) { in.app.tallies.restarted(in.index, cause) }
 
 // current returns the life that may be given work, or nil.
 func (in *instance) current() life {

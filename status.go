@@ -2,7 +2,6 @@ package watt
 
 import (
 	"errors"
-	"maps"
 	"time"
 
 	"github.com/org/watt/internal/process"
@@ -162,7 +161,7 @@ func (in *instance) status() InstanceStatus {
 	defer in.mu.Unlock()
 	s := InstanceStatus{
 		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
-		Restarts: maps.Clone(in.causes),
+		Restarts: in.app.tallies.restartsOf(in.index),
 	}
 	if o, ok := in.life.(*own); ok {
 		s.PID, s.Busy = o.process.PID(), few(&o.slot.Busy)

@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -14,8 +15,9 @@ import (
 // tallies are what an app's instances count in, by number. A tally outlives the generations, and an instance that
 // was removed: what has been counted never goes back. In a child, the one there is lies in the page.
 type tallies struct {
-	mu sync.Mutex
-	of map[int]*count.Served
+	mu       sync.Mutex
+	of       map[int]*count.Served
+	restarts map[int]map[string]uint64 // by cause
 }
 
 func (t *tallies) instance(index int) *count.Served {
@@ -38,6 +40,28 @@ func (t *tallies) putLocked(index int, tally *count.Served) {
 		t.of = make(map[int]*count.Served)
 	}
 	t.of[index] = tally
+}
+
+// restarted counts a restart of an instance.
+func (t *tallies) restarted(index int, cause string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.restarts == nil {
+		t.restarts = make(map[int]map[string]uint64)
+	}
+	if t.restarts[index] == nil {
+		t.restarts[index] = make(map[string]uint64)
+	}
+	t.restarts[index][cause]++
+}
+
+// restartsOf returns how often an instance was restarted, by cause.
+func (t *tallies) restartsOf(index int) map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[string]uint64)
+	maps.Copy(all, t.restarts[index])
+	return all
 }
 
 // panics returns how many handlers have panicked.
