@@ -8,9 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/felixge/httpsnoop"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
@@ -28,7 +26,7 @@ type server struct {
 
 // ServeHTTP implements [http.Handler].
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	outside := watt.Caller(r.Context()) == ""
+	outside := !strings.HasSuffix(r.RemoteAddr, mesh)
 	if !outside && s.options.passes(r.Header) {
 		s.next.ServeHTTP(w, r)
 		return
@@ -39,14 +37,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.next.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	begin := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	begin := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(s.first(r)...)}
 	if outside && !s.options.TrustClients {
 		begin = append(begin, trace.WithNewRoot())
 		if parent.IsValid() {
 			begin = append(begin, trace.WithLinks(trace.Link{SpanContext: parent}))
 		}
 	}
-	ctx, span := s.tracer.Start(ctx, r.Method, begin...)
+	ctx, span := s.tracer.Start(ctx, nameOf(r.Method), begin...)
 	defer span.End()
 	r = r.WithContext(ctx)
 	if !span.IsRecording() {
@@ -55,6 +53,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.record(w, r, span)
 }
+
+// mesh is how addresses of callers in the mesh end, main's too; those of others are addresses of the network.
+const mesh = ".watt.local:80"
 
 // passes reports whether a request belongs to a trace that is not sampled, and the mesh itself tells so in turn.
 func (o *Options) passes(h http.Header) bool {
@@ -65,68 +66,51 @@ func (o *Options) passes(h http.Header) bool {
 
 // record serves a request whose span somebody will read.
 func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span) {
-	span.SetAttributes(s.own...)
 	span.SetAttributes(attributesOf(r)...)
 	if caller := watt.Caller(r.Context()); caller != "" {
 		span.SetAttributes(attribute.String("watt.caller", caller))
 	}
 	queued(r.Context(), span)
-	status, sent := 0, int64(0)
+	var a answer
 	defer func() {
 		if route := routeOf(r); route != "" {
-			span.SetName(r.Method + " " + route)
+			span.SetName(nameOf(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
-		if reason := recover(); reason != nil {
-			span.SetStatus(codes.Error, "the handler has panicked")
+		reason := recover()
+		a.end(span, reason)
+		if reason != nil {
 			panic(reason)
 		}
-		if status == 0 {
-			status = http.StatusOK
-		}
-		span.SetAttributes(attribute.Int("http.response.status_code", status), attribute.Int64("http.response.body.size", sent))
-		if status >= http.StatusInternalServerError {
-			span.SetStatus(codes.Error, http.StatusText(status))
-			span.SetAttributes(attribute.String("error.type", strconv.Itoa(status)))
-		}
 	}()
-	s.next.ServeHTTP(httpsnoop.Wrap(w, httpsnoop.Hooks{
-		WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
-			return func(code int) {
-				if status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
-					status = code
-				}
-				next(code)
-			}
-		},
-		Write: func(next httpsnoop.WriteFunc) httpsnoop.WriteFunc {
-			return func(p []byte) (int, error) {
-				n, err := next(p)
-				sent += int64(n)
-				return n, err
-			}
-		},
-	}), r)
+	s.next.ServeHTTP(a.wrap(w), r)
 }
 
-// attributesOf are those of the conventions for HTTP servers.
+// first are the attributes that a sampler sees.
+func (s *server) first(r *http.Request) []attribute.KeyValue {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	all := append(make([]attribute.KeyValue, 0, len(s.own)+4), s.own...)
+	all = append(all, attribute.String("url.scheme", scheme), attribute.String("url.path", r.URL.Path))
+	if known(r.Method) {
+		return append(all, attribute.String("http.request.method", r.Method))
+	}
+	return append(all, attribute.String("http.request.method", "_OTHER"), attribute.String("http.request.method_original", r.Method))
+}
+
+// attributesOf are the others of the conventions for HTTP servers.
 func attributesOf(r *http.Request) []attribute.KeyValue {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
-	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
 	}
 	host, port, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host
 	}
 	all := []attribute.KeyValue{
-		attribute.String("http.request.method", r.Method),
-		attribute.String("url.scheme", scheme),
-		attribute.String("url.path", r.URL.Path),
 		attribute.String("server.address", host),
 		attribute.String("client.address", client),
 		attribute.String("network.protocol.version", strconv.Itoa(r.ProtoMajor)+"."+strconv.Itoa(r.ProtoMinor)),
@@ -138,6 +122,24 @@ func attributesOf(r *http.Request) []attribute.KeyValue {
 		all = append(all, attribute.String("user_agent.original", agent))
 	}
 	return all
+}
+
+// known reports whether a method is one of the conventions: strangers can send any, and must not make names.
+func known(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// nameOf is what a span of a request with this method is called.
+func nameOf(method string) string {
+	if known(method) {
+		return method
+	}
+	return "HTTP"
 }
 
 // queued says how long a request waited for a worker.

@@ -18,13 +18,18 @@
 //     watt.retry, if the call was sent once more because the first instance or connection had not begun with it; and watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
 //     canceled or other
 //
-// Whether a request is sampled is decided where it comes in; the calls that it leads to follow, and cost next to nothing if
-// it is not: in those behind, the context has no span then, and only the header traceparent tells which trace it is.
+// There is no url.query of what an app serves, since strangers' queries may hold secrets; that of a call is in its url.full.
+// Of a connection that a handler has taken over, nobody knows the status.
+//
+// Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
+// watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those behind, the
+// context has no span then, and only the header traceparent tells which trace it is.
 //
 // Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to call.
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -50,8 +55,8 @@ type Options struct {
 	// Propagators read and write the headers. If nil, those of W3C: traceparent, tracestate and baggage.
 	Propagators propagation.TextMapPropagator
 
-	// TrustClients lets requests from outside continue the trace that their headers name. Otherwise each begins one of
-	// its own, with a link to that: strangers could have everything sampled.
+	// TrustClients lets requests from outside the mesh continue the trace that their headers name. Otherwise each begins
+	// one of its own, with a link to that: strangers could have everything sampled.
 	TrustClients bool
 
 	w3c bool // Propagators are those of W3C, which the mesh knows
@@ -120,7 +125,9 @@ func (o *Options) provider() trace.TracerProvider { //nolint:ireturn // as OpenT
 // client puts a span around each call, unless it is made for a request that is not sampled.
 func (o *Options) client(base http.RoundTripper) http.RoundTripper {
 	full := otelhttp.NewTransport(caller{base}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
-		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + appOf(r) }))
+		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
+			return nameOf(cmp.Or(r.Method, http.MethodGet)) + " " + appOf(r)
+		}))
 	return &client{base: base, full: full, options: o}
 }
 

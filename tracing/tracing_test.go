@@ -3,15 +3,18 @@ package tracing_test
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -278,6 +281,143 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	})
 	if seen != n {
 		t.Errorf("orders saw %d traces, want %d", seen, n)
+	}
+}
+
+// served starts orders alone, with main's runtime, its URL, and the spans.
+func served(t *testing.T, orders http.HandlerFunc) (rt *watt.Runtime, url string, provider *sdk.TracerProvider, exporter *tracetest.InMemoryExporter) {
+	t.Helper()
+	exporter = tracetest.NewInMemoryExporter()
+	provider = sdk.NewTracerProvider(sdk.WithSyncer(exporter))
+	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
+	rt = watt.New(watt.App{Name: "orders", Listen: "127.0.0.1:0", Handler: orders})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	return rt, watttest.Start(t, rt).URL("orders"), provider, exporter
+}
+
+// TestAnswersAreDescribed has orders answer in many ways, and looks at what is said of them.
+func TestAnswersAreDescribed(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		answer  http.HandlerFunc
+		status  any // that is recorded
+		size    any
+		failure any
+	}{
+		{"empty", func(http.ResponseWriter, *http.Request) {}, int64(200), int64(0), nil},
+		{"written", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tea") }, int64(200), int64(3), nil},
+		{"copied", func(w http.ResponseWriter, _ *http.Request) {
+			io.Copy(w, io.LimitReader(neverending('x'), 100_000))
+		}, int64(200), int64(100_000), nil},
+		{"failed", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, int64(502), int64(0), "502"},
+		{"panic", func(http.ResponseWriter, *http.Request) { panic("on purpose") }, int64(500), int64(0), "panic"},
+		{"late panic", func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "tea")
+			panic("on purpose")
+		}, int64(200), int64(3), "panic"},
+		{"given up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, nil, nil, nil},
+		{"taken over", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 418 I'm a teapot\r\nConnection: close\r\n\r\n")
+			conn.Close()
+		}, nil, nil, nil},
+	} {
+		_, url, _, exporter := served(t, test.answer)
+		send(t, url, "GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+		s := &ended(t, exporter, 1)[0]
+		status, size, failure := value(s.Attributes, "http.response.status_code"), value(s.Attributes, "http.response.body.size"), value(s.Attributes, "error.type")
+		if status != test.status || size != test.size || failure != test.failure || (s.Status.Code == codes.Error) != (failure != nil) {
+			t.Errorf("%s: got status %v, %v bytes, error.type %v, %v", test.name, status, size, failure, s.Status)
+		}
+	}
+}
+
+// neverending is a reader of one byte.
+type neverending byte
+
+func (b neverending) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(b)
+	}
+	return len(p), nil
+}
+
+// send sends a request as it stands, and waits for the end of the answer.
+func send(t *testing.T, url, request string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, request)
+	io.Copy(io.Discard, conn)
+}
+
+func value(all []attribute.KeyValue, key attribute.Key) any {
+	for _, kv := range all {
+		if kv.Key == key {
+			return kv.Value.AsInterface()
+		}
+	}
+	return nil
+}
+
+func TestUnknownMethodsMakeNoNames(t *testing.T) {
+	_, url, _, exporter := served(t, func(http.ResponseWriter, *http.Request) {})
+	send(t, url, "BREW /pot HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+	s := &ended(t, exporter, 1)[0]
+	if s.Name != "HTTP" || !has(s, "http.request.method", "_OTHER") || !has(s, "http.request.method_original", "BREW") {
+		t.Errorf("got the name %q and %v", s.Name, s.Attributes)
+	}
+}
+
+func TestWhatMainCallsIsPartOfItsTrace(t *testing.T) {
+	rt, _, provider, exporter := served(t, func(http.ResponseWriter, *http.Request) {})
+	ctx, span := provider.Tracer("main").Start(t.Context(), "nightly")
+	resp, err := rt.Env().Get(ctx, "http://orders.watt.local/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	span.End()
+	for _, s := range ended(t, exporter, 3) {
+		if s.SpanContext.TraceID() != span.SpanContext().TraceID() {
+			t.Errorf("%v %s is in a trace of its own", s.SpanKind, s.Name)
+		}
+	}
+}
+
+// sampler notes what it is asked about.
+type sampler chan sdk.SamplingParameters
+
+func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
+	s <- p
+	return sdk.SamplingResult{Decision: sdk.Drop}
+}
+
+func (s sampler) Description() string { return "asks" }
+
+func TestASamplerSeesWhatItIsAskedAbout(t *testing.T) {
+	asked := make(sampler, 1)
+	rt := watt.New(watt.App{Name: "orders", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(asked))}); err != nil {
+		t.Fatal(err)
+	}
+	get(t, watttest.Start(t, rt).URL("orders")+"/healthz", "")
+	p := <-asked
+	for key, want := range map[attribute.Key]any{
+		"url.path": "/healthz", "url.scheme": "http", "http.request.method": "GET", "watt.app": "orders", "watt.instance": int64(0),
+	} {
+		if got := value(p.Attributes, key); got != want {
+			t.Errorf("%s is %v, want %v", key, got, want)
+		}
 	}
 }
 

@@ -1,0 +1,89 @@
+package tracing
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/felixge/httpsnoop"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// answer is what a handler answers.
+type answer struct {
+	status int   // 0 until there is one
+	sent   int64 // bytes of the body
+	taken  bool  // the handler has taken the connection over, and answers itself
+}
+
+// wrap returns w, which tells a what is written.
+func (a *answer) wrap(w http.ResponseWriter) http.ResponseWriter {
+	return httpsnoop.Wrap(w, httpsnoop.Hooks{
+		WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
+			return func(code int) {
+				if a.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+					a.status = code
+				}
+				next(code)
+			}
+		},
+		Write: func(next httpsnoop.WriteFunc) httpsnoop.WriteFunc {
+			return func(p []byte) (int, error) {
+				n, err := next(p)
+				a.wrote(int64(n))
+				return n, err
+			}
+		},
+		ReadFrom: func(next httpsnoop.ReadFromFunc) httpsnoop.ReadFromFunc {
+			return func(from io.Reader) (int64, error) {
+				n, err := next(from)
+				a.wrote(n)
+				return n, err
+			}
+		},
+		Hijack: func(next httpsnoop.HijackFunc) httpsnoop.HijackFunc {
+			return func() (net.Conn, *bufio.ReadWriter, error) {
+				conn, rw, err := next()
+				a.taken = a.taken || err == nil
+				return conn, rw, err
+			}
+		},
+	})
+}
+
+// wrote counts a part of the body, before which there is a status.
+func (a *answer) wrote(n int64) {
+	if a.status == 0 && n > 0 {
+		a.status = http.StatusOK
+	}
+	a.sent += n
+}
+
+// end describes the answer, once the handler has returned or panicked. A handler gives an answer up, which is no
+// failure of its own, with [http.ErrAbortHandler].
+func (a *answer) end(span trace.Span, reason any) {
+	panicked := reason != nil && reason != http.ErrAbortHandler //nolint:errorlint // as net/http has it
+	if a.status == 0 && !a.taken {
+		switch {
+		case panicked:
+			a.status = http.StatusInternalServerError
+		case reason == nil:
+			a.status = http.StatusOK
+		}
+	}
+	if a.status != 0 {
+		span.SetAttributes(attribute.Int("http.response.status_code", a.status), attribute.Int64("http.response.body.size", a.sent))
+	}
+	switch {
+	case panicked:
+		span.SetStatus(codes.Error, "the handler has panicked")
+		span.SetAttributes(attribute.String("error.type", "panic"))
+	case a.status >= http.StatusInternalServerError:
+		span.SetStatus(codes.Error, http.StatusText(a.status))
+		span.SetAttributes(attribute.String("error.type", strconv.Itoa(a.status)))
+	}
+}
