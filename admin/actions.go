@@ -76,10 +76,14 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var wish struct {
-		Level zapcore.Level
+		Level *zapcore.Level
 		For   string
 	}
 	if !decode(w, r, &wish) {
+		return
+	}
+	if wish.Level == nil {
+		plain(w, http.StatusBadRequest, `"level" must be a level, as "debug"`)
 		return
 	}
 	length, err := time.ParseDuration(wish.For)
@@ -87,7 +91,7 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusBadRequest, `"for" must be a duration of up to a day, as "10m"`)
 		return
 	}
-	h.raised.set(h.options.Level, wish.Level, length)
+	h.raised.set(h.options.Level, *wish.Level, length)
 	w.WriteHeader(http.StatusNoContent)
 }
 

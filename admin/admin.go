@@ -17,7 +17,8 @@
 //	  - POST /apps/{app}/instances/{instance}/restart: drains and replaces an instance
 //	  - POST /apps/{app}/instances/{instance}/drain: drains an instance, and leaves it out until it is restarted
 //	  - PATCH /apps/{app} with {"workers": 8, "queue": 64, "instances": 2}: changes limits, those that are there
-//	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while
+//	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while;
+//	    of the first process
 //
 // Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback address, to localhost or
 // to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of its own (DNS rebinding). A
@@ -47,7 +48,7 @@ type Options struct {
 	// Logs are shown at /logs, if set.
 	Logs *Logs
 
-	// Level is what PUT /level changes, if set.
+	// Level is what PUT /level changes, if set: that of the first process, since each other one has its own.
 	Level *zap.AtomicLevel
 
 	// CPUShares has a CPU profile of the first process be taken for a second in 15, to know how much the apps that live in it

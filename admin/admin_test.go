@@ -182,6 +182,7 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"a name that is known", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "OPS.example:1")}, http.StatusOK},
 		{"localhost", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "localhost:9090")}, http.StatusOK},
 		{"the token", http.MethodPost, restart, "", []func(*http.Request){authorized}, http.StatusNoContent},
+		{"the scheme in small letters", http.MethodPatch, url + "/apps/orders", `{}`, []func(*http.Request){with("Authorization", "bearer "+token)}, http.StatusNoContent},
 		{"the token as a password", http.MethodPost, restart, "", []func(*http.Request){func(r *http.Request) { r.SetBasicAuth("me", token) }}, http.StatusNoContent},
 		{"drained", http.MethodPost, url + "/apps/orders/instances/1/drain", "", []func(*http.Request){authorized}, http.StatusNoContent},
 		{"no such app", http.MethodPost, url + "/apps/nobody/instances/0/restart", "", []func(*http.Request){authorized}, http.StatusNotFound},
@@ -469,7 +470,7 @@ func TestTheLevelComesBack(t *testing.T) {
 			h.ServeHTTP(rec, req)
 			return rec.status
 		}
-		for _, body := range []string{`{}`, `{"level": "debug"}`, `{"level": "loud", "for": "1m"}`, `{"level": "debug", "for": "25h"}`, `{"level": "debug", "for": "-1m"}`} {
+		for _, body := range []string{`{}`, `{"level": "debug"}`, `{"for": "1m"}`, `{"level": "loud", "for": "1m"}`, `{"level": "debug", "for": "25h"}`, `{"level": "debug", "for": "-1m"}`} {
 			if status := set(body); status != http.StatusBadRequest {
 				t.Errorf("%s: got %d", body, status)
 			}

@@ -24,7 +24,7 @@ type flight struct {
 
 	mu       sync.Mutex
 	recorder *trace.FlightRecorder // nil if it does not run
-	since    time.Time             // a queue is not empty; zero if all are
+	since    map[string]time.Time  // by app, that its queue is not empty
 	written  time.Time
 }
 
@@ -74,20 +74,12 @@ func (f *flight) dump() []byte {
 	return out.Bytes()
 }
 
-// note writes what led to it down, once a queue has not been empty for a while. It returns the file, "" if there is none.
-func (f *flight) note(now time.Time, overloaded bool) (file string, err error) {
+// note writes what led to it down, once the queue of an app has not been empty for a while. Overloaded are those that have
+// such queues now. It returns the file, "" if there is none.
+func (f *flight) note(now time.Time, overloaded []string) (file string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.recorder == nil || f.dir == "":
-		return "", nil
-	case !overloaded:
-		f.since = time.Time{}
-		return "", nil
-	case f.since.IsZero():
-		f.since = now
-	}
-	if now.Sub(f.since) < stalled || !f.written.IsZero() && now.Sub(f.written) < stallEvery {
+	if !f.stalledLocked(now, overloaded) || f.recorder == nil || f.dir == "" || !f.written.IsZero() && now.Sub(f.written) < stallEvery {
 		return "", nil
 	}
 	f.written = now
@@ -101,4 +93,21 @@ func (f *flight) note(now time.Time, overloaded bool) (file string, err error) {
 		err = closing
 	}
 	return file, err
+}
+
+// stalledLocked reports whether one of the queues has not been empty for a while.
+func (f *flight) stalledLocked(now time.Time, overloaded []string) bool {
+	before, first := f.since, now
+	f.since = make(map[string]time.Time)
+	for _, app := range overloaded {
+		since, ok := before[app]
+		if !ok {
+			since = now
+		}
+		f.since[app] = since
+		if since.Before(first) {
+			first = since
+		}
+	}
+	return now.Sub(first) >= stalled
 }

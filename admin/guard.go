@@ -73,8 +73,8 @@ func withoutPort(addr string) string {
 
 // authorized reports whether a request has the token.
 func (h *handler) authorized(r *http.Request) bool {
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		_, given, ok = r.BasicAuth()
 	}
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(h.options.Token)) // of one length, whatever they are

@@ -142,8 +142,13 @@ func (w *watch) tick() {
 	time.AfterFunc(every, w.tick)
 }
 
-func (w *watch) overloadedLocked() bool {
-	return slices.ContainsFunc(w.looks[len(w.looks)-1].apps, func(s watt.Status) bool { return s.Overloaded })
+func (w *watch) overloadedLocked() (names []string) {
+	for _, s := range w.looks[len(w.looks)-1].apps {
+		if s.Overloaded {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // stoppedLocked reports whether the runtime has stopped for good.
