@@ -91,8 +91,8 @@ type App struct {
 	// have more workers together; the log says so.
 	Workers int
 
-	// Queue is how many requests may wait for a worker, over all instances. If zero: 256; Entrypoint
-	// 64; IOBound 128; CPUBound 16. -1: none may wait.
+	// Queue is how many requests may wait for a worker, over all instances; for each, if it has a process of its own. If
+	// zero: 256; Entrypoint 64; IOBound 128; CPUBound 16. -1: none may wait.
 	Queue int
 
 	// QueueTimeout is how long a request may wait for a worker, or for an instance that restarts. If

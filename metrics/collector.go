@@ -79,10 +79,19 @@ func (k sink) limits(s *watt.Status) {
 	k.gauge(k.d.workersBusy, float64(s.Busy))
 	k.counter(k.d.busySeconds, s.BusyTime.Seconds())
 	k.counter(k.d.downstreamSeconds, s.DownstreamTime.Seconds())
-	k.gauge(k.d.queueCapacity, float64(max(s.Queue, 0)))
+	k.gauge(k.d.queueCapacity, capacity(s))
 	k.gauge(k.d.queueLength, float64(s.Queued))
 	k.gauge(k.d.overloaded, truth(s.Overloaded))
 	k.counter(k.d.abandoned, float64(s.Abandoned))
+}
+
+// capacity is that of all queues of an app: each of its own processes has one.
+func capacity(s *watt.Status) float64 {
+	queues := 1
+	if s.Isolation == watt.OwnProcess {
+		queues = len(s.PerInstance)
+	}
+	return float64(max(s.Queue, 0) * queues)
 }
 
 func (k sink) shed(s *watt.Status) {

@@ -57,7 +57,7 @@ func (d *descs) ofApps() {
 	d.downstreamSeconds = d.describe("watt_worker_downstream_seconds_total",
 		"The part of that time during which they waited for other apps.", app)
 	d.queueCapacity = d.describe("watt_queue_capacity",
-		"How many requests may wait for a worker, for each instance in a process of its own, or for all in this one.", app)
+		"How many requests may wait for a worker, together of all instances.", app)
 	d.queueLength = d.describe("watt_queue_length",
 		"Requests that wait for a worker now.", app)
 	d.overloaded = d.describe("watt_overloaded",

@@ -64,6 +64,7 @@ func (h histogram) Write(m *dto.Metric) error {
 	err := h.Metric.Write(m)
 	if m.Histogram != nil {
 		m.Histogram.Bucket = h.classic
+		m.Histogram.CreatedTimestamp = nil // the year 1
 	}
 	return err
 }

@@ -216,6 +216,9 @@ func TestHistogramsSayTheSameTwice(t *testing.T) {
 				continue
 			}
 			seen++
+			if h.GetCreatedTimestamp() != nil {
+				t.Errorf("%s was created at %v", f.GetName(), h.GetCreatedTimestamp().AsTime())
+			}
 			native := nativeBuckets(h)
 			for _, b := range h.GetBucket() {
 				var n int64

@@ -35,6 +35,10 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 		t.Errorf("got %v accepted connections", n)
 	}
 
+	if n := got.value(t, "watt_queue_capacity", `watt_app="mill"`); n != float64(2*rt.Status()[0].Queue) {
+		t.Errorf("got %v requests that may wait, want those of two queues of %d", n, rt.Status()[0].Queue)
+	}
+
 	stopped := rt.Status()[0].PerInstance[1].PID
 	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
