@@ -31,11 +31,12 @@ type Logs struct {
 
 // Line is a line of the log.
 type Line struct {
-	Time   time.Time
-	Level  zapcore.Level
-	App    string
-	Text   string
-	Fields map[string]json.RawMessage // as they were when it was written
+	Time  time.Time
+	Level zapcore.Level
+	App   string // whose logger it was: the first field app
+	Text  string
+	// Fields as they were when it was written; of several with one name, the last.
+	Fields map[string]json.RawMessage
 }
 
 // logsWith is Logs for a logger that has fields of its own.

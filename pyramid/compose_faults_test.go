@@ -144,7 +144,10 @@ func TestWithoutAnOptionalPartTheOthersAreAnswered(t *testing.T) {
 			}
 			lines := h.logs.FilterMessage("a part failed").All()
 			if len(lines) != 1 || lines[0].Level != zap.WarnLevel || lines[0].ContextMap()["reason"] != f.reason || lines[0].ContextMap()["part"] != "bad" {
-				t.Errorf("got %v in the log, want one line", lines)
+				t.Fatalf("got %v in the log, want one line", lines)
+			}
+			if fields := lines[0].ContextMap(); fields["callee"] != f.part.App || fields["app"] == f.part.App {
+				t.Errorf("got the fields %v, want %s to be the callee, and app who composes", fields, f.part.App)
 			}
 		})
 	}

@@ -197,7 +197,7 @@ func (g *gathering) note() {
 			continue
 		}
 		if unsaid, say := p.failures.now(time.Now()); say {
-			g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("app", p.App), zap.String("reason", reason),
+			g.env.Logger.Warn("a part failed", zap.String("part", p.key), zap.String("callee", p.App), zap.String("reason", reason),
 				zap.Duration("took", res.took), zap.Int("unsaid", unsaid), zap.Error(res.err))
 		}
 	}
