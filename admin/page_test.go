@@ -226,7 +226,7 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 	run(t, tab, chromedp.Navigate(url),
 		holds(`document.querySelector('#apps button') !== null`),
 		js(`location.hash = 'users'`),
-		holds(`document.querySelectorAll('#instances button').length === 2`),
+		holds(`document.querySelectorAll('#instances button').length === 4`),
 		js(`document.querySelector('#instances button').click()`),
 		holds(`document.getElementById('ask').open`),
 		chromedp.SendKeys(chromedp.CSS(`#ask input`), "wrong\r"),
@@ -237,6 +237,22 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 		js(`document.querySelector('#limits button').click()`),
 		did("were changed"),
 		holds(`document.querySelector('#apps tr[data-app=users]').textContent.includes('/ 14')`),
+	)
+}
+
+// TestATokenThatFailsIsForgotten: quotation marks of a word processor cannot even be sent.
+func TestATokenThatFailsIsForgotten(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	restart := js(`document.querySelector('#instances button').click()`)
+	run(t, browser(t), chromedp.Navigate(url+"#users"),
+		holds(`document.querySelector('#instances button') !== null`),
+		restart,
+		holds(`document.getElementById('ask').open`),
+		js(`(document.querySelector('#ask input').value = '\u201copen sesame\u201d', document.querySelector('#ask button').click())`),
+		holds(`document.getElementById('did').textContent.startsWith('Not done')`),
+		restart,
+		holds(`document.getElementById('ask').open`),
 	)
 }
 

@@ -214,16 +214,20 @@ function token() {
 
 async function act(method, path, body, done) {
 	const kept = 'watt-token'
-	for (;;) {
-		const response = await fetch(path, {
-			method, body: body && JSON.stringify(body),
-			headers: { Authorization: `Bearer ${sessionStorage.getItem(kept) ?? ''}` },
-		}).catch(error => ({ ok: false, status: 0, text: async () => String(error) }))
-		if (response.ok) return byId('did').textContent = done
-		if (response.status !== 401) return byId('did').textContent = `Not done: ${(await response.text()).trim()}`
-		const given = await token()
-		if (!given) return byId('did').textContent = 'Not done: actions need the token'
-		sessionStorage.setItem(kept, given)
+	const say = text => { byId('did').textContent = text }
+	for (let given = sessionStorage.getItem(kept) ?? ''; ; ) {
+		let response
+		try {
+			response = await fetch(path, { method, body: body && JSON.stringify(body), headers: { Authorization: `Bearer ${given}` } })
+		} catch (error) { // nobody answers, or the token cannot be a header
+			return say(`Not done: ${error}`)
+		}
+		if (response.status !== 401) {
+			sessionStorage.setItem(kept, given)
+			return say(response.ok ? done : `Not done: ${(await response.text()).trim()}`)
+		}
+		given = await token()
+		if (!given) return say('Not done: actions need the token')
 	}
 }
 
