@@ -42,11 +42,15 @@ func system() *watt.Runtime {
 		watt.App{Name: "gateway", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 			mux := http.NewServeMux()
 			mux.Handle("/users/", pyramid.Proxy(env, "users"))
+			mux.Handle("/orders/", pyramid.Proxy(env, "orders"))
 			mux.Handle("/pictures/", pyramid.Proxy(env, "resize"))
+			mux.Handle("/", pyramid.Proxy(env, "store"))
 			return mux, nil
 		}},
 		watt.App{Name: "users", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Instances: 2},
+		watt.App{Name: "orders", New: passOn("store"), Calls: []string{"store"}},
 		resize, store,
+		watt.App{Name: "support", Handler: http.NotFoundHandler()},
 	)...)
 }
 
@@ -70,10 +74,11 @@ func serve(t *testing.T, addr string) (url string, stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var load sync.WaitGroup
-	for range 12 {
-		load.Go(func() { visit(ctx, "http://"+rt.Status()[0].Addr+"/pictures/") })
+	for path, visitors := range map[string]int{"/users/": 1, "/orders/": 2, "/pictures/": 12, "/": 2} {
+		for range visitors {
+			load.Go(func() { visit(ctx, "http://"+rt.Status()[0].Addr+path) })
+		}
 	}
-	load.Go(func() { visit(ctx, "http://"+rt.Status()[0].Addr+"/users/") })
 	return "http://" + ln.Addr().String(), sync.OnceFunc(func() {
 		cancel()
 		load.Wait()
@@ -173,12 +178,13 @@ func TestThePageShowsWhatIsWrong(t *testing.T) {
 	defer stop()
 	tab := browser(t)
 	run(t, tab, chromedp.EmulateViewport(1600, 1200), chromedp.Navigate(url),
-		holds(`document.querySelectorAll('#picture a').length === 4`),
-		holds(`document.querySelectorAll('#apps tr').length === 4`),
+		holds(`document.querySelectorAll('#picture a').length === 6`),
+		holds(`document.querySelectorAll('#apps tr').length === 6`),
 		holds(`document.querySelectorAll('#charts canvas').length === 4`),
 		holds(`document.querySelector('#picture .box.hot') !== null`),
 		holds(`[...document.querySelectorAll('#advice li')].some(li => li.textContent.startsWith('store: '))`),
-		holds(`[...document.querySelectorAll('#picture text')].some(t => /\/s/.test(t.textContent))`),
+		holds(`[...document.querySelectorAll('#picture .flow')].some(f => /^clients → gateway \d+\/s served/.test(f.textContent))`),
+		holds(`[...document.querySelectorAll('#picture .flow')].some(f => /→ store .*served .*shed/.test(f.textContent))`),
 	)
 	if file := os.Getenv("SCREENSHOT"); file != "" {
 		run(t, tab, holds(`performance.now() > 25000`))
@@ -203,6 +209,43 @@ func TestThePageShowsWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, got, paper)
 		}
 	}
+}
+
+func TestThePictureCanBeRead(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	run(t, tab, chromedp.EmulateViewport(1600, 900), chromedp.Navigate(url),
+		holds(`document.querySelectorAll('#picture .flow').length >= 7 && document.querySelector('.flow .fails') !== null`))
+	hidden := evaluate[[]string](t, tab, `(() => {
+		const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1
+		const all = [...document.querySelectorAll('#picture .flow, #picture .box')].map(e => [e.textContent, e.getBoundingClientRect()])
+		return all.flatMap(([text, at], i) => all.slice(i + 1).filter(b => over(at, b[1])).map(b => text + ' on ' + b[0]))
+	})()`)
+	if len(hidden) > 0 {
+		t.Errorf("it lies on each other: %q", hidden)
+	}
+	run(t, tab, chromedp.EmulateViewport(390, 844), holds(`document.querySelector('#picture .list') !== null`))
+	first := evaluate[string](t, tab, `document.querySelector('#picture .box').className`)
+	outside := evaluate[int](t, tab, `[...document.querySelectorAll('#picture .box, #picture .flow')].map(e => e.getBoundingClientRect()).filter(r => r.left < 0 || r.right > 390).length`)
+	if outside > 0 || first != "box hot" {
+		t.Errorf("on a small screen: %d parts are out of sight, and the first is a %q", outside, first)
+	}
+}
+
+func TestAnAppIsShownWhereItCanBeSeen(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	seen := `(() => { const r = document.getElementById('limits').getBoundingClientRect(); return r.height > 0 && r.top >= 0 && r.bottom <= innerHeight })()`
+	run(t, browser(t), chromedp.EmulateViewport(1600, 900), chromedp.Navigate(url),
+		holds(`document.querySelector('#picture a[href="#store"]') !== null`),
+		js(`document.querySelector('#picture a[href="#store"]').click()`),
+		holds(seen),
+		holds(`/^Shed: .*(queue full|waited too long|pushed out)/.test(document.getElementById('shed').textContent)`),
+		js(`scrollTo(0, 0)`),
+		js(`document.querySelector('#apps button[data-app=store]').click()`), // once more
+		holds(seen),
+	)
 }
 
 func TestThePageSurvivesARestartOfTheProgram(t *testing.T) {
@@ -233,6 +276,10 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 		holds(`document.getElementById('ask').open && document.querySelector('#ask input').value === ''`),
 		chromedp.SendKeys(chromedp.CSS(`#ask input`), token+"\r"),
 		did("was restarted"),
+		js(`document.querySelector('#instances button[data-act="drain 1"]').click()`),
+		did("was drained"),
+		holds(`document.querySelector('#instances .badge')?.textContent === 'drained'`),
+		holds(`document.querySelector('#picture a[href="#users"]').textContent.includes('1 drained')`),
 		chromedp.SetValue(chromedp.CSS(`#limits input[name=workers]`), "7"),
 		js(`document.querySelector('#limits button').click()`),
 		did("were changed"),

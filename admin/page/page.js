@@ -6,7 +6,7 @@ function fromHash() {
 
 const byId = id => document.getElementById(id)
 const chosen = { app: fromHash() }
-let last = null
+let reports = [] // of the last ten seconds, the oldest first
 
 // --- what is what ---------------------------------------------------------------------------------
 
@@ -20,8 +20,16 @@ function load(app) {
 	return app.Now.Shed > 0 ? Math.max(1, used) : used
 }
 
-const alive = app => app.State === 'ready' || app.State === 'new' || app.Isolation === 'remote'
+const serves = state => state === 'ready' || state === 'new'
+const alive = app => serves(app.State) || app.Isolation === 'remote'
 const colour = app => !alive(app) ? 'dead' : load(app) >= .9 ? 'hot' : load(app) >= .7 ? 'warm' : 'calm'
+
+// out says which instances do not serve, in words: '1 drained'.
+function out(app) {
+	const counts = new Map()
+	for (const { State } of app.PerInstance ?? []) if (!serves(State)) counts.set(State, (counts.get(State) ?? 0) + 1)
+	return [...counts].map(([state, n]) => `${n} ${state}`).join(', ')
+}
 
 function duration(s) {
 	if (!s) return '–'
@@ -38,6 +46,57 @@ function element(name, attributes = {}, ...children) {
 	return e
 }
 
+// --- what flows -----------------------------------------------------------------------------------
+
+// A flow is what is served, what is shed before any work was done, and what fails, per second.
+
+// split parts a rate as its counts have grown since the oldest report that is remembered.
+function split(rate, app, countsOf) {
+	const now = countsOf(app), old = reports.length > 1 ? countsOf(reports[0].Apps.find(a => a.Name === app.Name)) : {}
+	const grown = Object.keys(now).map(k => [k, Math.max(0, now[k] - (old[k] ?? 0))])
+	const all = grown.reduce((sum, [, n]) => sum + n, 0)
+	return Object.fromEntries(grown.map(([k, n]) => [k, all ? rate * n / all : 0]))
+}
+
+// answers is the flow of so many of an app's answers. Who got those of 5xx is not known: everybody has a share of them.
+function answers(app, n) {
+	const failed = n * app.Now.Errors / (app.Now.Requests || 1)
+	return { served: n - failed, shed: 0, failed }
+}
+
+const answered = (app, caller) => (app.Now.Calls?.[caller] ?? 0) - (app.Now.Failed?.[caller] ?? 0)
+
+// called is the flow of one app's calls of another.
+function called(app, caller) {
+	const unanswered = app.Now.Failed?.[caller] ?? 0, { served, failed } = answers(app, answered(app, caller))
+	const shed = split(unanswered, app, a => a?.PerCaller?.find(c => c.Caller === caller)?.Errors ?? {}).overloaded ?? 0
+	return { served, shed, failed: failed + unanswered - shed }
+}
+
+const sum = (app, of) => (app.PerCaller ?? []).reduce((all, c) => all + of(c.Caller), 0)
+
+// flow is that of an app. What lives elsewhere is known by its callers alone.
+function flow(app) {
+	if (app.Isolation !== 'remote') return { ...answers(app, app.Now.Requests), shed: app.Now.Shed }
+	return Object.fromEntries(['served', 'shed', 'failed'].map(k => [k, sum(app, caller => called(app, caller)[k])]))
+}
+
+// fromClients is what the calls of apps leave of an app's flow.
+function fromClients(app) {
+	const rest = answers(app, Math.max(0, app.Now.Requests - sum(app, caller => answered(app, caller))))
+	return { ...rest, shed: Math.max(0, app.Now.Shed - sum(app, caller => called(app, caller).shed)) }
+}
+
+// say puts a flow in words: the first are good, and the others bad.
+const say = flow => Object.entries(flow).filter(([, n], i) => !i || n >= .05).map(([what, n]) => `${rate(n)}/s ${what}`)
+
+// reasons says why an app sheds, the most frequent first.
+function reasons(app) {
+	const why = split(app.Now.Shed, app, a => ({ 'queue full': a?.QueueFull ?? 0, 'waited too long': a?.WaitTooLong ?? 0, 'pushed out by newer ones': a?.PushedOut ?? 0, 'deadline too near': a?.Deadline ?? 0 }))
+	const parts = Object.entries(why).filter(([, n]) => n >= .05).sort((a, b) => b[1] - a[1])
+	return parts.length ? `Shed: ${parts.map(([k, n]) => `${rate(n)}/s ${k}`).join(', ')}` : ''
+}
+
 // --- what to do -----------------------------------------------------------------------------------
 
 const urgent = ['restarts', 'down', 'downstream', 'backend', 'raise', 'processors']
@@ -52,11 +111,22 @@ function showHealth(report) {
 
 // --- the picture ----------------------------------------------------------------------------------
 
-const box = { width: 168, height: 74, gapX: 28, gapY: 74 }
+// Pixels: of a box, of a passage between boxes, of what is written at an arrow, and of the row of clients.
+const size = { width: 180, height: 88, apart: 20, pass: 96, label: 88, lane: 46, clients: 24 }
+
+// arrowsOf returns who calls whom; '' are the clients.
+function arrowsOf(apps) {
+	const arrows = apps.filter(a => a.Addr).map(a => ({ from: '', to: a.Name, flow: fromClients(a) }))
+	for (const a of apps) for (const callee of a.Calls ?? []) {
+		const to = apps.find(b => b.Name === callee)
+		if (to) arrows.push({ from: a.Name, to: callee, flow: called(to, a.Name) })
+	}
+	return arrows
+}
 
 // ranks puts each app one row below the lowest of those that call it.
 function ranks(apps) {
-	const rank = new Map(apps.map(a => [a.Name, 1]))
+	const rank = new Map([['', 0], ...apps.map(a => [a.Name, 1])])
 	for (let i = 0; i < apps.length; i++) { // calls have no cycles
 		for (const a of apps) for (const callee of a.Calls ?? []) {
 			if (rank.has(callee)) rank.set(callee, Math.max(rank.get(callee), rank.get(a.Name) + 1))
@@ -65,19 +135,56 @@ function ranks(apps) {
 	return rank
 }
 
-// layout returns where the middle of each box is, and how large the picture is.
-function layout(apps) {
-	const rank = ranks(apps), rows = []
-	for (const a of apps) (rows[rank.get(a.Name)] ??= []).push(a.Name)
-	const used = rows.filter(Boolean)
-	const widest = Math.max(1, ...used.map(r => r.length))
-	const width = widest * (box.width + box.gapX) + box.gapX
-	const at = new Map([['', { x: width / 2, y: 24 }]])
-	used.forEach((names, row) => names.forEach((name, i) => at.set(name, {
-		x: width * (i + .5) / names.length,
-		y: 24 + box.gapY + box.height / 2 + row * (box.height + box.gapY),
-	})))
-	return { at, width, height: 24 + used.length * (box.height + box.gapY) + 20 }
+// place puts a row's items beside each other, and returns how wide they are.
+function place(items) {
+	const width = items.reduce((sum, i) => sum + i.width, 0)
+	let left = -width / 2
+	for (const i of items) {
+		i.x = left + i.width / 2
+		left += i.width
+	}
+	return width
+}
+
+const bend = t => t * t * (3 - 2 * t) // how far to the side an arrow is when it is t of the way down
+
+// lanes writes at arrows where nothing else is written, in as few lines below each other as it takes, and returns how many.
+function lanes(arrows) {
+	for (let count = 1; ; count++) {
+		const taken = []
+		for (const a of arrows) {
+			for (let lane = 1; lane <= count; lane++) {
+				const t = lane / (count + 1), x = a.xs[0] + (a.xs[1] - a.xs[0]) * bend(t)
+				if (taken.some(l => l.lane === lane && Math.abs(l.x - x) < size.label)) continue
+				taken.push({ lane, x })
+				a.label = { x, t }
+				break
+			}
+		}
+		if (taken.length === arrows.length) return count
+	}
+}
+
+// layout finds where boxes are; arrows get an x for each row that they touch, and one place to write at. Those that lead
+// past a row get a passage through it.
+function layout(apps, arrows) {
+	const rank = ranks(apps), boxes = new Map(), rows = []
+	for (const a of arrows) Object.assign(a, { first: rank.get(a.from), last: rank.get(a.to), xs: [] })
+	for (const [name, r] of rank) (rows[r] ??= { items: [] }).items.push({ name, width: size.width + size.apart })
+	for (const [r, row] of rows.entries()) {
+		place(row.items)
+		for (const a of arrows) if (a.first < r && r < a.last) row.items.push({ arrow: a, width: size.pass, x: a.xs.at(-1) })
+		row.width = place(row.items.sort((a, b) => a.x - b.x))
+		for (const { name, arrow, x } of row.items) arrow ? arrow.xs.push(x) : boxes.set(name, { x, row })
+		for (const a of arrows) if (a.first === r || a.last === r) a.xs.push(boxes.get(a.first === r ? a.from : a.to).x)
+	}
+	let y = 0
+	for (const [r, row] of rows.entries()) {
+		row.top = y
+		row.bottom = y + (r ? size.height : size.clients)
+		y = row.bottom + size.lane * (1 + lanes(arrows.filter(a => a.first === r && a.last === r + 1)))
+	}
+	return { boxes, rows, width: Math.max(...rows.map(r => r.width)), height: rows.at(-1).bottom }
 }
 
 const svgNames = 'http://www.w3.org/2000/svg'
@@ -88,68 +195,73 @@ function svg(name, attributes = {}, ...children) {
 	return e
 }
 
-// edge draws an arrow from one middle to another, with what flows along it.
-function edge(from, to, text, fails) {
-	const top = from.y + (from.y < 30 ? 12 : box.height / 2), bottom = to.y - box.height / 2 - 3
-	const middle = (top + bottom) / 2
-	const path = `M${from.x} ${top} C${from.x} ${middle} ${to.x} ${middle} ${to.x} ${bottom}`
-	const label = { x: from.x + (to.x - from.x) * .62, y: top + (bottom - top) * .68 }
-	const line = svg('path', { class: `edge ${fails ? 'fails' : ''}`, d: path, 'marker-end': 'url(#arrow)' })
-	if (!text) return [line]
-	const width = 7 * text.length + 8
-	return [line,
-		svg('rect', { class: 'back', x: label.x - width / 2, y: label.y - 12, width, height: 16, rx: 3 }),
-		svg('text', { class: fails ? 'fails' : 'small', x: label.x, y: label.y, 'text-anchor': 'middle' }, text)]
+function line({ xs, first, flow }, rows) {
+	const way = xs.slice(1).map((x, i) => {
+		const top = rows[first + i].bottom, bottom = rows[first + i + 1].top - (i + 2 === xs.length ? 3 : 0), third = (bottom - top) / 3
+		return `${i ? 'L' : 'M'}${xs[i]} ${top} C${xs[i]} ${top + third} ${x} ${bottom - third} ${x} ${bottom}`
+	})
+	return svg('path', { class: say(flow).length > 1 ? 'edge fails' : 'edge', d: way.join(' '), 'marker-end': 'url(#arrow)' })
 }
 
-function node(app, { x, y }) {
-	const left = x - box.width / 2, top = y - box.height / 2
-	const link = svg('a', { href: `#${encodeURIComponent(app.Name)}`, 'aria-label': `${app.Name}: ${app.State}, ${percent(load(app))} of what it can do` })
-	link.append(
-		svg('rect', { class: `box ${colour(app)}`, x: left, y: top, width: box.width, height: box.height, rx: 6 }),
-		svg('text', { class: 'name', x: left + 10, y: top + 21 }, app.Name),
-		svg('text', { x: left + box.width - 10, y: top + 21, 'text-anchor': 'end' }, workers(app) ? percent(load(app)) : ''),
-		svg('text', { class: 'small', x: left + 10, y: top + 40 }, `${rate(app.Now.Requests)}/s  p99 ${duration(app.Now.P99)}`))
-	const bad = app.Now.Errors + app.Now.Shed
-	if (bad > 0) link.append(svg('text', { class: 'fails', x: left + box.width - 10, y: top + 62, 'text-anchor': 'end' }, `${rate(bad)}/s fail`))
-	for (const [i, one] of (app.PerInstance ?? []).slice(0, 8).entries()) {
-		link.append(svg('circle', { class: `dot ${one.State === 'ready' || one.State === 'new' ? 'calm' : one.State === 'failed' ? 'hot' : 'dead'}`, cx: left + 15 + 14 * i, cy: top + 58, r: 5 }))
+const parts = (...texts) => element('span', {}, ...texts.map(t => t instanceof Node ? t : element('span', {}, t)))
+
+// words are what is written at an arrow; nothing if nothing flows.
+function words({ from, to, flow }, at) {
+	if (Object.values(flow).every(n => n < .05)) return []
+	return [element('p', { class: 'flow', style: at && `left:${at.x}px;top:${at.y}px` },
+		element('span', { class: 'who' }, `${from || 'clients'} → ${to} `), ...say(flow).map((text, i) => element('span', { class: i ? 'fails' : null }, `${text} `)))]
+}
+
+function node(app, at) {
+	const [good, ...bad] = say(flow(app))
+	const dots = element('span', { class: 'dots', 'aria-hidden': true }, ...(app.PerInstance ?? []).slice(0, 8).map(one =>
+		element('i', { class: serves(one.State) ? 'calm' : one.State === 'failed' ? 'hot' : 'dead' })))
+	return element('a', { class: `box ${colour(app)}`, href: `#${encodeURIComponent(app.Name)}`, title: reasons(app), style: at && `left:${at.x}px;top:${at.row.top}px` },
+		parts(element('strong', {}, app.Name), !alive(app) ? app.State : workers(app) ? percent(Math.min(1, load(app))) : ''),
+		parts(good, `p99 ${duration(app.Now.P99)}`),
+		parts(dots, out(app) || (app.Queued ? `${app.Queued} wait` : '')),
+		element('span', { class: 'fails' }, bad.join(', ')))
+}
+
+function drawing(apps, arrows, { boxes, rows, width, height }) {
+	const place = a => {
+		const next = rows[a.first + 1]
+		return a.label ? { x: a.label.x, y: rows[a.first].bottom + a.label.t * (next.top - rows[a.first].bottom) } : { x: a.xs[1], y: (next.top + next.bottom) / 2 }
 	}
-	return link
+	const head = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' }, svg('path', { d: 'M0 0 L8 4 L0 8 z' }))
+	return element('div', { class: 'drawing', style: `width:${width}px;height:${height}px` },
+		svg('svg', { viewBox: `${-width / 2} 0 ${width} ${height}`, width, height, 'aria-hidden': true }, head, ...arrows.map(a => line(a, rows))),
+		element('div', {}, element('p', { class: 'clients' }, 'clients'), ...arrows.flatMap(a => words(a, place(a))), ...apps.map(a => node(a, boxes.get(a.Name)))))
+}
+
+// list is for where the drawing does not fit: boxes with what leaves them, the most urgent first.
+function list(apps, arrows) {
+	const urgency = a => ['dead', 'hot', 'warm', 'calm'].indexOf(colour(a))
+	return element('div', { class: 'list' }, ...apps.toSorted((a, b) => urgency(a) - urgency(b)).map(app =>
+		element('div', {}, node(app), ...arrows.filter(a => (a.from || a.to) === app.Name).flatMap(a => words(a)))))
 }
 
 function showPicture(apps) {
-	const { at, width, height } = layout(apps)
-	const drawing = svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'group' })
-	const arrow = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' })
-	arrow.append(svg('path', { d: 'M0 0 L8 4 L0 8 z', fill: 'var(--soft)' }))
-	drawing.append(arrow, svg('text', { x: width / 2, y: 24, 'text-anchor': 'middle' }, 'clients'))
-	for (const a of apps) {
-		if (a.Addr) drawing.append(...edge(at.get(''), at.get(a.Name), '', false))
-		for (const callee of a.Calls ?? []) {
-			const to = apps.find(b => b.Name === callee)
-			if (!to) continue
-			const calls = to.Now.Calls?.[a.Name] ?? 0, failed = to.Now.Failed?.[a.Name] ?? 0
-			drawing.append(...edge(at.get(a.Name), at.get(callee), failed ? `${rate(calls)}/s, ${rate(failed)} fail` : calls ? `${rate(calls)}/s` : '', failed > 0))
-		}
-	}
-	for (const a of apps) drawing.append(node(a, at.get(a.Name)))
+	const frame = byId('picture'), arrows = arrowsOf(apps), found = layout(apps, arrows)
 	const focused = document.activeElement?.closest?.('#picture a')?.getAttribute('href')
-	byId('picture').replaceChildren(drawing)
-	if (focused) byId('picture').querySelector(`a[href="${CSS.escape(focused)}"], a[href="${focused}"]`)?.focus()
+	frame.replaceChildren(found.width > frame.clientWidth ? list(apps, arrows) : drawing(apps, arrows, found))
+	if (focused) frame.querySelector(`a[href="${CSS.escape(focused)}"], a[href="${focused}"]`)?.focus({ preventScroll: true })
 }
 
 // --- the table ------------------------------------------------------------------------------------
 
 function row(app) {
 	const n = app.Now, restarts = (app.PerInstance ?? []).reduce((sum, i) => sum + (i.Restarts ? i.Restarts.ended ?? 0 : 0) + (i.Restarts?.killed ?? 0) + (i.Restarts?.start ?? 0), 0)
-	const choose = element('button', { type: 'button', 'data-app': app.Name }, app.Name)
-	choose.onclick = () => { location.hash = encodeURIComponent(app.Name); byId('app').scrollIntoView({ block: 'nearest' }) }
+	const button = element('button', { type: 'button', 'data-app': app.Name }, app.Name)
+	button.onclick = () => {
+		location.hash = encodeURIComponent(app.Name)
+		choose()
+	}
 	const cell = (text, bad) => element('td', { class: bad }, text)
-	return element('tr', { 'data-app': app.Name },
-		element('th', { scope: 'row' }, choose),
-		cell(app.State, alive(app) ? null : 'hot'),
-		cell(rate(n.Requests)), cell(rate(n.Errors), n.Errors > 0 ? 'hot' : null), cell(rate(n.Shed), n.Shed > 0 ? 'hot' : null),
+	return element('tr', { 'data-app': app.Name, title: reasons(app) },
+		element('th', { scope: 'row' }, button),
+		cell([app.State, alive(app) && out(app)].filter(Boolean).join(', '), !alive(app) ? 'hot' : out(app) ? 'warm' : null),
+		...Object.values(flow(app)).map((rated, i) => cell(rate(rated), i && rated > 0 ? 'hot' : null)),
 		cell(duration(n.P50)), cell(duration(n.P99)), cell(duration(n.Wait99), n.Wait99 > .02 ? 'warm' : null),
 		cell(workers(app) ? `${app.Busy} / ${workers(app)}` : '–'),
 		cell(percent(n.Utilisation), n.Utilisation >= .9 ? 'hot' : n.Utilisation >= .7 ? 'warm' : null),
@@ -170,6 +282,7 @@ function showApp(apps) {
 	byId('app').hidden = !app
 	if (!app) return
 	byId('app-title').textContent = `${app.Name}, ${app.Profile}, ${app.Isolation}`
+	byId('shed').textContent = reasons(app)
 	const form = byId('limits')
 	form.hidden = app.Isolation === 'remote'
 	if (shown !== app.Name) { // else somebody may be typing
@@ -187,7 +300,7 @@ function showApp(apps) {
 			return b
 		}
 		const more = one.PID ? `process ${one.PID}, ${Math.round(one.Memory / 2 ** 20)} MiB` : ''
-		const item = element('li', {}, button('restart', 'Restart', 'restarted'), button('drain', 'Drain', 'drained'), element('span', {}, one.State), element('span', {}, `generation ${one.Generation}`), element('span', {}, `${one.Busy} busy`), element('span', {}, more))
+		const item = element('li', {}, button('restart', 'Restart', 'restarted'), button('drain', 'Drain', 'drained'), element('span', { class: serves(one.State) ? null : one.State === 'failed' ? 'badge hot' : 'badge dead' }, one.State), element('span', {}, `generation ${one.Generation}`), element('span', {}, `${one.Busy} busy`), element('span', {}, more))
 		if (one.LastError) item.append(element('pre', {}, one.LastError))
 		return item
 	}))
@@ -214,28 +327,28 @@ function token() {
 
 async function act(method, path, body, done) {
 	const kept = 'watt-token'
-	const say = text => { byId('did').textContent = text }
+	const tell = text => { byId('did').textContent = text }
 	for (let given = sessionStorage.getItem(kept) ?? ''; ; ) {
 		let response
 		try {
 			response = await fetch(path, { method, body: body && JSON.stringify(body), headers: { Authorization: `Bearer ${given}` } })
 		} catch (error) { // nobody answers, or the token cannot be a header
-			return say(`Not done: ${error}`)
+			return tell(`Not done: ${error}`)
 		}
 		if (response.status !== 401) {
 			sessionStorage.setItem(kept, given)
-			return say(response.ok ? done : `Not done: ${(await response.text()).trim()}`)
+			return tell(response.ok ? done : `Not done: ${(await response.text()).trim()}`)
 		}
 		given = await token()
-		if (!given) return say('Not done: actions need the token')
+		if (!given) return tell('Not done: actions need the token')
 	}
 }
 
 // --- charts ---------------------------------------------------------------------------------------
 
 const what = [
-	{ title: 'Requests per second', of: f => f.Requests },
-	{ title: 'Errors and shed requests per second', of: f => f.Errors + f.Shed },
+	{ title: 'Served per second', of: f => f.Requests - f.Errors },
+	{ title: 'Shed and failed per second', of: f => f.Shed + f.Errors },
 	{ title: 'Latency, p99, ms', of: f => 1000 * f.P99 },
 	{ title: 'Workers busy, %', of: f => 100 * f.Utilisation },
 ]
@@ -287,7 +400,7 @@ function addPoint(report) {
 // --- what comes in --------------------------------------------------------------------------------
 
 function show(report) {
-	last = report
+	reports = [...reports.filter(r => Date.parse(report.Time) - Date.parse(r.Time) < 10500), report]
 	showHealth(report)
 	showPicture(report.Apps)
 	showApps(report.Apps)
@@ -295,14 +408,20 @@ function show(report) {
 	addPoint(report)
 }
 
-addEventListener('hashchange', () => {
+function choose() {
 	chosen.app = fromHash()
-	if (last) showApp(last.Apps)
-})
+	if (reports.length) showApp(reports.at(-1).Apps)
+	byId('app').scrollIntoView({ block: 'nearest' })
+}
+addEventListener('hashchange', choose)
+addEventListener('resize', () => reports.length && showPicture(reports.at(-1).Apps))
 
 function listen() {
 	const events = new EventSource('events')
-	events.onopen = loadHistory
+	events.onopen = () => {
+		reports = [] // it may be another program by now
+		loadHistory()
+	}
 	events.onmessage = message => show(JSON.parse(message.data))
 	events.onerror = () => {
 		byId('health').textContent = 'No connection to the program; trying again …'
