@@ -3,10 +3,10 @@
 // customers talk.
 //
 //	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
-//	go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms]
+//	SHOP_TOKEN=secret go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms]
 //
 // With -admin there is a page at that address which shows what goes on, and with -load something does. Actions there need
-// the token that is in SHOP_TOKEN.
+// the token that is in SHOP_TOKEN: export it, and paste those that the shop prints.
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.
@@ -95,12 +95,13 @@ func newShop(c config) *watt.Runtime {
 		data,
 		watt.App{Name: "support", New: support.New},
 	)...)
-	logs := &admin.Logs{Level: zap.WarnLevel}
-	rt.Logger, rt.Output = newLogger(logs), logs.Output
+	level := zap.NewAtomicLevelAt(zap.WarnLevel)
+	logs := &admin.Logs{Level: level}
+	rt.Logger, rt.Output = newLogger(level, logs), logs.Output
 	if c.admin != "" {
 		rt.Admin = &http.Server{
 			Addr: c.admin, ReadHeaderTimeout: time.Second,
-			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs, CPUShares: true, FlightRecorder: true}),
+			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs, Level: &level, CPUShares: true, FlightRecorder: true}),
 		}
 	}
 	return rt
@@ -116,6 +117,9 @@ func run(ctx context.Context, rt *watt.Runtime, out io.Writer, load bool) error 
 	}
 	url := "http://" + rt.Status()[0].Addr
 	fmt.Fprintln(out, usage(url))
+	if rt.Admin != nil {
+		fmt.Fprintln(out, actions("http://"+rt.Admin.Addr))
+	}
 	if load {
 		visit(ctx, url)
 	}
@@ -139,10 +143,21 @@ func usage(url string) string {
 `, "URL", url)
 }
 
-// newLogger writes warnings and errors to stderr, for people, and to the page.
-func newLogger(logs *admin.Logs) *zap.Logger {
+// actions is how to change the shop while it runs.
+func actions(url string) string {
+	return strings.ReplaceAll(`The page of those who run it is at URL. If the shop was started with a token in SHOP_TOKEN, they may also:
+
+  curl -X PATCH -H "Authorization: Bearer $SHOP_TOKEN" -d '{"workers": 16}' URL/apps/store
+  curl -X POST -H "Authorization: Bearer $SHOP_TOKEN" URL/apps/resize/instances/0/drain
+  curl -X POST -H "Authorization: Bearer $SHOP_TOKEN" URL/apps/resize/instances/0/restart
+  curl -X PUT -H "Authorization: Bearer $SHOP_TOKEN" -d '{"level": "info", "for": "10m"}' URL/level
+`, "URL", url)
+}
+
+// newLogger writes what level lets through to stderr, for people, and to the page.
+func newLogger(level zap.AtomicLevel, logs *admin.Logs) *zap.Logger {
 	c := zap.NewDevelopmentConfig()
-	c.Level.SetLevel(zap.WarnLevel)
+	c.Level = level
 	c.DisableStacktrace = true
 	return zap.Must(c.Build(zap.WrapCore(func(stderr zapcore.Core) zapcore.Core { return zapcore.NewTee(stderr, logs) })))
 }

@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -197,6 +199,26 @@ func TestProgramRefusesToStart(t *testing.T) {
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 2 {
 		t.Errorf("-nonsense: got %v, want exit status 2", err)
+	}
+}
+
+// TestActionsAreThere pastes what is printed for those who run the shop.
+func TestActionsAreThere(t *testing.T) {
+	t.Parallel()
+	rt := newShop(config{addr: "127.0.0.1:0", admin: "127.0.0.1:0", token: "secret", data: t.TempDir()})
+	startShop(t, rt)
+	lines := regexp.MustCompile(`-X (\S+) .*SHOP_TOKEN" (?:-d '(.*)' )?ADMIN(\S+)`).FindAllStringSubmatch(actions("ADMIN"), -1)
+	if len(lines) != 4 {
+		t.Errorf("got %q, want 4 lines", lines)
+	}
+	for _, line := range lines {
+		req := httptest.NewRequestWithContext(t.Context(), line[1], "http://127.0.0.1"+line[3], strings.NewReader(line[2]))
+		req.Header.Set("Authorization", "Bearer secret")
+		w := httptest.NewRecorder()
+		rt.Admin.Handler.ServeHTTP(w, req)
+		if w.Code > 299 {
+			t.Errorf("%s: got %d, %s", line[0], w.Code, w.Body)
+		}
 	}
 }
 
