@@ -184,7 +184,7 @@ func (c *call) finish(failed count.Kind) {
 		}
 		now := time.Now()
 		if c.served != nil {
-			c.served.downstream.end(now)
+			c.served.waited(now)
 		}
 		c.edge.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {

@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,17 +16,54 @@ func Downstream(ctx context.Context) (done func()) {
 		return func() {}
 	}
 	q.downstream.begin(time.Now())
-	return sync.OnceFunc(func() { q.downstream.end(time.Now()) })
+	return sync.OnceFunc(func() { q.waited(time.Now()) })
 }
 
-// downstream is the time that a request spends in calls of other apps while it holds its worker. Calls at the
-// same time count once. The zero value is ready.
+// waited ends a wait for another app that [downstream] has begun.
+func (q *request) waited(now time.Time) { q.app.waits.over.Add(int64(q.downstream.end(now))) }
+
+// waits is the time that an app's requests have waited for other apps.
+type waits struct {
+	over atomic.Int64 // nanoseconds, of waits that are
+
+	mu   sync.Mutex
+	of   map[*requests]bool // where there may be more, in progress
+	told time.Duration
+}
+
+// follow begins to look at requests in progress, or ends it.
+func (w *waits) follow(l *requests, begin bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !begin {
+		delete(w.of, l)
+		return
+	}
+	if w.of == nil {
+		w.of = make(map[*requests]bool)
+	}
+	w.of[l] = true
+}
+
+// sum returns the time up to now. It never goes back: what has just ended may be missing.
+func (w *waits) sum() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sum, now := time.Duration(w.over.Load()), time.Now()
+	for l := range w.of {
+		sum += l.waiting(now)
+	}
+	w.told = max(w.told, sum)
+	return w.told
+}
+
+// downstream is the wait of a request for other apps while it holds its worker. Calls at the same time count once.
+// The zero value is ready.
 type downstream struct {
 	mu    sync.Mutex
 	calls int
 	since time.Time // when there was none
-	total time.Duration
-	over  bool // what comes now is not counted
+	over  bool      // what comes now is not counted
 }
 
 func (d *downstream) begin(now time.Time) {
@@ -36,24 +74,36 @@ func (d *downstream) begin(now time.Time) {
 	}
 }
 
-func (d *downstream) end(now time.Time) {
+// end returns how long the wait was, if it is over with this call.
+func (d *downstream) end(now time.Time) (waited time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.calls--; d.calls == 0 {
-		d.total += now.Sub(d.since)
+	if d.calls == 1 {
+		waited = d.waitedLocked(now)
 	}
+	d.calls--
+	return waited
 }
 
-// sum returns the time, once; a call that goes on counts up to now.
-func (d *downstream) sum() time.Duration {
+// stop returns how long the wait was that goes on, if there is one, and has no other counted.
+func (d *downstream) stop(now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.over {
+	waited := d.waitedLocked(now)
+	d.over = true
+	return waited
+}
+
+// waited returns how long the wait is up to now, if there is one.
+func (d *downstream) waited(now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waitedLocked(now)
+}
+
+func (d *downstream) waitedLocked(now time.Time) time.Duration {
+	if d.calls == 0 || d.over {
 		return 0
 	}
-	d.over = true
-	if d.calls > 0 {
-		d.total += time.Since(d.since)
-	}
-	return d.total
+	return max(0, now.Sub(d.since))
 }

@@ -63,6 +63,7 @@ func newGeneration(a *app, index int) *generation {
 		mesh:     a.mesh,
 		registry: registry,
 	}
+	a.waits.follow(&g.requests, true)
 	g.labels = pprof.WithLabels(a.rt.labels, pprof.Labels("app", a.name, "instance", strconv.Itoa(index)))
 	g.env.labels = g.labels
 	return g
@@ -291,6 +292,7 @@ func (g *generation) abort() error {
 // cleanup ends the context of New and runs what the app has left to do, last added first.
 func (g *generation) cleanup() error {
 	g.cancel()
+	g.app.waits.follow(&g.requests, false)
 	g.conns.cut()
 	if g.listener != nil {
 		_ = g.listener.Close()

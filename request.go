@@ -181,7 +181,7 @@ func (q *request) hijacked() {
 
 // discard gives the worker back early.
 func (q *request) discard() {
-	q.app.downstream.Add(int64(q.downstream.sum()))
+	q.app.waits.over.Add(int64(q.downstream.stop(time.Now())))
 	q.ticket.Discard()
 }
 
@@ -369,7 +369,7 @@ func (q *request) end() {
 	q.holds, q.longLived = false, false
 	q.mu.Unlock()
 	if held {
-		q.app.downstream.Add(int64(q.downstream.sum()))
+		q.app.waits.over.Add(int64(q.downstream.stop(time.Now())))
 		q.ticket.Release()
 	}
 	if longLived {

@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // requests are those in progress on one generation, or with an app's siblings.
@@ -92,6 +93,16 @@ func (l *requests) close(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// waiting returns how long those that wait for other apps have done so up to now, together.
+func (l *requests) waiting(now time.Time) (sum time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for q := l.first; q != nil; q = q.next {
+		sum += q.downstream.waited(now)
+	}
+	return sum
 }
 
 // oldest returns the one that began first, or nil.

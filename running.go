@@ -42,9 +42,9 @@ type app struct {
 	faults shedLog // by handlers, with 503
 
 	restarts, abandoned atomic.Uint64
-	downstream          atomic.Int64 // nanoseconds
 	streams             atomic.Int64 // long-lived requests, which conns has too
 	tallies             tallies
+	waits               waits
 
 	started chan struct{} // closed when the first start has succeeded
 	drained chan struct{} // closed when the drain is over

@@ -35,8 +35,8 @@ type Status struct {
 	QueueWait, BusyTime time.Duration
 	// DownstreamTime is the part of BusyTime during which requests waited for other apps: for calls by Env.Client, until
 	// their answers' bodies end, and for what [Downstream] tells. What is waited for at the same time counts once. The rest
-	// of BusyTime is the app's own: where an entrypoint has much of it, work is in the wrong place. A request is counted
-	// when it gives its worker back: at its end, or when it turns out to be long-lived.
+	// of BusyTime is the app's own: where an entrypoint has much of it, work is in the wrong place. Requests in progress
+	// count up to now, and until they give their worker back: at their end, or when they turn out to be long-lived.
 	DownstreamTime time.Duration
 	// Panics of handlers, restarts of instances after they had ended by themselves, and code that did not return when it had to.
 	Panics, Restarts, Abandoned uint64

@@ -404,6 +404,34 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 	})
 }
 
+func TestAWaitForAnAppThatHangsCountsWhileItLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
+			if resp, err := env.Get(r.Context(), "http://a.watt.local/1h"); err == nil {
+				resp.Body.Close()
+			}
+			<-time.After(4 * time.Second)
+		}, "a"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go get(ctx, rt, "gateway.watt.local/")
+		waited := func(want time.Duration) {
+			t.Helper()
+			if s := statusOf(t, rt, "gateway"); s.DownstreamTime != want {
+				t.Errorf("got %v of %v downstream, want %v", s.DownstreamTime, s.BusyTime, want)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		waited(10 * time.Second)
+		go rt.Restart("gateway", 0) // those that are about to end wait as well
+		time.Sleep(5 * time.Second)
+		waited(15 * time.Second)
+		cancel() // what comes now is its own
+		time.Sleep(3 * time.Second)
+		waited(15 * time.Second)
+	})
+}
+
 func TestACalleeThatIsNamedTwiceIsOneCallee(t *testing.T) {
 	rt := start(t, working("a", func(a *watt.App) { a.Calls = []string{"b", "b"} }), working("b", nil))
 	if got := statusOf(t, rt, "a").Calls; !slices.Equal(got, []string{"b"}) {

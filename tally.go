@@ -116,7 +116,7 @@ func (a *app) counted(pool *admission.Stats, to *count.Admission) {
 	to.Abandoned.Store(int64(a.abandoned.Load()))
 	to.QueueWait.Store(int64(pool.QueueWait))
 	to.BusyTime.Store(int64(pool.BusyTime))
-	to.DownstreamTime.Store(a.downstream.Load())
+	to.DownstreamTime.Store(int64(a.waits.sum()))
 }
 
 // counted fills in what was counted at the door.
