@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -488,5 +489,62 @@ func TestTheLevelComesBack(t *testing.T) {
 		if level.Level() != zap.WarnLevel {
 			t.Errorf("got %v after it", level.Level())
 		}
+	})
+}
+
+// loopback is an address of this machine.
+type loopback struct{}
+
+func (loopback) Network() string { return "tcp" }
+func (loopback) String() string  { return "127.0.0.1:1" }
+
+// reported asks for GET /status without a network.
+func reported(t *testing.T, h http.Handler) (r admin.Report) {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(loopback{}))
+	h.ServeHTTP(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1/status", http.NoBody))
+	if err := json.Unmarshal(rec.Body.Bytes(), &r); err != nil {
+		t.Fatal(err, rec.Body)
+	}
+	return r
+}
+
+func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		rt := watt.New(
+			watt.App{Name: "gateway", Profile: watt.Entrypoint, Workers: 4, Queue: 4, QueueTimeout: time.Second, Timeout: -1, Calls: []string{"store"}, New: passOn("store")},
+			watt.App{Name: "store", Profile: watt.IOBound, Workers: 8, Timeout: -1, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang })},
+		)
+		watttest.Start(t, rt)
+		h := admin.Handler(rt, admin.Options{})
+		reported(t, h)
+		var calls sync.WaitGroup
+		call := func() {
+			if resp, err := rt.Env().Get(t.Context(), "http://gateway.watt.local/"); err == nil {
+				resp.Body.Close()
+			}
+		}
+		for range 4 {
+			calls.Go(call)
+		}
+		time.Sleep(15 * time.Second)
+		for range 4 { // and others come, in vain
+			calls.Go(call)
+		}
+		time.Sleep(5 * time.Second)
+		var kinds []string
+		for _, a := range reported(t, h).Advice {
+			kinds = append(kinds, a.App+": "+a.Kind)
+			if !strings.Contains(a.Text, "wait 1s (p99)") || !strings.Contains(a.Text, "for store") {
+				t.Errorf("got %q", a.Text)
+			}
+		}
+		if len(kinds) != 1 || kinds[0] != "gateway: downstream" {
+			t.Errorf("got %q", kinds)
+		}
+		close(hang)
+		calls.Wait()
 	})
 }

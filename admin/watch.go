@@ -78,7 +78,7 @@ type App struct {
 type Figures struct {
 	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
 	Requests, Errors, Shed float64
-	// P50 and P99 of their durations, and P99 of the wait for a worker, in seconds.
+	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain, in seconds.
 	P50, P99, Wait99 float64
 	// Utilisation is the part of their time that workers were busy, and Downstream the part that they waited for
 	// other apps: at most 1.
@@ -262,6 +262,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 			f.CPU += max(0, now.CPUTime-old.CPUTime).Seconds() / seconds
 		}
 	}
+	waited.addInVain(before, after)
 	f.P50, f.P99, f.Wait99 = took.quantile(0.5), took.quantile(0.99), waited.quantile(0.99)
 	if workers := float64(workersOf(after)); workers > 0 {
 		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
@@ -308,6 +309,21 @@ func (t *times) add(before, after *watt.Times) {
 	for i, n := range after.Buckets {
 		(*t)[i] += n - min(n, before.Buckets[i])
 	}
+}
+
+// addInVain adds the waits of those that were shed because they had waited as long as they may.
+func (t *times) addInVain(before, after *watt.Status) {
+	n, limit := after.WaitTooLong-min(before.WaitTooLong, after.WaitTooLong), after.QueueTimeout
+	if after.Timeout > 0 {
+		limit = min(limit, after.Timeout)
+	}
+	if n == 0 || limit <= 0 {
+		return
+	}
+	if *t == nil {
+		*t = make(times)
+	}
+	(*t)[int(math.Ceil(4*math.Log2(limit.Seconds())))] += n
 }
 
 // quantile returns the upper end of the bucket that has it, in seconds; 0 if there is nothing.
