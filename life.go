@@ -138,10 +138,11 @@ func (a *app) stateLocked() string {
 	has := make(map[string]bool, len(a.instances))
 	for _, in := range a.instances {
 		in.mu.Lock()
-		has[in.state] = true
+		state, _ := in.seenLocked()
+		has[state] = true
 		in.mu.Unlock()
 	}
-	for _, state := range []string{stateReady, stateStarting, stateRestarting, stateDraining, stateFailed, stateDrained, stateNew} {
+	for _, state := range []string{stateReady, stateSilent, stateStarting, stateRestarting, stateDraining, stateFailed, stateDrained, stateNew} {
 		if has[state] {
 			if a.closing && state != stateFailed {
 				return stateDraining
@@ -182,7 +183,7 @@ func (a *app) ready() error {
 		if s.State == stateFailed {
 			return fmt.Errorf("watt: app %q: instance %d has failed: %s", a.name, s.Instance, s.LastError)
 		}
-		if s.LastError != "" {
+		if s.LastError != "" && s.State != stateSilent {
 			reason = ": " + s.LastError
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type own struct {
 	conn    *control.Conn
 
 	pulse   *pulse
+	turned  atomic.Int64    // when hush was called, in nanoseconds since 1970
 	life    context.Context //nolint:containedctx // of what is done for the child; it ends with its cleanup
 	endLife context.CancelFunc
 
@@ -268,7 +270,9 @@ func (o *own) hush(silent bool) {
 	if silent {
 		state = slotSilent
 	}
+	o.turned.Store(time.Now().UnixNano())
 	o.slot.State.Store(state)
+	o.place.app.changed()
 	switch {
 	case o.place.public == nil:
 	case silent:

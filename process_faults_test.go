@@ -247,12 +247,15 @@ func TestAStoppedInstanceIsPassedOverUntilItGoesOn(t *testing.T) {
 	top := watttest.Start(t, rt)
 	f := startFlow(t, rt, top)
 	f.more(t, 50)
-	stopped := statusOf(t, rt, "ward").PerInstance[1]
+	stopped, began := statusOf(t, rt, "ward").PerInstance[1], time.Now()
 	stop(t, stopped.PID)
 	state := func(want string) func() bool {
 		return func() bool { return statusOf(t, rt, "ward").PerInstance[1].State == want }
 	}
 	soon(t, "the silence to be noticed", state("silent"))
+	if since := statusOf(t, rt, "ward").PerInstance[1].Since; since.Before(began) {
+		t.Errorf("it is silent since %v before it was stopped", began.Sub(since))
+	}
 	f.more(t, 20) // what had gone to it before may still fail
 	before := len(f.failures())
 	f.instances()
@@ -269,6 +272,23 @@ func TestAStoppedInstanceIsPassedOverUntilItGoesOn(t *testing.T) {
 	if in := statusOf(t, rt, "ward").PerInstance[1]; in.PID != stopped.PID {
 		t.Errorf("it was restarted: got process %d, want %d", in.PID, stopped.PID)
 	}
+}
+
+func TestAnAppWhoseProcessesAreAllStoppedIsNotReady(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	watttest.Start(t, rt)
+	for _, in := range statusOf(t, rt, "ward").PerInstance {
+		stop(t, in.PID)
+	}
+	soon(t, "the silence to be noticed", func() bool { return statusOf(t, rt, "ward").State == "silent" })
+	if err := rt.Ready(); err == nil || !strings.Contains(err.Error(), `app "ward" is silent`) {
+		t.Errorf("got %v", err)
+	}
+	for _, in := range statusOf(t, rt, "ward").PerInstance {
+		syscall.Kill(in.PID, syscall.SIGCONT)
+	}
+	soon(t, "it to be ready again", func() bool { return rt.Ready() == nil })
 }
 
 func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {

@@ -192,7 +192,7 @@ func (a *app) await(ctx context.Context) error {
 		state, change, closing := a.stateLocked(), a.change, a.closing
 		a.mu.Unlock()
 		switch {
-		case state == stateReady:
+		case state == stateReady, state == stateSilent: // better than none
 			return nil
 		case state == stateFailed:
 			return fmt.Errorf("%w: %w", ErrUnavailable, a.ready())

@@ -13,8 +13,8 @@ type Status struct {
 	App
 	// Addr is the address that the app listens at, once that is open; with Listen ":0" it has the port.
 	Addr string
-	// State is "new", "starting", "ready" (at least one instance is), "restarting", "draining",
-	// "drained" (by Drain), "failed" (every instance is) or "stopped"; Since is when it began.
+	// State is that of the best instance: "ready", "silent" (its process shows no sign of life), "starting", "restarting",
+	// "draining", "failed", "drained" (by Drain), "new" or "stopped"; Since is when it began.
 	State string
 	Since time.Time
 
@@ -53,8 +53,7 @@ type Status struct {
 type InstanceStatus struct {
 	// Instance is its number, counted from 0.
 	Instance int
-	// State is as in Status, or "silent" while the instance's process shows no sign of life: it is given nothing then.
-	// Since is when it began.
+	// State is as in Status; Since is when it began. While it is "silent" it is given nothing.
 	State string
 	Since time.Time
 	// Generation counts the lives of the instance: 1 is the first.
@@ -159,16 +158,14 @@ func (a *app) status() Status {
 func (in *instance) status() InstanceStatus {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	state, since := in.seenLocked()
 	s := InstanceStatus{
-		Instance: in.index, State: in.state, Since: in.since, Generation: in.started, Busy: in.member.Busy(),
+		Instance: in.index, State: state, Since: since, Generation: in.started, Busy: in.member.Busy(),
 		Restarts: in.app.tallies.restartsOf(in.index),
 	}
 	if o, ok := in.life.(*own); ok {
 		s.PID, s.Busy = o.process.PID(), few(&o.slot.Busy)
 		s.CPUTime, s.Memory = process.Usage(s.PID)
-		if s.State == stateReady && o.slot.State.Load() == slotSilent {
-			s.State = stateSilent
-		}
 	}
 	if in.lastErr != nil {
 		s.LastError = in.lastErr.Error()
@@ -177,4 +174,20 @@ func (in *instance) status() InstanceStatus {
 		}
 	}
 	return s
+}
+
+// seenLocked returns the state of the instance as it is seen from outside, and when that began.
+func (in *instance) seenLocked() (state string, since time.Time) {
+	o, ok := in.life.(*own)
+	if !ok || in.state != stateReady {
+		return in.state, in.since
+	}
+	since = in.since
+	if turned := time.Unix(0, o.turned.Load()); turned.After(since) {
+		since = turned
+	}
+	if o.slot.State.Load() == slotSilent {
+		return stateSilent, since
+	}
+	return stateReady, since
 }

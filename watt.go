@@ -374,7 +374,7 @@ func (rt *Runtime) app(name string) *app {
 }
 
 // Ready returns nil if every app has an instance that is ready and none that was given up, and otherwise
-// an error that names the apps and says what is wrong. It is the readiness probe. An app with a URL counts as ready: whether it answers
+// an error that names the apps and says what is wrong. An instance that shows no sign of life is not ready. It is the readiness probe. An app with a URL counts as ready: whether it answers
 // is known to those who call it.
 func (rt *Runtime) Ready() error {
 	rt.mu.Lock()
