@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,7 +11,9 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -280,14 +283,12 @@ func TestBeforeTheStartThereIsAnAnswerToo(t *testing.T) {
 	}
 }
 
-func TestWhatIsShedSaturates(t *testing.T) {
-	rt := watt.New(watt.App{Name: "slow", Listen: "127.0.0.1:0", Workers: 1, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-	})})
-	top := watttest.Start(t, rt)
+// saturation returns what tells the ratio of a runtime's only app.
+func saturation(t *testing.T, rt *watt.Runtime) func() float64 {
+	t.Helper()
 	registry := prometheus.NewRegistry() // one, since it remembers
 	registry.MustRegister(metrics.NewCollector(rt))
-	ratio := func() float64 {
+	return func() float64 {
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -296,8 +297,114 @@ func TestWhatIsShedSaturates(t *testing.T) {
 		for _, f := range families {
 			all[f.GetName()] = f
 		}
-		return all.value(t, "watt_app_saturation_ratio", `watt_app="slow"`)
+		return all.value(t, "watt_app_saturation_ratio", fmt.Sprintf("watt_app=%q", rt.Status()[0].Name))
 	}
+}
+
+// holding is a runtime whose only app holds each request until release, and what has it hold n. No instance
+// starts a second time.
+func holding(t *testing.T, change func(*watt.App)) (rt *watt.Runtime, hold func(n int) (release func())) {
+	t.Helper()
+	holds, started := make(chan struct{}), make(map[int]bool)
+	var mu sync.Mutex
+	orders := watt.App{
+		Name: "orders", Timeout: -1, Queue: 100, QueueTimeout: time.Hour, MaxRestarts: -1,
+		New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if started[env.Instance] {
+				return nil, errors.New("broken on purpose")
+			}
+			started[env.Instance] = true
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-holds }), nil
+		},
+	}
+	change(&orders)
+	rt = watt.New(orders)
+	watttest.Start(t, rt)
+	return rt, func(n int) func() {
+		var calls sync.WaitGroup
+		for range n {
+			calls.Go(func() {
+				if resp, err := rt.Env().Get(t.Context(), "http://orders.watt.local/"); err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+		synctest.Wait()
+		return func() {
+			for range n {
+				holds <- struct{}{}
+			}
+			calls.Wait()
+		}
+	}
+}
+
+func resize(t *testing.T, rt *watt.Runtime, workers int) {
+	t.Helper()
+	if err := rt.Update("orders", func(a *watt.App) { a.Workers = workers }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFewerWorkersAreNotSaturatedByWhatMoreHaveDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, hold := holding(t, func(a *watt.App) { a.Workers = 8 })
+		ratio := saturation(t, rt)
+		ratio()
+		release := hold(8)
+		time.Sleep(14 * time.Second)
+		release()
+		resize(t, rt, 2)
+		time.Sleep(time.Second)
+		if got := ratio(); got != 0 {
+			t.Errorf("got %v with nothing to do", got)
+		}
+	})
+}
+
+func TestAFullAppIsSaturatedAlsoWithMoreWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, hold := holding(t, func(a *watt.App) { a.Workers = 2 })
+		ratio, release := saturation(t, rt), hold(16)
+		ratio()
+		time.Sleep(13 * time.Second)
+		resize(t, rt, 8)
+		for range 3 {
+			time.Sleep(2 * time.Second)
+			if got := ratio(); got != 1 {
+				t.Errorf("got %v with all workers busy", got)
+			}
+		}
+		release()
+	})
+}
+
+func TestInstancesThatAreDownHaveNoWorkersToSpare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, hold := holding(t, func(a *watt.App) { a.Instances, a.Workers = 4, 1 })
+		for i := range 3 {
+			if rt.Restart("orders", 1+i) == nil {
+				t.Error("it starts")
+			}
+		}
+		ratio, release := saturation(t, rt), hold(1)
+		ratio()
+		time.Sleep(15 * time.Second)
+		if got := ratio(); got != 1 {
+			t.Errorf("got %v with the only worker busy", got)
+		}
+		release()
+	})
+}
+
+func TestWhatIsShedSaturates(t *testing.T) {
+	rt := watt.New(watt.App{Name: "slow", Listen: "127.0.0.1:0", Workers: 1, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+	})})
+	top := watttest.Start(t, rt)
+	ratio := saturation(t, rt)
 	if got := ratio(); got != 0 {
 		t.Errorf("got %v of an idle app", got)
 	}

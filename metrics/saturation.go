@@ -24,6 +24,7 @@ type moment struct {
 	at        time.Time
 	busy, cpu time.Duration
 	shed      uint64
+	capacity  int // workers of instances that are ready
 }
 
 // saturation is how much of what an app can do it has to do, by what its profile scales on:
@@ -33,30 +34,39 @@ type moment struct {
 //   - IOBound: how many are at work or wait for it, of the workers, which are the backend's connections
 //   - Entrypoint and Domain: the workers' utilisation
 //
-// Utilisation is measured since the scrape before, and over 5 s at least. If anything was shed since then, the value is 1
-// at least, for all profiles.
+// Only workers of instances that are ready count. Utilisation is measured since the scrape before, and over 5 s at least. At
+// first, and when there have become more or fewer workers, it begins anew with how many are busy now. If anything was shed
+// since then, the value is 1 at least, for all profiles.
 func (p *past) saturation(s *watt.Status, now time.Time) float64 {
 	m := moment{at: now, busy: s.BusyTime, shed: s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline}
 	for i := range s.PerInstance {
 		m.cpu += s.PerInstance[i].CPUTime
-	}
-	before := p.before(s.Name, m)
-	capacity := float64(s.Workers * len(s.PerInstance))
-	if capacity <= 0 { // a raw app, or one elsewhere
-		return 0
-	}
-	var ratio float64
-	if elapsed := now.Sub(before.at).Seconds(); elapsed > 0 {
-		ratio = (m.busy - before.busy).Seconds() / elapsed / capacity
-		if s.Profile == watt.CPUBound {
-			ratio = max(ratio, (m.cpu-before.cpu).Seconds()/elapsed/capacity)
+		if s.PerInstance[i].State == "ready" {
+			m.capacity += max(0, s.Workers)
 		}
 	}
-	if s.Profile == watt.IOBound {
-		ratio = float64(s.Busy+s.Queued) / capacity
-	}
+	before := p.before(s.Name, m)
+	ratio := m.utilisation(s, before)
 	if m.shed > before.shed {
 		ratio = max(ratio, 1)
+	}
+	return ratio
+}
+
+// utilisation is what is used of the workers that there are: none of a raw app, or one elsewhere.
+func (m moment) utilisation(s *watt.Status, before moment) float64 {
+	capacity, elapsed := float64(m.capacity), m.at.Sub(before.at).Seconds()
+	switch {
+	case m.capacity == 0:
+		return 0
+	case s.Profile == watt.IOBound:
+		return float64(s.Busy+s.Queued) / capacity
+	case elapsed <= 0:
+		return min(1, float64(s.Busy)/capacity)
+	}
+	ratio := min(1, (m.busy-before.busy).Seconds()/elapsed/capacity)
+	if s.Profile == watt.CPUBound {
+		ratio = max(ratio, (m.cpu-before.cpu).Seconds()/elapsed/capacity)
 	}
 	return max(ratio, 0)
 }
@@ -69,7 +79,7 @@ func (p *past) before(name string, now moment) moment {
 		p.apps = make(map[string]*since)
 	}
 	known := p.apps[name]
-	if known == nil {
+	if known == nil || known.later.capacity != now.capacity {
 		known = &since{now, now}
 		p.apps[name] = known
 	}
