@@ -63,8 +63,8 @@ type Options struct {
 	FlightDir      string
 }
 
-// Handler returns the handler for [watt.Runtime.Admin]. It begins to remember, for charts and advice, with its first
-// request.
+// Handler returns the handler for [watt.Runtime.Admin]. It begins to remember, for charts and advice, when rt starts
+// and Admin's Handler is this one, or else with its first request.
 func Handler(rt *watt.Runtime, o Options) http.Handler {
 	h := &handler{rt: rt, options: o, watch: newWatch(rt, &o)}
 	mux := http.NewServeMux()

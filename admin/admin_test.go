@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"go.uber.org/zap"
 
@@ -498,16 +500,16 @@ type loopback struct{}
 func (loopback) Network() string { return "tcp" }
 func (loopback) String() string  { return "127.0.0.1:1" }
 
-// reported asks for GET /status without a network.
-func reported(t *testing.T, h http.Handler) (r admin.Report) {
+// fetched asks without a network.
+func fetched[T any](t *testing.T, h http.Handler, path string) (answer T) {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(loopback{}))
-	h.ServeHTTP(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1/status", http.NoBody))
-	if err := json.Unmarshal(rec.Body.Bytes(), &r); err != nil {
+	h.ServeHTTP(rec, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, http.NoBody))
+	if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil {
 		t.Fatal(err, rec.Body)
 	}
-	return r
+	return answer
 }
 
 func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
@@ -519,7 +521,7 @@ func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
 		)
 		watttest.Start(t, rt)
 		h := admin.Handler(rt, admin.Options{})
-		reported(t, h)
+		fetched[admin.Report](t, h, "/status")
 		var calls sync.WaitGroup
 		call := func() {
 			if resp, err := rt.Env().Get(t.Context(), "http://gateway.watt.local/"); err == nil {
@@ -535,7 +537,7 @@ func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		var kinds []string
-		for _, a := range reported(t, h).Advice {
+		for _, a := range fetched[admin.Report](t, h, "/status").Advice {
 			kinds = append(kinds, a.App+": "+a.Kind)
 			if !strings.Contains(a.Text, "wait 1s (p99)") || !strings.Contains(a.Text, "for store") {
 				t.Errorf("got %q", a.Text)
@@ -546,5 +548,46 @@ func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
 		}
 		close(hang)
 		calls.Wait()
+	})
+}
+
+func TestItRemembersFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
+		h := admin.Handler(rt, admin.Options{})
+		rt.Listen = func(context.Context, string, string) (net.Listener, error) { return make(nobody), nil }
+		rt.Admin = &http.Server{Addr: "127.0.0.1:1", Handler: h}
+		watttest.Start(t, rt)
+		time.Sleep(time.Minute)
+		if got := len(fetched[[]admin.Point](t, h, "/history")); got < 12 {
+			t.Errorf("got %d points of a minute in which nobody asked", got)
+		}
+	})
+}
+
+// nobody is a listener that nobody comes to.
+type nobody chan struct{}
+
+func (n nobody) Accept() (net.Conn, error) { <-n; return nil, net.ErrClosed }
+func (n nobody) Close() error              { defer func() { _ = recover() }(); close(n); return nil }
+func (nobody) Addr() net.Addr              { return loopback{} }
+
+func TestWhatDoesNotStartIsNotLookedAtForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "neither a handler nor a valid name"})
+		rt.Admin = &http.Server{Addr: "127.0.0.1:1", Handler: admin.Handler(rt, admin.Options{FlightRecorder: true, CPUShares: true})}
+		if rt.Start(t.Context()) == nil {
+			t.Fatal("it starts")
+		}
+		gone := weak.Make(rt)
+		rt = nil
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		for range 10 {
+			runtime.GC()
+		}
+		if gone.Value() != nil {
+			t.Error("it is still looked at")
+		}
 	})
 }

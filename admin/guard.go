@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // CheckAddr returns why the handler must not be served at addr, or nil. The runtime asks before it starts.
 func (h *handler) CheckAddr(addr string) error {
 	if h.options.Token != "" || local(addr) {
+		time.AfterFunc(0, h.watch.begin) // the runtime holds its lock
 		return nil
 	}
 	return errors.New("it can be reached from elsewhere: listen at 127.0.0.1, or set admin.Options.Token")

@@ -20,6 +20,7 @@ const (
 	spaced = 5 * time.Second    // between the points of a chart
 	recent = 10 * time.Second   // what rates are of
 	points = int(kept / spaced) // of a chart
+	futile = time.Minute        // of looking at what does not start
 )
 
 // watch looks at a runtime from time to time, and remembers.
@@ -32,8 +33,9 @@ type watch struct {
 	shares shares
 
 	mu      sync.Mutex
-	begun   bool
-	looks   []look // of the last moments, the oldest first
+	begun   time.Time // zero if nobody looks
+	started bool      // the runtime has
+	looks   []look    // of the last moments, the oldest first
 	chart   []Point
 	changes map[string]change // by app, the last
 }
@@ -100,14 +102,28 @@ func newWatch(rt *watt.Runtime, o *Options) *watch {
 	return &watch{rt: rt, over: make(chan struct{}), record: o.FlightRecorder, flight: flight{dir: o.FlightDir}, share: o.CPUShares}
 }
 
-// begin starts looking, if nobody has. It ends with the runtime.
+// begin starts looking, if nobody has. It ends with the runtime, or if that does not start.
 func (w *watch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.begun {
+	if w.started {
 		return
 	}
-	w.begun = true
+	now := time.Now()
+	w.lookLocked(now)
+	w.startLocked()
+	if w.begun.IsZero() {
+		w.begun = now
+		time.AfterFunc(every, w.tick)
+	}
+}
+
+// startLocked begins to record and to sample, once the runtime has started.
+func (w *watch) startLocked() {
+	if w.started || w.allLocked("new") {
+		return
+	}
+	w.started = true
 	if w.record {
 		if err := w.flight.start(); err != nil {
 			w.rt.Env().Logger.Error("the flight recorder does not start", zap.Error(err))
@@ -119,16 +135,22 @@ func (w *watch) begin() {
 		}
 		go w.shares.run(w.over)
 	}
-	w.lookLocked(time.Now())
-	time.AfterFunc(every, w.tick)
 }
 
 func (w *watch) tick() {
 	now := time.Now()
 	w.mu.Lock()
 	w.lookLocked(now)
-	stopped, overloaded := w.stoppedLocked(), w.overloadedLocked()
+	w.startLocked()
+	stopped, overloaded := w.allLocked("stopped"), w.overloadedLocked()
+	if !w.started && now.Sub(w.begun) >= futile {
+		w.begun = time.Time{}
+	}
+	goOn := !w.begun.IsZero()
 	w.mu.Unlock()
+	if !goOn {
+		return
+	}
 	if stopped {
 		w.flight.stop()
 		close(w.over)
@@ -151,14 +173,10 @@ func (w *watch) overloadedLocked() (names []string) {
 	return names
 }
 
-// stoppedLocked reports whether the runtime has stopped for good.
-func (w *watch) stoppedLocked() bool {
-	for _, s := range w.looks[len(w.looks)-1].apps {
-		if s.State != "stopped" {
-			return false
-		}
-	}
-	return true
+// allLocked reports whether that is the state of all apps: a runtime that has not started is new, and one that has ended
+// stopped.
+func (w *watch) allLocked(state string) bool {
+	return !slices.ContainsFunc(w.looks[len(w.looks)-1].apps, func(s watt.Status) bool { return s.State != state })
 }
 
 // ended is closed once the runtime has ended.
@@ -250,10 +268,12 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)
 	var took, waited times
 	for i := range after.PerInstance {
-		if i >= len(before.PerInstance) {
+		now, old := &after.PerInstance[i], new(watt.InstanceStatus)
+		if i < len(before.PerInstance) {
+			old = &before.PerInstance[i]
+		} else if before.State != "new" {
 			break // it was not there, or its counts of an earlier life were not seen
 		}
-		now, old := &after.PerInstance[i], &before.PerInstance[i]
 		f.Requests += rate(answers(now, ""), answers(old, ""))
 		f.Errors += rate(answers(now, "5xx"), answers(old, "5xx"))
 		took.add(&old.Duration, &now.Duration)
