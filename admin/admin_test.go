@@ -580,7 +580,6 @@ func TestWhatDoesNotStartIsNotLookedAtForever(t *testing.T) {
 			t.Fatal("it starts")
 		}
 		gone := weak.Make(rt)
-		rt = nil
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		for range 10 {
@@ -588,6 +587,53 @@ func TestWhatDoesNotStartIsNotLookedAtForever(t *testing.T) {
 		}
 		if gone.Value() != nil {
 			t.Error("it is still looked at")
+		}
+	})
+}
+
+func TestTheReportTellsThePeakAndWhatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := make(chan struct{})
+		rt := watt.New(
+			watt.App{Name: "io", Profile: watt.IOBound, Workers: 10, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(5 * time.Second) })},
+			watt.App{Name: "loop", MaxRestarts: -1, Serve: func(ctx context.Context, _ *watt.Env, _ net.Listener) error {
+				select {
+				case <-ends:
+					return errors.New("on purpose")
+				case <-ctx.Done():
+					return nil
+				}
+			}},
+		)
+		watttest.Start(t, rt)
+		h := admin.Handler(rt, admin.Options{})
+		look := func() admin.Report { return fetched[admin.Report](t, h, "/status") }
+		look()
+		if resp, err := rt.Env().Get(t.Context(), "http://io.watt.local/"); err == nil {
+			resp.Body.Close()
+		}
+		for range 3 {
+			ends <- struct{}{}
+		}
+		synctest.Wait()
+		if err := rt.Restart("loop", 0); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second)
+		if r := look(); r.Apps[0].Peak != 0 || r.Apps[1].Ended[0] != 3 {
+			t.Errorf("got a peak of %v and %v ends", r.Apps[0].Peak, r.Apps[1].Ended)
+		}
+		time.Sleep(14*time.Minute + 50*time.Second)
+		r := look()
+		if r.Apps[1].Ended[0] != 0 || r.Apps[0].Peak < 0.05 || r.Apps[0].Peak > 0.1 {
+			t.Errorf("later: got a peak of %v and %v ends", r.Apps[0].Peak, r.Apps[1].Ended)
+		}
+		if err := rt.Update("io", func(a *watt.App) { a.Workers = 9 }); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if r := look(); r.Apps[0].Peak != 0 {
+			t.Errorf("after a change: got a peak of %v", r.Apps[0].Peak)
 		}
 	})
 }

@@ -35,6 +35,7 @@ const (
 	mostly     = 0.6
 	fewWorkers = 4 // no less is advised
 	burning    = 0.5
+	loop       = 3   // ends of an instance are no accident
 	busyEntry  = 0.2 // processors that an entrypoint's own work takes, to be worth a word
 )
 
@@ -68,14 +69,14 @@ type adviser struct {
 func (a adviser) lives() (kind, text string) {
 	for _, in := range a.PerInstance {
 		why, _, _ := strings.Cut(in.LastError, "\n")
-		restarts := in.Restarts["ended"] + in.Restarts["killed"] + in.Restarts["start"]
+		ended := a.Ended[in.Instance]
 		switch {
 		case in.State == "failed":
-			return "down", fmt.Sprintf("instance %d was given up after %d restarts: %s", in.Instance, restarts, why)
+			return "down", fmt.Sprintf("instance %d was given up after %d restarts: %s", in.Instance, endsOf(&in), why)
 		case in.State == "silent":
 			return "down", fmt.Sprintf("instance %d shows no sign of life since %s", in.Instance, in.Since.Format(time.TimeOnly))
-		case restarts >= 3 && in.State != "stopped" && a.report.Time.Sub(in.Since) < 5*time.Minute:
-			return "restarts", fmt.Sprintf("instance %d has ended %d times: %s", in.Instance, restarts, why)
+		case ended >= loop && in.State != "stopped":
+			return "restarts", fmt.Sprintf("instance %d has ended %d times in %.0f minutes: %s", in.Instance, ended, late.Minutes(), why)
 		}
 	}
 	return "", ""
@@ -83,35 +84,120 @@ func (a adviser) lives() (kind, text string) {
 
 // short speaks of an app that has more to do than it can.
 func (a adviser) short() (kind, text string) {
-	n, workers := a.Now, workersOf(&a.Status)
-	if workers == 0 || n.Utilisation < full || n.Wait99 < waits && n.Shed == 0 {
+	n := a.Now
+	if a.workers() == 0 || n.Utilisation < full || n.Wait99 < waits && n.Shed == 0 {
 		return "", ""
 	}
-	state := fmt.Sprintf("its %d workers are busy %s of the time, requests wait %s (p99), %.3g a second are shed",
-		workers, percent(n.Utilisation), seconds(n.Wait99), n.Shed)
+	state := a.state()
 	if n.Downstream > mostly*n.Utilisation {
-		return "downstream", fmt.Sprintf("%s; %s of that time they wait for %s: look there first",
-			state, percent(n.Downstream/n.Utilisation), strings.Join(a.Calls, ", "))
+		return "downstream", fmt.Sprintf("%s; %s of that time they wait for %s", state, percent(n.Downstream/n.Utilisation), a.waitedFor())
 	}
-	if b := a.Before; b != nil && a.BeforeWorkers < workers && b.Requests > 0 && n.Requests < 1.1*b.Requests && n.P50 > 1.2*b.P50 {
+	if b := a.Before; b != nil && a.inVain(b) {
 		return "backend", fmt.Sprintf("the backend is the limit: with %d workers instead of %d latency rose from %s to %s (p50), and requests went from %.3g to %.3g a second",
-			workers, a.BeforeWorkers, seconds(b.P50), seconds(n.P50), b.Requests, n.Requests)
+			workersOf(&a.Status), a.BeforeWorkers, seconds(b.P50), seconds(n.P50), b.Requests, n.Requests)
 	}
-	if a.report.Idle < headroom*a.report.Processors {
-		return "processors", fmt.Sprintf("%s, and the %.3g processors are used up: more workers would not help", state, a.report.Processors)
+	switch more, p := a.more(), a.report.Processors; {
+	case a.report.Idle < headroom*p:
+		return "processors", fmt.Sprintf("%s, and this program uses all of its %.3g processors: more workers would not help", state, p)
+	case more == "":
+		return "processors", fmt.Sprintf("%s, and there is one for each of %.3g processors: more would not help", state, p)
+	default:
+		return "raise", fmt.Sprintf("%s, and this program leaves %.2g of %.3g processors idle: %s", state, a.report.Idle, p, more)
 	}
-	return "raise", fmt.Sprintf("%s, and %.2g of %.3g processors are idle: raise Workers to %d", state, a.report.Idle, a.report.Processors, a.wanted())
 }
 
-// wanted is how many workers each instance should have: as many as requests arrive in the time that one takes a
-// worker (John Little, A Proof for the Queuing Formula L = λW, 1961), and some to spare.
-func (a adviser) wanted() int {
-	busy := a.Now.Utilisation * float64(workersOf(&a.Status)) // requests at work at a time
+// inVain reports whether the last increase of workers has brought latency, and no throughput.
+func (a adviser) inVain(b *Figures) bool {
+	return a.BeforeWorkers < workersOf(&a.Status) && b.Requests > 0 && a.Now.Requests < 1.1*b.Requests && a.Now.P50 > 1.2*b.P50
+}
+
+// state says how full the app is.
+func (a adviser) state() string {
+	state := a.busy() + percent(a.Now.Utilisation) + " of the time"
+	if a.Now.Wait99 > 0 {
+		state += fmt.Sprintf(", requests wait %s (p99)", seconds(a.Now.Wait99))
+	}
+	if a.Now.Shed > 0 {
+		state += fmt.Sprintf(", %.3g/s are shed", a.Now.Shed)
+	}
+	return state
+}
+
+// workers returns how many there are at work or ready for it.
+func (a adviser) workers() int { return max(0, a.Workers) * readyOf(&a.Status) }
+
+// busy begins to say how busy the workers are.
+func (a adviser) busy() string {
+	n, each := readyOf(&a.Status), fmt.Sprintf("%d workers", a.Workers)
+	switch {
+	case n == 1 && a.Workers == 1:
+		return "its only worker is busy "
+	case n == 1:
+		return fmt.Sprintf("its %s are busy ", each)
+	case a.Workers == 1:
+		each = "one worker"
+	}
+	return fmt.Sprintf("its %d instances with %s each are busy ", n, each)
+}
+
+// waitedFor says what the app waits for, and that it is to be looked at: the callee whose calls take most of the time or,
+// where calls do not even end, the one that has most to do.
+func (a adviser) waitedFor() string {
+	var slow, full string
+	var longest, all float64
+	most := 0
+	for i := range a.report.Apps {
+		c := &a.report.Apps[i]
+		if !slices.Contains(a.Calls, c.Name) {
+			continue
+		}
+		took, does := c.Now.CallTime[a.Name], c.Busy+c.Queued
+		if all += took; took > longest {
+			slow, longest = c.Name, took
+		}
+		if does > most {
+			full, most = c.Name, does
+		}
+	}
+	if all < a.Now.Downstream*float64(a.workers())/2 {
+		slow = cmp.Or(full, slow)
+	}
+	if slow == "" {
+		return "something that is no app: look at what it says by watt.Downstream"
+	}
+	return slow + ": look there first"
+}
+
+// more says what gives the app more workers, or nothing if it computes and has enough. They should be as many as requests
+// arrive in the time that one takes a worker (John Little, A Proof for the Queuing Formula L = λW, 1961), and some to spare.
+func (a adviser) more() string {
+	busy := a.Now.Utilisation * float64(a.workers()) // requests at work at a time
 	if a.Now.Requests > 0 {
 		busy *= (a.Now.Requests + a.Now.Shed) / a.Now.Requests // and those that were sent away
 	}
-	wanted := int(math.Ceil(busy / aim / float64(len(a.PerInstance))))
-	return min(max(wanted, a.Workers+1), mostRaise*a.Workers)
+	if a.Profile != watt.CPUBound {
+		return "raise " + a.change(clamp(busy/aim/float64(readyOf(&a.Status)), a.Workers))
+	}
+	has := len(a.PerInstance)
+	wanted := min(clamp(busy/aim/float64(a.Workers), has), int(a.report.Processors)/a.Workers)
+	if wanted <= has {
+		return ""
+	}
+	return fmt.Sprintf("raise Instances from %d to %d", has, wanted)
+}
+
+// clamp returns how many there should be instead of has: more, but not far more in one step.
+func clamp(wanted float64, has int) int {
+	return int(min(max(math.Ceil(wanted), float64(has+1)), float64(mostRaise*has)))
+}
+
+// change says that Workers should be another number.
+func (a adviser) change(to int) string {
+	of := "Workers"
+	if len(a.PerInstance) > 1 {
+		of = "Workers of each"
+	}
+	return fmt.Sprintf("%s from %d to %d", of, a.Workers, to)
 }
 
 // burns speaks of an app that computes, and is not there for it.
@@ -126,7 +212,7 @@ func (a adviser) burns() (kind, text string) {
 // entrypoint speaks of work in the place where everything passes.
 func (a adviser) entrypoint() (kind, text string) {
 	own := a.Now.Utilisation - a.Now.Downstream
-	if a.Profile != watt.Entrypoint || own*float64(workersOf(&a.Status)) < busyEntry || own < mostly*a.Now.Utilisation {
+	if a.Profile != watt.Entrypoint || own*float64(a.workers()) < busyEntry || own < mostly*a.Now.Utilisation {
 		return "", ""
 	}
 	return "entrypoint", fmt.Sprintf("the entrypoint spends %s of its time on work of its own, and not waiting for apps behind: move logic out of it",
@@ -135,16 +221,14 @@ func (a adviser) entrypoint() (kind, text string) {
 
 // lower speaks of connections to a backend that nobody needs. Other workers cost nothing while they are idle.
 func (a adviser) lower() (kind, text string) {
-	workers := workersOf(&a.Status)
-	if a.Profile != watt.IOBound || a.Workers <= fewWorkers || a.Now.Requests == 0 || a.Now.Utilisation > calm || a.Before != nil {
+	if a.Profile != watt.IOBound || a.workers() == 0 || a.Peak == 0 || a.Peak > calm {
 		return "", ""
 	}
-	busy := a.Now.Utilisation * float64(workers)
-	fewer := max(fewWorkers, int(math.Ceil(busy/aim/float64(len(a.PerInstance)))))
+	fewer := max(fewWorkers, int(math.Ceil(a.Peak*float64(a.Workers)/aim)))
 	if 2*fewer > a.Workers {
 		return "", ""
 	}
-	return "lower", fmt.Sprintf("its %d workers are busy %s of the time: %d would do, if this is as much as it gets", workers, percent(a.Now.Utilisation), fewer)
+	return "lower", fmt.Sprintf("%s%s of the time at most, in the last %.0f minutes: lower %s", a.busy(), percent(a.Peak), kept.Minutes(), a.change(fewer))
 }
 
 func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }

@@ -43,13 +43,37 @@ func TestAdvice(t *testing.T) {
 
 		{
 			"too few workers", idle, func(a *admin.App) { a.Now = busy(0.95); a.Now.Wait99 = 0.3 }, "raise",
-			[]string{"its 8 workers are busy 95 %", "wait 300ms", "1 of 2 processors are idle", "raise Workers to 6"},
+			[]string{"its 2 instances with 4 workers each are busy 95 % of the time, requests wait 300ms (p99), and this program leaves 1 of 2 processors idle: raise Workers of each from 4 to 6"},
 		},
-		{"far too few", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Shed = 300 }, "raise", []string{"300 a second are shed", "raise Workers to 8"}},
-		{"no processors left", none, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3 }, "processors", []string{"the 2 processors are used up"}},
+		{
+			"too few workers of the only instance", idle, func(a *admin.App) {
+				a.PerInstance, a.Now = a.PerInstance[:1], busy(0.95)
+				a.Now.Wait99 = 0.3
+			}, "raise", []string{"its 4 workers are busy", "raise Workers from 4 to 6"},
+		},
+		{
+			"too few workers, since an instance is away", idle, func(a *admin.App) {
+				a.PerInstance[0].State, a.Workers, a.Now = "drained", 1, busy(1)
+				a.Now.Wait99 = 0.3
+			}, "raise", []string{"its only worker is busy", "raise Workers of each from 1 to 2"},
+		},
+		{
+			"a CPU app with too few instances", idle, func(a *admin.App) {
+				a.Profile, a.PerInstance, a.Workers, a.Now = watt.CPUBound, a.PerInstance[:1], 1, busy(1)
+				a.Now.Wait99, a.Now.CPU = 0.3, 1
+			}, "raise", []string{"raise Instances from 1 to 2"},
+		},
+		{
+			"a CPU app with as many as there are processors", idle, func(a *admin.App) {
+				a.Profile, a.Workers, a.Now = watt.CPUBound, 1, busy(1)
+				a.Now.Wait99 = 0.3
+			}, "processors", []string{"its 2 instances with one worker each", "one for each of 2 processors"},
+		},
+		{"far too few", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Shed = 300 }, "raise", []string{"of the time, 300/s are shed, and", "from 4 to 8"}},
+		{"no processors left", none, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3 }, "processors", []string{"this program uses all of its 2 processors"}},
 		{
 			"it waits for others", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3; a.Now.Downstream = 0.9 }, "downstream",
-			[]string{"90 % of that time they wait for store"},
+			[]string{"90 % of that time they wait for something that is no app"},
 		},
 
 		{"the last increase has brought latency", idle, func(a *admin.App) {
@@ -87,20 +111,21 @@ func TestAdvice(t *testing.T) {
 		{"logic in another app", idle, func(a *admin.App) { a.Now = busy(0.5); a.Now.Downstream = 0 }, "", nil},
 
 		{"idle workers", idle, func(a *admin.App) { a.Workers = 32; a.Now = busy(0.05) }, "", nil},
-		{"too many connections", idle, func(a *admin.App) { a.Profile, a.Workers, a.Now = watt.IOBound, 32, busy(0.05) }, "lower", []string{"its 64 workers are busy 5 %", "4 would do"}},
-		{"few connections, hardly used", idle, func(a *admin.App) { a.Profile, a.Now = watt.IOBound, busy(0.05) }, "", nil},
-		{"many connections, just changed", idle, func(a *admin.App) {
-			a.Profile, a.Workers, a.Now, a.Before = watt.IOBound, 32, busy(0.05), new(admin.Figures)
+		{
+			"too many connections", idle, func(a *admin.App) { a.Profile, a.Workers, a.Peak = watt.IOBound, 64, 0.09 }, "lower",
+			[]string{"its 2 instances with 64 workers each are busy 9 % of the time at most, in the last 15 minutes: lower Workers of each from 64 to 9"},
+		},
+		{"many connections, used at times", idle, func(a *admin.App) {
+			a.Profile, a.Workers, a.Now, a.Peak = watt.IOBound, 64, busy(0.05), 0.5
 		}, "", nil},
+		{"few connections, hardly used", idle, func(a *admin.App) { a.Profile, a.Peak = watt.IOBound, 0.05 }, "", nil},
+		{"many connections, not seen for long", idle, func(a *admin.App) { a.Profile, a.Workers, a.Now = watt.IOBound, 64, busy(0.05) }, "", nil},
 
 		{"an instance that ends again and again", idle, func(a *admin.App) {
-			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now.Add(-time.Minute), LastError: "panic: no tea\nand more", Restarts: map[string]uint64{"ended": 4}}
-		}, "restarts", []string{"instance 1 has ended 4 times: panic: no tea"}},
-		{"an instance that has ended, long ago", idle, func(a *admin.App) {
-			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now.Add(-time.Hour), Restarts: map[string]uint64{"ended": 4}}
-		}, "", nil},
-		{"an instance that was restarted on purpose", idle, func(a *admin.App) {
-			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now, Restarts: map[string]uint64{"asked": 40}}
+			a.PerInstance[1].LastError, a.Ended = "panic: no tea\nand more", map[int]int{1: 4}
+		}, "restarts", []string{"instance 1 has ended 4 times in 5 minutes: panic: no tea"}},
+		{"an instance that was restarted on purpose, and had ended before", idle, func(a *admin.App) {
+			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now, Restarts: map[string]uint64{"ended": 3, "asked": 1}}
 		}, "", nil},
 		{"an instance that was given up", idle, func(a *admin.App) {
 			a.PerInstance[0] = watt.InstanceStatus{State: "failed", LastError: "exit status 1", Restarts: map[string]uint64{"start": 10}}
@@ -120,6 +145,32 @@ func TestAdvice(t *testing.T) {
 			if !strings.Contains(text, has) {
 				t.Errorf("%s: got %q, want %q in it", test.name, text, has)
 			}
+		}
+	}
+}
+
+func TestWhoIsWaitedForIsNamed(t *testing.T) {
+	waiting := func(a *admin.App) {
+		a.Calls, a.Now = []string{"prices", "store"}, busy(1)
+		a.Now.Wait99, a.Now.Downstream = 0.3, 0.9
+	}
+	callee := func(name string, busy int, took float64) admin.App {
+		return app(func(a *admin.App) {
+			a.Name, a.Busy, a.Now.CallTime = name, busy, map[string]float64{"orders": took}
+		})
+	}
+	for name, test := range map[string]struct {
+		callees []admin.App
+		want    string
+	}{
+		"one takes most of the time":           {[]admin.App{callee("prices", 4, 0.4), callee("store", 1, 6)}, "wait for store: look there"},
+		"one does not answer at all":           {[]admin.App{callee("prices", 1, 0.4), callee("store", 8, 0)}, "wait for store: look there"},
+		"an app that is not called is slow":    {[]admin.App{callee("prices", 1, 6), callee("others", 8, 8)}, "wait for prices: look there"},
+		"what is waited for is none of theirs": {nil, "wait for something that is no app"},
+	} {
+		got := admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: append(test.callees, app(waiting))})
+		if len(got) != 1 || !strings.Contains(got[0].Text, test.want) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
 }

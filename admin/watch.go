@@ -19,6 +19,7 @@ const (
 	kept   = 15 * time.Minute   // for charts
 	spaced = 5 * time.Second    // between the points of a chart
 	recent = 10 * time.Second   // what rates are of
+	late   = 5 * time.Minute    // that ends of instances are counted
 	points = int(kept / spaced) // of a chart
 	futile = time.Minute        // of looking at what does not start
 )
@@ -37,7 +38,8 @@ type watch struct {
 	started bool      // the runtime has
 	looks   []look    // of the last moments, the oldest first
 	chart   []Point
-	changes map[string]change // by app, the last
+	changes map[string]change              // by app, the last
+	ends    map[string]map[int][]time.Time // by app and instance, the last
 }
 
 // look is what was seen at a time.
@@ -60,7 +62,8 @@ type Report struct {
 	// Ready is what is not, "" if everything is.
 	Ready string
 	Apps  []App
-	// Processors are how many the program may use, and Idle how much of them nobody used in the last ten seconds.
+	// Processors are how many the program may use, and Idle how much of them it did not use in the last ten seconds;
+	// other programs may have.
 	Processors, Idle float64
 	// Advice is what should be done, the most urgent first.
 	Advice []Advice
@@ -74,6 +77,11 @@ type App struct {
 	Now           Figures
 	Before        *Figures
 	BeforeWorkers int
+	// Peak is the most Utilisation of the last 15 minutes; 0 until so much has been seen since its workers changed.
+	Peak float64
+	// Ended says how often each instance has ended by itself, or could not start, in the last five minutes, as far as
+	// that was seen.
+	Ended map[int]int
 }
 
 // Figures are those of an app over some time.
@@ -82,7 +90,7 @@ type Figures struct {
 	Requests, Errors, Shed float64
 	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain, in seconds.
 	P50, P99, Wait99 float64
-	// Utilisation is the part of their time that workers were busy, and Downstream the part that they waited for
+	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part that they waited for
 	// other apps: at most 1.
 	Utilisation, Downstream float64
 	// CPU is how many processors its own processes used, and Sampled how many of the first process's, in the last sample
@@ -90,6 +98,8 @@ type Figures struct {
 	CPU, Sampled float64
 	// Calls of this app by others, per second, and Failed ones; by caller.
 	Calls, Failed map[string]float64
+	// CallTime is how long calls took that have ended, by caller, in seconds per second.
+	CallTime map[string]float64
 }
 
 // Point is a point of the charts.
@@ -185,6 +195,7 @@ func (w *watch) ended() <-chan struct{} { return w.over }
 func (w *watch) lookLocked(now time.Time) {
 	w.looks = append(w.looks, look{now, w.rt.Status(), processorTime()})
 	w.noteResizesLocked()
+	w.noteEndsLocked()
 	for len(w.looks) > 1 && now.Sub(w.looks[1].at) >= recent {
 		w.looks = w.looks[1:]
 	}
@@ -223,6 +234,7 @@ func (w *watch) report(now time.Time) Report {
 		if c, ok := w.changes[s.Name]; ok && now.Sub(c.at) >= recent && now.Sub(c.at) < kept {
 			app.Before, app.BeforeWorkers = &c.before, c.workers
 		}
+		app.Peak, app.Ended = w.peakLocked(s.Name, now), w.endedLocked(s.Name, now)
 		r.Apps = append(r.Apps, app)
 	}
 	r.Processors = float64(runtime.GOMAXPROCS(0))
@@ -259,7 +271,7 @@ func (h *handler) events(w http.ResponseWriter, r *http.Request) {
 
 // figuresOf are those of an app between two looks at it.
 func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
-	f := Figures{Calls: make(map[string]float64), Failed: make(map[string]float64)}
+	f := Figures{Calls: make(map[string]float64), Failed: make(map[string]float64), CallTime: make(map[string]float64)}
 	seconds := elapsed.Seconds()
 	if seconds <= 0 {
 		return f
@@ -284,7 +296,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	}
 	waited.addInVain(before, after)
 	f.P50, f.P99, f.Wait99 = took.quantile(0.5), took.quantile(0.99), waited.quantile(0.99)
-	if workers := float64(workersOf(after)); workers > 0 {
+	if workers := float64(max(readyOf(before), readyOf(after)) * max(0, after.Workers)); workers > 0 {
 		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
 		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
 	}
@@ -295,6 +307,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 			old = &before.PerCaller[i]
 		}
 		f.Calls[c.Caller] = rate(c.Duration.Count, old.Duration.Count)
+		f.CallTime[c.Caller] = max(0, c.Duration.Sum-old.Duration.Sum).Seconds() / seconds
 		f.Failed[c.Caller] = rate(sum(c.Errors), sum(old.Errors))
 	}
 	return f
@@ -391,7 +404,73 @@ func (w *watch) noteResizesLocked() {
 
 func workersOf(s *watt.Status) int { return max(0, s.Workers) * len(s.PerInstance) }
 
-// idleLocked returns how many processors nobody used.
+// readyOf returns how many instances can work.
+func readyOf(s *watt.Status) (n int) {
+	for i := range s.PerInstance {
+		if s.PerInstance[i].State == "ready" {
+			n++
+		}
+	}
+	return n
+}
+
+// noteEndsLocked notes which instances have ended by themselves between the last two looks.
+func (w *watch) noteEndsLocked() {
+	n := len(w.looks)
+	if n < 2 {
+		return
+	}
+	before, after := w.looks[n-2].apps, w.looks[n-1].apps
+	for i := range after {
+		for j := range after[i].PerInstance {
+			in, was := &after[i].PerInstance[j], uint64(0)
+			if j < len(before[i].PerInstance) {
+				was = endsOf(&before[i].PerInstance[j])
+			}
+			for range endsOf(in) - min(was, endsOf(in)) {
+				w.noteEndLocked(after[i].Name, in.Instance, w.looks[n-1].at)
+			}
+		}
+	}
+}
+
+func (w *watch) noteEndLocked(app string, instance int, at time.Time) {
+	if w.ends == nil {
+		w.ends = make(map[string]map[int][]time.Time)
+	}
+	if w.ends[app] == nil {
+		w.ends[app] = make(map[int][]time.Time)
+	}
+	w.ends[app][instance] = append(w.ends[app][instance], at)
+}
+
+// endedLocked returns how often instances have ended by themselves of late.
+func (w *watch) endedLocked(app string, now time.Time) map[int]int {
+	ended := make(map[int]int)
+	for instance, times := range w.ends[app] {
+		times = slices.DeleteFunc(times, func(at time.Time) bool { return now.Sub(at) > late })
+		w.ends[app][instance], ended[instance] = times, len(times)
+	}
+	return ended
+}
+
+// endsOf returns how often an instance has ended by itself, or could not start.
+func endsOf(in *watt.InstanceStatus) uint64 {
+	return in.Restarts["ended"] + in.Restarts["killed"] + in.Restarts["start"]
+}
+
+// peakLocked returns the most utilisation of an app in the time of the charts, or 0 if that is not over.
+func (w *watch) peakLocked(app string, now time.Time) (peak float64) {
+	if c, ok := w.changes[app]; len(w.chart) < points || ok && now.Sub(c.at) < kept {
+		return 0
+	}
+	for _, p := range w.chart {
+		peak = max(peak, p.Apps[app].Utilisation)
+	}
+	return peak
+}
+
+// idleLocked returns how many processors this program did not use.
 func (w *watch) idleLocked(r *Report) float64 {
 	first, last := w.looks[0], w.looks[len(w.looks)-1]
 	elapsed := last.at.Sub(first.at).Seconds()

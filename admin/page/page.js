@@ -10,7 +10,7 @@ let reports = [] // of the last ten seconds, the oldest first
 
 // --- what is what ---------------------------------------------------------------------------------
 
-const workers = app => Math.max(0, app.Workers) * (app.PerInstance ?? []).length
+const workers = app => Math.max(0, app.Workers) * (app.PerInstance ?? []).filter(i => i.State === 'ready').length
 
 // load is how much of what an app can do it has to do: 1 is all.
 function load(app) {
