@@ -185,7 +185,7 @@ func (c *child) say(kind string, what any) error {
 	if err != nil {
 		return err
 	}
-	return c.conn.Send(m)
+	return c.conn.Send(context.Background(), m)
 }
 
 // listen hears what the parent says. When that has gone, so does the child.
@@ -231,12 +231,6 @@ func (c *child) told(m control.Message) error {
 	switch m.Kind {
 	case sayAdopt:
 		return decode(m, c.adopt)
-	case saySettle:
-		for _, in := range c.app.instances {
-			if l := in.current(); l != nil {
-				l.settle()
-			}
-		}
 	case sayLame:
 		c.app.place.lameDuck()
 	case sayDrain:

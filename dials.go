@@ -28,7 +28,7 @@ func (o *own) dial(ask dialling) {
 	near, err := o.dialled(ctx, ask)
 	if err == nil {
 		defer func() { _ = near.Close() }()
-		err = o.say(sayDialled, dialled{ID: ask.ID}, near)
+		err = o.say(o.life, sayDialled, dialled{ID: ask.ID}, near)
 	}
 	if err != nil {
 		o.refuse(ask, err)
@@ -43,7 +43,7 @@ func (o *own) refuse(ask dialling, err error) {
 			answer.Kind = kind
 		}
 	}
-	_ = o.say(sayDialled, answer)
+	_ = o.say(o.life, sayDialled, answer)
 }
 
 // maxBrief is how much of an error one side tells the other, in bytes.
@@ -85,31 +85,27 @@ func (o *own) key() any { return o }
 func (o *own) doubt() { o.slot.Doubt() }
 
 // connect opens a connection to the child for the app called caller.
-func (o *own) connect(_ context.Context, caller string) (net.Conn, error) {
-	return o.reach(connection{Caller: caller})
+func (o *own) connect(ctx context.Context, caller string) (net.Conn, error) {
+	return o.reach(ctx, connection{Caller: caller})
 }
 
-// give hands the child a connection, which is the child's from then on.
-func (o *own) give(conn *os.File, what connection) error {
+// give hands the child a connection, which is the child's from then on. It blocks while the child does not read, until
+// ctx ends.
+func (o *own) give(ctx context.Context, conn *os.File, what connection) error {
 	defer func() { _ = conn.Close() }()
-	o.giving.RLock()
-	defer o.giving.RUnlock()
-	if o.closed {
-		return errDraining
-	}
-	if err := o.say(sayConn, what, conn); err != nil {
+	if err := o.say(ctx, sayConn, what, conn); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// reach opens a connection to the child.
-func (o *own) reach(what connection) (net.Conn, error) {
+// reach opens a connection to the child, or gives up when ctx ends.
+func (o *own) reach(ctx context.Context, what connection) (net.Conn, error) {
 	near, far, err := control.Files()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.give(far, what); err != nil {
+	if err := o.give(ctx, far, what); err != nil {
 		_ = near.Close()
 		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
 	}

@@ -88,8 +88,8 @@ func (o *own) metrics() prometheus.Gatherer {
 
 // errands carries requests past the app, each on a connection of its own.
 func (o *own) errands() http.RoundTripper {
-	return &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return o.reach(connection{Errand: true})
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return o.reach(ctx, connection{Errand: true})
 	}}
 }
 

@@ -134,7 +134,7 @@ func (f *frontage) give(ctx context.Context, conn net.Conn) error {
 		if err != nil {
 			return err
 		}
-		if err = o.say(sayPublic, nil, tcp); err == nil {
+		if err = o.say(ctx, sayPublic, nil, tcp); err == nil {
 			return nil
 		}
 		select { // who cannot be told anything is about to end

@@ -13,7 +13,6 @@ const (
 	sayDial    = "dial"    // child: wants a connection to an app
 	sayDialled = "dialled" // parent: with it
 	sayAdopt   = "adopt"   // parent: new limits
-	saySettle  = "settle"  // parent: what is long-lived is to go
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
 	sayDrained = "drained" // child, and then it ends

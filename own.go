@@ -42,15 +42,17 @@ type own struct {
 	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
 
-	giving sync.RWMutex
-	closed bool // it is given no more connections, since it would not take them
+	saying   chan struct{} // held by who says something
+	closed   atomic.Bool   // it is given no more connections, since it would not take them
+	unread   atomic.Int64  // since when it has read nothing of what it is told, in Unix nanoseconds; 0: it reads
+	adopting sync.Mutex
 }
 
 func newOwn(p *processes, index int) *own {
 	o := &own{
 		place: p, index: index, log: p.app.log.With(zap.Int("instance", index)), slot: p.nursery.slot(p.app.name, index),
 		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1),
-		dials: make(chan struct{}, maxDials), deaf: make(chan struct{}),
+		dials: make(chan struct{}, maxDials), deaf: make(chan struct{}), saying: make(chan struct{}, 1),
 	}
 	o.pulse = newPulse(o)
 	o.life, o.endLife = context.WithCancel(context.Background())
@@ -166,23 +168,57 @@ func (o *own) beginning() error {
 		}
 		files = append(files, ln)
 	}
-	return o.say(sayBegin, task{
+	return o.say(o.life, sayBegin, task{
 		Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
 		Calls: n.calls[config.Name] + o.index*len(config.Calls),
 	}, files...)
 }
 
-// say sends the child a message. A child that does not listen is out of hand.
-func (o *own) say(kind string, what any, files ...syscall.Conn) error {
+// say sends the child a message. It blocks while the child does not read, until ctx ends, or for 10 s: then nothing was
+// sent.
+func (o *own) say(ctx context.Context, kind string, what any, files ...syscall.Conn) error {
 	m, err := control.New(kind, what)
 	if err != nil {
 		return err
 	}
-	if err = o.conn.Send(m, files...); errors.Is(err, os.ErrDeadlineExceeded) {
-		o.process.Kill(errors.New("the child does not listen"))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case o.saying <- struct{}{}:
+	case <-ctx.Done():
+		o.unheard()
+		return context.Cause(ctx)
+	}
+	defer func() { <-o.saying }()
+	if o.closed.Load() && (kind == sayConn || kind == sayPublic) {
+		return errDraining
+	}
+	o.unread.CompareAndSwap(0, time.Now().UnixNano())
+	switch err = o.conn.Send(ctx, m, files...); {
+	case err == nil:
+		o.unread.Store(0)
+	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded):
+		o.unheard()
 	}
 	return err
 }
+
+// unreadMost is how long a child that shows itself may leave unread what it is told.
+const unreadMost = 10 * time.Second
+
+// unheard is called when the child did not read in time. Until it shows itself others are preferred, and if it only does
+// that it is out of hand.
+func (o *own) unheard() {
+	since := o.unread.Load()
+	o.slot.Doubt()
+	if since != 0 && !o.silent() && time.Since(time.Unix(0, since)) >= unreadMost {
+		o.process.Kill(errors.New("the child does not listen"))
+	}
+}
+
+// silent reports whether the child shows no sign of life.
+func (o *own) silent() bool { return o.slot.State.Load() == slotSilent }
 
 // listen hears what the child says, until it ends. A child that says nothing more, or nonsense, is out of hand.
 func (o *own) listen() {
@@ -280,6 +316,10 @@ func (o *own) hush(silent bool) {
 	default:
 		o.place.public.up(o.index)
 	}
+	if !silent {
+		o.unread.Store(0)
+		o.place.app.changed() // who waits for an instance may have it
+	}
 }
 
 // open implements life: from now on the instance is given connections.
@@ -301,7 +341,8 @@ func (o *own) over() bool {
 	}
 }
 
-func (o *own) settle() { _ = o.say(saySettle, nil) }
+// settle has nothing to do: the child hears of its drain, which follows.
+func (o *own) settle() {}
 
 // whyEnded implements life. An exit with 0 is none that the parent has asked for.
 func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", o.process.Exit()) }
@@ -310,9 +351,7 @@ func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", 
 func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	o.pulse.end()
 	o.slot.State.Store(0)
-	o.giving.Lock()
-	o.closed = true
-	o.giving.Unlock()
+	o.closed.Store(true)
 	o.place.forget(o)
 	if o.place.public != nil {
 		o.place.public.down(o.index)
@@ -324,29 +363,40 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	if by, limited := ctx.Deadline(); limited {
 		within = max(time.Millisecond, time.Until(by))
 	}
-	said := o.say(sayDrain, draining{within})
+	grace, cancel := o.grace(ctx)
+	defer cancel()
+	said := o.say(grace, sayDrain, draining{within})
 	if said != nil { // it has ended, which is about to be known, or does not listen
-		brief, cancel := context.WithTimeoutCause(context.Background(), partTime, fmt.Errorf("it could not be told: %w", said))
-		defer cancel()
-		ctx = brief
+		defer time.AfterFunc(partTime, cancel).Stop()
 	}
-	if err, over := o.follow(ctx); over {
+	if err, over := o.follow(grace); over {
 		return err
 	}
 	o.process.Kill(errors.New("it did not end in time"))
 	<-o.process.Done()
 	o.place.app.abandoned.Add(1)
-	return fmt.Errorf("its process did not end and was killed: %w", context.Cause(ctx))
+	why := context.Cause(ctx)
+	if why == nil {
+		why = fmt.Errorf("it could not be told: %w", said)
+	}
+	return fmt.Errorf("its process did not end and was killed: %w", why)
 }
 
-// follow waits until the child has ended, or its time is up.
-func (o *own) follow(ctx context.Context) (err error, over bool) {
+// grace returns a context that ends some time after ctx.
+func (o *own) grace(ctx context.Context) (context.Context, context.CancelFunc) {
 	grace, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		last, _ := o.place.app.rt.patience.grace()
 		context.AfterFunc(last, cancel)
-	})()
+	})
+	return grace, func() {
+		stop()
+		cancel()
+	}
+}
+
+// follow waits until the child has ended, or its grace is over.
+func (o *own) follow(grace context.Context) (err error, over bool) {
 	select {
 	case <-o.process.Done():
 	case <-grace.Done():

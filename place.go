@@ -48,7 +48,7 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// adopt puts new limits into force.
 	adopt(config *App)
 
-	// lameDuck makes every answer of the public side tell its client to go away.
+	// lameDuck makes every answer of the public side tell its client to go away. It does not wait for who does not listen.
 	lameDuck()
 	// quiet lets the public side's clients go, and waits until nothing of theirs is in progress, or ctx ends.
 	quiet(ctx context.Context) error

@@ -132,8 +132,8 @@ func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error
 // idlest; but what a sibling hands over comes from one that does not need another.
 func (p *processes) accept(ctx context.Context, conn *os.File, what connection, instance int) error {
 	for o := range p.ready {
-		if o.index == instance {
-			return o.give(conn, what)
+		if o.index == instance && !o.silent() {
+			return o.give(ctx, conn, what)
 		}
 	}
 	if what.Handed {
@@ -145,12 +145,13 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 		_ = conn.Close()
 		return err
 	}
-	return o.give(conn, what)
+	return o.give(ctx, conn, what)
 }
 
 // pick returns the ready instance with least to do, other than not. If there is none it waits for one as long as a
 // request may, if it is to.
 func (p *processes) pick(ctx context.Context, not side, wait bool) (*own, error) {
+	var due <-chan time.Time
 	for {
 		change := p.app.changing()
 		if o := p.idlest(not); o != nil {
@@ -159,14 +160,21 @@ func (p *processes) pick(ctx context.Context, not side, wait bool) (*own, error)
 		if !wait {
 			return nil, errNoOther
 		}
+		if due == nil {
+			timer := time.NewTimer(max(0, p.app.conf().QueueTimeout))
+			defer timer.Stop()
+			due = timer.C
+		}
 		if err := p.app.await(ctx); err != nil {
 			return nil, err
 		}
 		if o := p.idlest(not); o != nil {
 			return o, nil
 		}
-		select { // it is about to end, or has, which its supervisor is about to notice
+		select { // it is silent or about to end, or has, which its supervisor is about to notice
 		case <-change:
+		case <-due:
+			return nil, fmt.Errorf("%w: no instance shows that it lives", ErrUnavailable)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -175,7 +183,7 @@ func (p *processes) pick(ctx context.Context, not side, wait bool) (*own, error)
 
 var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
 
-// idlest returns the ready instance with least to do, any of equals, other than not; or nil.
+// idlest returns the ready instance with least to do, any of equals, that is not silent and other than not; or nil.
 func (p *processes) idlest(not side) *own {
 	ready := make([]*own, 0, 8) // enough for most, without an allocation
 	for o := range p.ready {
@@ -184,10 +192,10 @@ func (p *processes) idlest(not side) *own {
 	i := idlest(len(ready), func(i int) (int64, bool) {
 		o := ready[i]
 		load := o.slot.Load()
-		if o.slot.State.Load() == slotSilent || o.slot.Doubted() {
+		if o.slot.Doubted() {
 			load += math.MaxInt32 // only if there is no other
 		}
-		return load, side(o) != not
+		return load, side(o) != not && !o.silent()
 	})
 	if i < 0 {
 		return nil
@@ -320,9 +328,41 @@ func (p *processes) called(callee string) *count.Calls {
 }
 
 // adopt tells the instances of new limits.
-func (p *processes) adopt(config *App) {
+func (p *processes) adopt(*App) {
+	p.tell((*own).adopt) // one that ends begins with them
+}
+
+// adopt tells the child which limits are in force, as soon as it listens.
+func (o *own) adopt() {
+	o.adopting.Lock()
+	defer o.adopting.Unlock()
+	for errors.Is(o.say(o.life, sayAdopt, limitsOf(o.place.app.conf())), os.ErrDeadlineExceeded) {
+		continue // it is silent, and gets nothing else
+	}
+}
+
+// tellTime is how long one instance may keep who tells all of them something.
+const tellTime = 100 * time.Millisecond
+
+// tell tells all ready instances something, at the same time. It returns when they were told, or soon: one that does not
+// read keeps nobody waiting.
+func (p *processes) tell(f func(*own)) {
+	var telling sync.WaitGroup
 	for o := range p.ready {
-		_ = o.say(sayAdopt, limitsOf(config)) // one that ends begins with them
+		telling.Add(1)
+		p.app.rt.owned.Go(func() {
+			defer telling.Done()
+			f(o)
+		})
+	}
+	told := make(chan struct{})
+	p.app.rt.owned.Go(func() {
+		defer close(told)
+		telling.Wait()
+	})
+	select {
+	case <-told:
+	case <-time.After(tellTime):
 	}
 }
 
@@ -335,9 +375,7 @@ func (p *processes) remove(ctx context.Context, index int) error {
 }
 
 func (p *processes) lameDuck() {
-	for o := range p.ready {
-		_ = o.say(sayLame, nil)
-	}
+	p.tell(func(o *own) { _ = o.say(o.life, sayLame, nil) })
 }
 
 // quiet leaves the public side to the instances, which drain.

@@ -58,9 +58,11 @@ func (rt *Runtime) stop(ctx context.Context) error {
 	case <-ctx.Done(): // whatever an Update is doing, its time is up too
 	}
 	rt.mesh.closeIdle()
+	var laming sync.WaitGroup
 	for _, a := range rt.apps {
-		a.place.lameDuck()
+		laming.Go(a.place.lameDuck)
 	}
+	laming.Wait()
 	errs := make([]error, len(rt.apps), len(rt.apps)+1)
 	var draining sync.WaitGroup
 	for i, a := range rt.apps {

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -110,8 +111,9 @@ func (c *Conn) Close() error { return c.conn.Close() }
 // sendTime is how long the other side may take to read.
 const sendTime = 10 * time.Second
 
-// Send sends m, and duplicates of files' descriptors with it. It blocks while the other side does not read, for 10 s.
-func (c *Conn) Send(m Message, files ...syscall.Conn) error {
+// Send sends m, and duplicates of files' descriptors with it. It blocks while the other side does not read, until ctx ends,
+// or for 10 s: then nothing was sent, and the error wraps [context.Cause] or [os.ErrDeadlineExceeded].
+func (c *Conn) Send(ctx context.Context, m Message, files ...syscall.Conn) error {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -123,17 +125,38 @@ func (c *Conn) Send(m Message, files ...syscall.Conn) error {
 	return withFDs(files, nil, func(fds []int) error {
 		c.sending.Lock()
 		defer c.sending.Unlock()
-		_ = c.conn.SetWriteDeadline(time.Now().Add(sendTime))
 		var rights []byte
 		if len(fds) > 0 {
 			rights = unix.UnixRights(fds...)
 		}
-		n, _, err := c.conn.WriteMsgUnix(text, rights, nil)
+		n, err := c.write(ctx, text, rights)
 		if err == nil && n < len(text) {
-			_, err = c.conn.Write(text[n:])
+			if _, err = c.conn.Write(text[n:]); err != nil {
+				_ = c.conn.Close() // half a message cannot be followed by another
+			}
 		}
 		return err
 	})
+}
+
+// write writes some of the text, and all of the rights with it, or nothing.
+func (c *Conn) write(ctx context.Context, text, rights []byte) (int, error) {
+	_ = c.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	given := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(given)
+		_ = c.conn.SetWriteDeadline(time.Unix(1, 0)) // long ago
+	})
+	n, _, err := c.conn.WriteMsgUnix(text, rights, nil)
+	if stop() {
+		return n, err
+	}
+	<-given
+	_ = c.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = context.Cause(ctx)
+	}
+	return n, err
 }
 
 // withFDs calls f with the descriptors of files, which stay open and as they are meanwhile.

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -34,7 +35,7 @@ func ConnOf(*os.File) (net.Conn, error) { return nil, errors.ErrUnsupported }
 func ListenerOf(*os.File) (net.Listener, error) { return nil, errors.ErrUnsupported }
 
 // Send fails on this system.
-func (c *Conn) Send(Message, ...syscall.Conn) error { return errors.ErrUnsupported }
+func (c *Conn) Send(context.Context, Message, ...syscall.Conn) error { return errors.ErrUnsupported }
 
 // Receive fails on this system.
 func (c *Conn) Receive() (Message, []*os.File, error) { return Message{}, nil, errors.ErrUnsupported }

@@ -3,6 +3,7 @@
 package control_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func send(t *testing.T, c *control.Conn, kind string, v any, files ...syscall.Co
 	t.Helper()
 	m, err := control.New(kind, v)
 	if err == nil {
-		err = c.Send(m, files...)
+		err = c.Send(context.Background(), m, files...)
 	}
 	if err != nil {
 		t.Error(err)
@@ -169,7 +170,7 @@ func TestWhatIsTooLongIsNotSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := near.Send(m); err == nil {
+	if err := near.Send(t.Context(), m); err == nil {
 		t.Error("a long message was sent")
 	}
 	r, w, err := os.Pipe()
@@ -182,7 +183,7 @@ func TestWhatIsTooLongIsNotSent(t *testing.T) {
 	for i := range many {
 		many[i] = r
 	}
-	if err := near.Send(control.Message{Kind: "many"}, many...); err == nil {
+	if err := near.Send(t.Context(), control.Message{Kind: "many"}, many...); err == nil {
 		t.Error("many descriptors were sent")
 	}
 	send(t, near, "next", nil)
@@ -199,7 +200,7 @@ func TestAClosedDescriptorIsAnErrorAndNothingIsSent(t *testing.T) {
 	}
 	w.Close()
 	r.Close()
-	if err := near.Send(control.Message{Kind: "dead"}, r); err == nil {
+	if err := near.Send(t.Context(), control.Message{Kind: "dead"}, r); err == nil {
 		t.Error("it was sent")
 	}
 	near.Close()

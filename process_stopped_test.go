@@ -1,0 +1,103 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// alone is a ward with one instance, for which requests wait.
+func alone() *watt.Runtime {
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances, a.Queue, a.QueueTimeout, a.Timeout = 1, 1024, time.Minute, time.Minute })
+	return rt
+}
+
+// deafen stops the only instance of a ward and fills its control socket: more callers have tried to reach it than fit
+// there, until their deadline. It returns the instance's process, and how long the last of them took.
+func deafen(t *testing.T, rt *watt.Runtime) (pid int, last time.Duration) {
+	t.Helper()
+	pid = statusOf(t, rt, "ward").PerInstance[0].PID
+	stop(t, pid)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	var calls sync.WaitGroup
+	for range 600 {
+		calls.Go(func() { wantErr(t, get(ctx, rt, "ward.watt.local/well").err, context.DeadlineExceeded) })
+	}
+	calls.Wait()
+	return pid, time.Since(began)
+}
+
+func TestCallsOfAStoppedInstanceEndAtTheirDeadline(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	top := watttest.Start(t, rt)
+	pid, took := deafen(t, rt)
+	syscall.Kill(pid, syscall.SIGCONT)
+	if took > 3*time.Second {
+		t.Errorf("they took %v, want little more than 300ms", took)
+	}
+	if status, body := top.Get("http://ward.watt.local/well"); status != http.StatusOK {
+		t.Errorf("got %d %s", status, body)
+	}
+	if now := statusOf(t, rt, "ward").PerInstance[0].PID; now != pid {
+		t.Errorf("it was replaced: got process %d, want %d", now, pid)
+	}
+}
+
+func TestShutdownDoesNotWaitForAStoppedInstance(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	rt.ShutdownTimeout = 300 * time.Millisecond
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	deafen(t, rt)
+	began := time.Now()
+	if err := rt.Shutdown(context.Background()); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v, want that it was killed", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v, want 1.3s", took)
+	}
+}
+
+func TestASilentInstanceIsGivenNothing(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	top := watttest.Start(t, rt)
+	in := func() watt.InstanceStatus { return statusOf(t, rt, "ward").PerInstance[0] }
+	pid := in().PID
+	stop(t, pid)
+	soon(t, "the silence to be noticed", func() bool { return in().State == "silent" })
+	call := going(t.Context(), rt, "ward.watt.local/well")
+	conns := make([]net.Conn, 100)
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+		fmt.Fprint(conns[i], "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+	}
+	soon(t, "all of them to wait in the queue", func() bool { return statusOf(t, rt, "ward").PerListener[0].Queued == len(conns) })
+	syscall.Kill(pid, syscall.SIGCONT)
+	for _, conn := range conns {
+		answered(t, conn)
+	}
+	if r := within(t, call, "the answer to the call"); r.status != http.StatusOK {
+		t.Errorf("got %+v", r)
+	}
+	if now := in(); now.PID != pid {
+		t.Errorf("it was replaced: %s", now.LastError)
+	}
+}
