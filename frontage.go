@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -17,15 +18,18 @@ import (
 type frontage struct {
 	place *processes
 	port  *port
+	open  context.Context //nolint:containedctx // of connections that the parent has taken; it ends with the port
+	end   context.CancelFunc
 
 	mu     sync.Mutex
-	strays map[int]*strays
+	strays map[*net.TCPListener]*strays
 }
 
-// strays is the acceptance of one listener's connections by the parent.
+// strays is the acceptance of one listener's connections by the parent, for the instances that are down. It is one's,
+// unless they share the listener.
 type strays struct {
 	stop context.CancelFunc
-	done chan struct{}
+	down map[int]bool
 }
 
 // expose opens the port of an app.
@@ -35,7 +39,8 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 		return err
 	}
 	p.app.rt.mu.Lock() // Admin may ask for Status already
-	p.public = &frontage{place: p, port: opened, strays: make(map[int]*strays)}
+	p.public = &frontage{place: p, port: opened, strays: make(map[*net.TCPListener]*strays)}
+	p.public.open, p.public.end = context.WithCancel(context.Background())
 	p.app.rt.mu.Unlock()
 	p.app.log.Info("listening", zap.String("address", opened.address))
 	return nil
@@ -63,47 +68,43 @@ func (f *frontage) weigh(index int, on bool) {
 	}
 }
 
-// settle ends the acceptance by the parent.
+// settle ends the acceptance by the parent for one instance. What was accepted is still given to one.
 func (f *frontage) settle(index int) {
 	f.mu.Lock()
-	s := f.strays[index]
-	delete(f.strays, index)
-	f.mu.Unlock()
-	if s == nil {
-		return
+	defer f.mu.Unlock()
+	for ln, s := range f.strays {
+		delete(s.down, index)
+		if len(s.down) == 0 {
+			delete(f.strays, ln)
+			s.stop()
+			_ = ln.SetDeadline(time.Unix(1, 0)) // long ago
+		}
 	}
-	s.stop()
-	if ln := f.port.listener(index); ln != nil {
-		_ = ln.SetDeadline(time.Unix(1, 0))
-		<-s.done
-		_ = ln.SetDeadline(time.Time{})
-		return
-	}
-	<-s.done
 }
 
 // down keeps new connections away from the instance.
 func (f *frontage) down(index int) {
 	f.weigh(index, false)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.strays[index] != nil {
+	ln := f.port.listener(index)
+	if ln == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &strays{stop: cancel, done: make(chan struct{})}
-	f.strays[index] = s
-	f.place.app.rt.owned.Go(func() {
-		defer close(s.done)
-		f.accept(ctx, index)
-	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.strays[ln]; s != nil {
+		s.down[index] = true
+		return
+	}
+	ctx, cancel := context.WithCancel(f.open)
+	f.strays[ln] = &strays{stop: cancel, down: map[int]bool{index: true}}
+	_ = ln.SetDeadline(time.Time{})
+	f.place.app.rt.owned.Go(func() { f.accept(ctx, ln) })
 }
 
-// accept gives what the listener gets to siblings, as soon as there is one.
-func (f *frontage) accept(ctx context.Context, index int) {
-	ln := f.port.listener(index)
+// accept gives what the listener gets to siblings. While there is none that takes it, it stays in the kernel's queue.
+func (f *frontage) accept(ctx context.Context, ln *net.TCPListener) {
 	pause := time.Duration(0)
-	for ln != nil && f.place.anyReady(ctx) {
+	for f.place.taker(ctx) != nil {
 		conn, err := ln.Accept()
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -117,47 +118,61 @@ func (f *frontage) accept(ctx context.Context, index int) {
 			continue
 		}
 		pause = 0
-		if err := f.give(ctx, conn); err != nil {
+		if err := f.give(conn); err != nil {
 			f.place.app.log.Warn("a connection was lost: no instance could take it", zap.Error(err))
 		}
 	}
 }
 
-func (f *frontage) give(ctx context.Context, conn net.Conn) error {
+// give gives a connection to whichever instance takes it first, until the port is closed.
+func (f *frontage) give(conn net.Conn) error {
 	defer func() { _ = conn.Close() }()
 	tcp, ok := conn.(syscall.Conn)
 	if !ok {
 		return fmt.Errorf("%T has no descriptor", conn)
 	}
 	for {
-		o, err := f.place.pick(ctx, nil, true)
-		if err != nil {
-			return err
+		o := f.place.taker(f.open)
+		if o == nil {
+			return net.ErrClosed
 		}
-		if err = o.say(ctx, sayPublic, nil, tcp); err == nil {
+		err := f.handTo(o, tcp)
+		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errDraining) || errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
 		}
 		select { // who cannot be told anything is about to end
 		case <-o.process.Done():
-		case <-ctx.Done():
+		case <-f.open.Done():
 			return err
 		}
 	}
 }
 
-// anyReady waits until an instance is ready. It reports false when ctx ends first.
-func (p *processes) anyReady(ctx context.Context) bool {
-	for {
+// handTime is how long an instance may take to read of a connection before another gets it.
+const handTime = time.Second
+
+func (f *frontage) handTo(o *own, conn syscall.Conn) error {
+	ctx, cancel := context.WithTimeoutCause(f.open, handTime, os.ErrDeadlineExceeded)
+	defer cancel()
+	return o.say(ctx, sayPublic, nil, conn)
+}
+
+// taker returns the instance that is to be given a connection. It waits for one until ctx ends: then it returns nil.
+func (p *processes) taker(ctx context.Context) *own {
+	for ctx.Err() == nil {
 		change := p.app.changing()
-		if p.idlest(nil) != nil {
-			return true
+		if o := p.idlest(nil); o != nil {
+			return o
 		}
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return false
 		}
 	}
+	return nil
 }
 
 // removed takes the listener of an instance away that will not come back.
@@ -168,14 +183,6 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 }
 
 func (f *frontage) close() {
-	f.mu.Lock()
-	var indexes []int
-	for i := range f.strays {
-		indexes = append(indexes, i)
-	}
-	f.mu.Unlock()
+	f.end()
 	_ = f.port.close()
-	for _, i := range indexes {
-		f.settle(i)
-	}
 }

@@ -101,3 +101,59 @@ func TestASilentInstanceIsGivenNothing(t *testing.T) {
 		t.Errorf("it was replaced: %s", now.LastError)
 	}
 }
+
+func TestAConnectionThatTheParentHasTakenIsGivenToWhomeverComesUpFirst(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	rt.Update("ward", func(a *watt.App) { a.Instances = 2 })
+	top := watttest.Start(t, rt)
+	for i := range 2 { // while the second is there, the parent waits for what comes to the first
+		if err := rt.Drain("ward", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conns := make([]net.Conn, 20)
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+		fmt.Fprint(conns[i], "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+	}
+	soon(t, "the parent to have taken one", func() bool {
+		all := statusOf(t, rt, "ward").PerListener
+		return all[0].Queued+all[1].Queued == len(conns)-1
+	})
+	if err := rt.Restart("ward", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range conns {
+		answered(t, conn)
+	}
+}
+
+func TestInstancesOfASharedListenerComeAndGoTogether(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	rt.Update("ward", func(a *watt.App) { a.Instances = 2 })
+	rt.Listen = new(net.ListenConfig).Listen
+	top := watttest.Start(t, rt)
+	for _, step := range []func(string, int) error{rt.Drain, rt.Restart} {
+		done := make(chan error, 2)
+		for i := range 2 {
+			go func() { done <- step("ward", i) }()
+		}
+		for range 2 {
+			if err := within(t, done, "both to have done it"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	updated := make(chan error, 1)
+	go func() { updated <- rt.Update("ward", func(a *watt.App) { a.Instances = 1 }) }()
+	if err := within(t, updated, "the update"); err != nil {
+		t.Error(err)
+	}
+	conn := dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+	fmt.Fprint(conn, "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+	if got := answered(t, conn); got[0] != "0" {
+		t.Errorf("got %q, want the one that is left", got)
+	}
+}
