@@ -22,8 +22,15 @@ const (
 	headerRemote = "X-Watt-Remote" // the address that it came from
 	headerWaited = "X-Watt-Waited" // the microseconds since it has arrived
 	headerAsks   = "X-Watt-Asks"   // the sibling keeps the body until it is asked for; the client does not
+	headerTarget = "X-Watt-Target" // what was requested, if that is an absolute URL
+	headerNoHost = "X-Watt-Nohost" // the request names no host
 	headerLast   = "X-Watt-Last"   // of an answer after which the client's connection is to be closed
 )
+
+// handedHeaders are those of a request.
+func handedHeaders() []string {
+	return []string{headerCaller, headerRemote, headerWaited, headerAsks, headerTarget, headerNoHost}
+}
 
 // shownTime is how long the page may take to show a request that was handed over.
 const shownTime = 100 * time.Millisecond
@@ -38,6 +45,7 @@ type passing struct {
 	body     *rewindable
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
 	last     bool          // the connection ends with the answer
+	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
 	shown    func()        // called once the page shows the request, or does not any more
 }
 
@@ -78,12 +86,21 @@ func (x *passing) end() {
 func (x *passing) proxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		FlushInterval:  -1,
-		Transport:      x.to,
+		Transport:      x,
 		ErrorLog:       zap.NewStdLog(x.handover.child.app.log),
 		Rewrite:        x.rewrite,
 		ModifyResponse: x.answered,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { x.failed(err) },
 	}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (x *passing) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := x.to.RoundTrip(req)
+	if err == nil {
+		x.asking = resp.Header["Proxy-Authenticate"]
+	}
+	return resp, err
 }
 
 // RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
@@ -104,10 +121,19 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	host := x.handover.child.app.name + suffix
 	out.URL = &url.URL{Scheme: "http", Host: host, Path: in.URL.Path, RawPath: in.URL.RawPath, ForceQuery: in.URL.ForceQuery, RawQuery: in.URL.RawQuery}
 	out.Host = in.Host
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+	for _, name := range handedHeaders() {
+		delete(out.Header, name)
+	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Proxy-Authorization"} {
 		if v := in.Header[name]; v != nil {
 			out.Header[name] = v
 		}
+	}
+	if in.URL.Host != "" {
+		out.Header.Set(headerTarget, in.RequestURI)
+	}
+	if in.Host == "" {
+		out.Header.Set(headerNoHost, "1")
 	}
 	out.Header.Set(headerCaller, x.peer.caller)
 	out.Header.Set(headerRemote, in.RemoteAddr)
@@ -135,7 +161,15 @@ func (p *peer) accepted(r *http.Request) *peer {
 	if own.asks = r.Header[headerAsks] != nil; own.asks {
 		delete(r.Header, "Expect")
 	}
-	for _, name := range []string{headerCaller, headerRemote, headerWaited, headerAsks} {
+	if target := first(r.Header, headerTarget); target != "" {
+		if u, err := url.ParseRequestURI(target); err == nil {
+			r.URL, r.RequestURI = u, target
+		}
+	}
+	if r.Header[headerNoHost] != nil {
+		r.Host = ""
+	}
+	for _, name := range handedHeaders() {
 		delete(r.Header, name)
 	}
 	return own
@@ -146,6 +180,14 @@ func (x *passing) answered(resp *http.Response) error {
 	x.shown()
 	x.last = x.last || resp.Header[headerLast] != nil
 	delete(resp.Header, headerLast)
+	if x.asking != nil {
+		resp.Header["Proxy-Authenticate"] = x.asking
+	}
+	for _, name := range []string{"Content-Type", "Date"} {
+		if resp.Header[name] == nil {
+			x.Header()[name] = nil // the handler wants none: the server must not add one
+		}
+	}
 	if isEventStream(resp.Header) {
 		x.request.hijacked() // it has its place there, and ends with this instance
 		resp.Body = &stream{resp.Body, x.request}

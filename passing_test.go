@@ -27,6 +27,11 @@ func addTold(mux *http.ServeMux, env *watt.Env) {
 		fmt.Fprintf(w, "%d caller=%s remote=%s query=%s body=%d sum=%s deadline=%d by=%d headers=%v", env.Instance, watt.Caller(r.Context()),
 			r.RemoteAddr, r.URL.RawQuery, n, r.Trailer.Get("X-Sum"), deadline.UnixNano(), by.UnixNano(), r.Header)
 	})
+	mux.HandleFunc("/odd", func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h["Content-Type"], h["Date"], h["Proxy-Authenticate"] = nil, nil, []string{"Basic"}
+		fmt.Fprintf(w, "<html>%d host=%q target=%s url=%s key=%s", env.Instance, r.Host, r.RequestURI, r.URL, r.Header.Get("Proxy-Authorization"))
+	})
 	mux.HandleFunc("/copy", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex()
 		http.NewResponseController(w).Flush()
@@ -119,6 +124,27 @@ func TestAHandedOverRequestIsWhatItWas(t *testing.T) {
 	fmt.Sscan(got[len(want):], &by)
 	if by > moves.Add(30*time.Second).UnixNano() {
 		t.Error("Timeout counts from when it was handed over, not from its arrival")
+	}
+}
+
+func TestWhatIsOddOfARequestAndItsAnswerIsHandedOver(t *testing.T) {
+	_, _, conns := busyFirst(t, pair(), 3)
+	for i, c := range []struct{ target, host, want string }{
+		{"http://a.example/odd?x=1", "pair", `host="a.example" target=http://a.example/odd?x=1 url=http://a.example/odd?x=1 key=k`},
+		{"/odd", "", `host="" target=/odd url=/odd key=k`},
+		{"/odd", "pair", `host="pair" target=/odd url=/odd key=k`},
+	} {
+		fmt.Fprintf(conns[i], "GET %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: k\r\n\r\n", c.target, c.host)
+		resp, err := http.ReadResponse(bufio.NewReader(conns[i]), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := read(t, resp, nil), "<html>1 "+c.want; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if h := resp.Header; h["Content-Type"] != nil || h["Date"] != nil || h.Get("Proxy-Authenticate") != "Basic" {
+			t.Errorf("got headers %v", h)
+		}
 	}
 }
 
