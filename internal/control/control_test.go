@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/org/watt/internal/control"
 )
@@ -185,6 +186,31 @@ func TestWhatIsTooLongIsNotSent(t *testing.T) {
 	}
 	if err := near.Send(t.Context(), control.Message{Kind: "many"}, many...); err == nil {
 		t.Error("many descriptors were sent")
+	}
+	send(t, near, "next", nil)
+	if m, _, err := far.Receive(); err != nil || m.Kind != "next" {
+		t.Errorf("got %q, %v, want the next message", m.Kind, err)
+	}
+}
+
+func TestAMessageThatIsGivenUpIsNotSent(t *testing.T) {
+	near, far := pair(t)
+	sent := 0
+	for ; ; sent++ {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("on purpose"))
+		err := near.Send(ctx, control.Message{Kind: strconv.Itoa(sent)})
+		cancel()
+		if err != nil {
+			if err.Error() != "on purpose" {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	for i := range sent {
+		if m, _, err := far.Receive(); err != nil || m.Kind != strconv.Itoa(i) {
+			t.Fatalf("got %q, %v, want %d", m.Kind, err, i)
+		}
 	}
 	send(t, near, "next", nil)
 	if m, _, err := far.Receive(); err != nil || m.Kind != "next" {
