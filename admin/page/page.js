@@ -224,14 +224,14 @@ function node(app, at) {
 }
 
 function drawing(apps, arrows, { boxes, rows, width, height }) {
-	const place = a => {
+	const spot = a => {
 		const next = rows[a.first + 1]
 		return a.label ? { x: a.label.x, y: rows[a.first].bottom + a.label.t * (next.top - rows[a.first].bottom) } : { x: a.xs[1], y: (next.top + next.bottom) / 2 }
 	}
 	const head = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' }, svg('path', { d: 'M0 0 L8 4 L0 8 z' }))
 	return element('div', { class: 'drawing', style: `width:${width}px;height:${height}px` },
 		svg('svg', { viewBox: `${-width / 2} 0 ${width} ${height}`, width, height, 'aria-hidden': true }, head, ...arrows.map(a => line(a, rows))),
-		element('div', {}, element('p', { class: 'clients' }, 'clients'), ...arrows.flatMap(a => words(a, place(a))), ...apps.map(a => node(a, boxes.get(a.Name)))))
+		element('div', {}, element('p', { class: 'clients' }, 'clients'), ...arrows.flatMap(a => words(a, spot(a))), ...apps.map(a => node(a, boxes.get(a.Name)))))
 }
 
 // list is for where the drawing does not fit: boxes with what leaves them, the most urgent first.
