@@ -181,7 +181,7 @@ const (
 	InProcess Isolation = iota + 1
 	// OwnProcess instances live in processes of their own: this program, started again for each. Main runs again in
 	// each of them, up to [Runtime.Run]; see [IsChild]. Their crashes, their memory and their hunger for processor
-	// time are their own.
+	// time are their own. A program has one runtime with such instances.
 	OwnProcess
 	// Remote is reported for apps with a URL; it cannot be asked for.
 	Remote

@@ -36,15 +36,21 @@ func inTest() bool { return flag.Lookup("test.v") != nil }
 // done in every process, what comes after only in the first. So main should open no database and bind no port
 // before, as [App.New] can, nor spend seconds; where something must stand before and be done once, it is for
 // main to ask.
+//
+// A program has one runtime with such instances, and starts it first: a child does not know which of two its parent
+// means, and begins with the first Run or Start that main reaches. That returns an error there if its apps are not the
+// parent's, and else takes the one for the other.
+//
+// What main itself starts in a child should come after the question, or the runtime: before, it inherits descriptor 3,
+// which the child has from its parent.
 func IsChild() bool {
 	_, child := born()
 	return child
 }
 
-// born returns who this process is to be, if it is a child. What a child starts itself inherits the variable, and is
-// none; and since that may get the child's parent, with what adopts orphans, it is the control socket that counts: only a
-// child has it, as long as nothing that it starts inherits it.
-var born = sync.OnceValues(func() (birth, bool) {
+// born returns who this process is to be, if it is a child. What a child starts itself inherits the variable, and is none:
+// also where the parent adopts orphans it has not the control socket. The answer is kept, since that moves in Run.
+var born = sync.OnceValues(func() (birth, bool) { //nolint:gochecknoglobals // there is one process, and one answer
 	var b birth
 	err := json.Unmarshal([]byte(os.Getenv(birthVariable)), &b)
 	if err != nil || b.Parent != os.Getppid() || b.Control == "" || b.Control != control.ID(controlFD) {

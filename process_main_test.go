@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,7 +108,7 @@ func TestAChildHasTheNameByWhichItsParentWasCalled(t *testing.T) {
 }
 
 func mainNice() error {
-	return telling(func(a *watt.App) { a.Nice = 5 }, func() string { return fmt.Sprint(niceness()) }, nil)
+	return telling(func(a *watt.App) { a.Nice = 5 }, func() string { return strconv.Itoa(niceness()) }, nil)
 }
 
 // niceness returns that of this process.
@@ -150,7 +151,7 @@ func TestWhatMainHasStartedDoesNotKeepAnInstanceFromEnding(t *testing.T) {
 // mainAsking asks what it is before it starts something.
 func mainAsking() error {
 	inherited := watt.IsChild() && exec.Command("test", "-S", "/proc/self/fd/3").Run() == nil
-	return telling(unchanged, func() string { return fmt.Sprint(inherited) }, nil)
+	return telling(unchanged, func() string { return strconv.FormatBool(inherited) }, nil)
 }
 
 func TestWhatMainStartsOnceItHasAskedDoesNotInheritTheControlSocket(t *testing.T) {
