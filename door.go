@@ -250,6 +250,10 @@ func (d *door) note(_ net.Conn, state http.ConnState) {
 	}
 }
 
+// lingerTime is for the slowest of them: the parent closes its connections as soon as its calls are over, but other
+// callers keep theirs.
+const lingerTime = time.Second
+
 // linger lets callers in other processes go. They are told that an instance drains, but perhaps while they
 // send it a request: that is refused, and so sent elsewhere, as long as its connection is open.
 func (d *door) linger(ctx context.Context) {
@@ -257,7 +261,7 @@ func (d *door) linger(ctx context.Context) {
 		return
 	}
 	began := time.Now()
-	wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= lameDuckTime })
+	wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= lingerTime })
 }
 
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.

@@ -283,7 +283,7 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 		chromedp.SetValue(chromedp.CSS(`#limits input[name=workers]`), "7"),
 		js(`document.querySelector('#limits button').click()`),
 		did("were changed"),
-		holds(`document.querySelector('#apps tr[data-app=users]').textContent.includes('/ 14')`),
+		holds(`document.querySelector('#apps tr[data-app=users]').textContent.includes('/ 7')`),
 	)
 }
 
