@@ -1,0 +1,135 @@
+package admin
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/org/watt"
+)
+
+// Figures are those of an app over some time.
+type Figures struct {
+	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
+	Requests, Errors, Shed float64
+	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain, in seconds.
+	P50, P99, Wait99 float64
+	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part that they waited for
+	// other apps: at most 1.
+	Utilisation, Downstream float64
+	// CPU is how many processors its own processes used, and Sampled how many of the first process's, in the last sample
+	// ([Options].CPUShares): 0 if there is none.
+	CPU, Sampled float64
+	// Calls of this app by others, per second, and Failed ones; by caller.
+	Calls, Failed map[string]float64
+	// CallTime is how long calls took that have ended, by caller, in seconds per second.
+	CallTime map[string]float64
+}
+
+// figuresOf are those of an app between two looks at it.
+func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
+	f := Figures{Calls: make(map[string]float64), Failed: make(map[string]float64), CallTime: make(map[string]float64)}
+	seconds := elapsed.Seconds()
+	if seconds <= 0 {
+		return f
+	}
+	rate := func(after, before uint64) float64 { return float64(after-min(before, after)) / seconds }
+	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)
+	var took, waited times
+	for i := range after.PerInstance {
+		now, old := &after.PerInstance[i], new(watt.InstanceStatus)
+		if i < len(before.PerInstance) {
+			old = &before.PerInstance[i]
+		} else if before.State != "new" {
+			break // it was not there, or its counts of an earlier life were not seen
+		}
+		f.Requests += rate(answers(now, ""), answers(old, ""))
+		f.Errors += rate(answers(now, "5xx"), answers(old, "5xx"))
+		took.add(&old.Duration, &now.Duration)
+		waited.add(&old.QueueWait, &now.QueueWait)
+		if now.PID == old.PID {
+			f.CPU += max(0, now.CPUTime-old.CPUTime).Seconds() / seconds
+		}
+	}
+	waited.addInVain(before, after)
+	f.P50, f.P99, f.Wait99 = took.quantile(0.5), took.quantile(0.99), waited.quantile(0.99)
+	if workers := float64(max(readyOf(before), readyOf(after)) * max(0, after.Workers)); workers > 0 {
+		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
+		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
+	}
+	for i := range after.PerCaller {
+		c := &after.PerCaller[i]
+		old := new(watt.CallerStatus)
+		if i < len(before.PerCaller) && before.PerCaller[i].Caller == c.Caller {
+			old = &before.PerCaller[i]
+		}
+		f.Calls[c.Caller] = rate(c.Duration.Count, old.Duration.Count)
+		f.CallTime[c.Caller] = max(0, c.Duration.Sum-old.Duration.Sum).Seconds() / seconds
+		f.Failed[c.Caller] = rate(sum(c.Errors), sum(old.Errors))
+	}
+	return f
+}
+
+// answers are an instance's, of one class of status or of all.
+func answers(in *watt.InstanceStatus, class string) (n uint64) {
+	for _, classes := range in.Requests {
+		for name, count := range classes {
+			if class == "" || name == class {
+				n += count
+			}
+		}
+	}
+	return n
+}
+
+func sum(counts map[string]uint64) (n uint64) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// times is a distribution of durations between two looks, in the buckets of [watt.Times].
+type times map[int]uint64
+
+func (t *times) add(before, after *watt.Times) {
+	if *t == nil {
+		*t = make(times)
+	}
+	for i, n := range after.Buckets {
+		(*t)[i] += n - min(n, before.Buckets[i])
+	}
+}
+
+// addInVain adds the waits of those that were shed because they had waited as long as they may.
+func (t *times) addInVain(before, after *watt.Status) {
+	n, limit := after.WaitTooLong-min(before.WaitTooLong, after.WaitTooLong), after.QueueTimeout
+	if after.Timeout > 0 {
+		limit = min(limit, after.Timeout)
+	}
+	if n == 0 || limit <= 0 {
+		return
+	}
+	if *t == nil {
+		*t = make(times)
+	}
+	(*t)[int(math.Ceil(4*math.Log2(limit.Seconds())))] += n
+}
+
+// quantile returns the upper end of the bucket that has it, in seconds; 0 if there is nothing.
+func (t *times) quantile(q float64) float64 {
+	var all uint64
+	for _, n := range *t {
+		all += n
+	}
+	rank := uint64(math.Ceil(q * float64(all)))
+	for _, i := range slices.Sorted(maps.Keys(*t)) {
+		if n := (*t)[i]; n < rank {
+			rank -= n
+		} else if rank > 0 {
+			return math.Exp2(float64(i) / 4)
+		}
+	}
+	return 0
+}
