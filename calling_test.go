@@ -46,6 +46,14 @@ func TestNamesAreMatchedLowerCasedAndAnyPortIsIgnored(t *testing.T) {
 		if got := read(t, resp, err); got != "hello" {
 			t.Errorf("%s: got %q", host, got)
 		}
+		if name, mesh := watt.AppOf(host); name != "users" || !mesh {
+			t.Errorf("AppOf(%q): got %q, %v", host, name, mesh)
+		}
+	}
+	for _, host := range []string{"", "users", "watt.local", "users.watt.local.example.com", "userswatt.local", "[::1]:80"} {
+		if name, mesh := watt.AppOf(host); name != "" || mesh {
+			t.Errorf("AppOf(%q): got %q, %v of a host outside", host, name, mesh)
+		}
 	}
 	for _, name := range []string{"users", "USERS", "users:80", "users.watt.local", "users.watt.local.:80"} {
 		if err := rt.Env().Check(name); err != nil {

@@ -111,7 +111,7 @@ func calledApp(resp *http.Response) string {
 	if resp.Request == nil || resp.Request.URL == nil {
 		return ""
 	}
-	if app, ok := meshName(resp.Request.URL.Host); ok {
+	if app, ok := AppOf(resp.Request.URL.Host); ok {
 		return app
 	}
 	return resp.Request.URL.Host

@@ -19,9 +19,10 @@ import (
 // suffix ends the host names of the mesh. Names under it never reach DNS.
 const suffix = ".watt.local"
 
-// meshName returns the app that host (with or without a port) names, and whether it is a name of the
-// mesh at all.
-func meshName(host string) (string, bool) {
+// AppOf returns the app that the host of a URL names: "users" for "users.watt.local". It reads names as [Env.Client]
+// does, whatever their case, with or without a port or a dot at the end. It reports false for a host outside the mesh;
+// whether there is an app of that name it does not know.
+func AppOf(host string) (app string, mesh bool) {
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		host = host[:i]
 	}
@@ -34,7 +35,10 @@ func meshName(host string) (string, bool) {
 		}
 	}
 	host = strings.ToLower(strings.TrimRight(strings.Trim(host, "[]"), "."))
-	return strings.CutSuffix(host, suffix)
+	if app, mesh = strings.CutSuffix(host, suffix); !mesh {
+		return "", false
+	}
+	return app, true
 }
 
 // mesh is one app's way to the others: it resolves names, checks that the call is allowed, and keeps
@@ -75,8 +79,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("watt: stopped after 10 redirects")
 	}
-	_, to := meshName(req.URL.Host)
-	if _, from := meshName(via[len(via)-1].URL.Host); to && !from {
+	_, to := AppOf(req.URL.Host)
+	if _, from := AppOf(via[len(via)-1].URL.Host); to && !from {
 		return fmt.Errorf("%w: %s redirects into the mesh", ErrNotAllowed, via[len(via)-1].URL.Host)
 	}
 	return nil
@@ -142,7 +146,7 @@ func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
 
 // nameOf returns the app's name in what Dial and Check take: a name, a host, or either with a port.
 func nameOf(app string) string {
-	if name, ok := meshName(app); ok {
+	if name, ok := AppOf(app); ok {
 		return name
 	}
 	if host, _, err := net.SplitHostPort(app); err == nil {
@@ -156,7 +160,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil || req.Header == nil {
 		return m.rt.outside.RoundTrip(req) // which says so
 	}
-	name, ok := meshName(req.URL.Host)
+	name, ok := AppOf(req.URL.Host)
 	if !ok {
 		return m.rt.outside.RoundTrip(req)
 	}

@@ -178,7 +178,7 @@ func (s *publicServer) clean(w http.ResponseWriter, r *http.Request, p *peer) *p
 		}
 		return known
 	}
-	if _, mesh := meshName(r.Host); mesh { // the target's host has become this one
+	if _, mesh := AppOf(r.Host); mesh { // the target's host has become this one
 		http.Error(w, http.StatusText(http.StatusMisdirectedRequest), http.StatusMisdirectedRequest)
 		return nil
 	}

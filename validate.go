@@ -134,7 +134,7 @@ func urlProblem(s string) string {
 	case u.RawQuery != "", u.Fragment != "", u.User != nil:
 		return fmt.Sprintf("%q: a base URL has no query, fragment or user", s)
 	}
-	if _, mesh := meshName(u.Host); mesh {
+	if _, mesh := AppOf(u.Host); mesh {
 		return fmt.Sprintf("%q is a name of the mesh; give the app's address elsewhere", s)
 	}
 	return ""

@@ -3,7 +3,6 @@ package watttest
 import (
 	"context"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +45,7 @@ type faulty struct {
 
 // RoundTrip delays or fails the call as the fault on its edge says.
 func (t *faulty) RoundTrip(req *http.Request) (*http.Response, error) {
-	callee, mesh := strings.CutSuffix(strings.ToLower(strings.TrimRight(req.URL.Hostname(), ".")), ".watt.local")
+	callee, mesh := watt.AppOf(req.URL.Host)
 	if !mesh {
 		return t.next.RoundTrip(req)
 	}
