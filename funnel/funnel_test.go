@@ -278,6 +278,29 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 	})
 }
 
+func TestAStoreIsBelievedHoweverItsNameIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		cpu := watt.App{Name: "job", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begun.Add(1)
+				_, err := watt.JSON[any](env.Get(r.Context(), "http://STORE.watt.local.:80/"))
+				watt.WriteError(w, err)
+			}), nil
+		}}
+		top := watttest.Start(t, watt.New(funnel.New(cpu, watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "8")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})})))
+		for range 5 {
+			top.Get("http://job.watt.local/")
+		}
+		if got := begun.Load(); got != 2 {
+			t.Errorf("got %d begun, want 2", got)
+		}
+	})
+}
+
 func TestAStoreMaySayWhenToComeAgainAsADate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var begun atomic.Int64

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -81,7 +80,10 @@ func (g *guard) check(r *http.Request) error {
 // RoundTrip implements [http.RoundTripper].
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := g.next.RoundTrip(req)
-	if req.URL == nil || !strings.EqualFold(req.URL.Hostname(), g.app+".watt.local") {
+	if req.URL == nil {
+		return resp, err // which says so
+	}
+	if app, _ := watt.AppOf(req.URL.Host); app != g.app {
 		return resp, err
 	}
 	after := refusalOf(req, resp, err)

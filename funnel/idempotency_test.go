@@ -292,8 +292,8 @@ func TestAKeyIsAnotherInAnotherAppOfTheMesh(t *testing.T) {
 		rt := watt.New(watt.App{Name: "orders", Handler: answer("orders")}, watt.App{Name: "payments", Handler: answer("payments")})
 		watttest.Start(t, rt)
 		for _, name := range []string{"orders", "payments"} {
-			for _, url := range []string{"http://" + name + ".watt.local/", "http://" + strings.ToUpper(name) + ".watt.local:80/"} {
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, http.NoBody)
+			for _, host := range []string{name + ".watt.local", strings.ToUpper(name) + ".watt.local:80", name + ".watt.local."} {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+"/", http.NoBody)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/org/watt"
 )
 
 var errKey = errors.New(`the header Idempotency-Key is not one string, such as "8e03978e-40d5-43dd-bc93-6894a57f9324"`)
@@ -32,10 +34,7 @@ func keyOf(r *http.Request) (string, error) {
 // routeOf returns where a request goes to: the app, if it was called by its name in the mesh, and the path, as it was sent, and as those
 // in front have left it. One that has lost its prefix on the way would stand for another route's.
 func routeOf(r *http.Request) [3]string {
-	app, _, _ := strings.Cut(strings.ToLower(r.Host), ":")
-	if !strings.HasSuffix(app, ".watt.local") {
-		app = "" // any of the names by which clients know the program
-	}
+	app, _ := watt.AppOf(r.Host) // none for any of the names by which clients know the program
 	sent := ""
 	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
 		sent = u.EscapedPath()
