@@ -158,8 +158,10 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // appOf returns the app that a call is for, or the host outside.
 func appOf(r *http.Request) string {
-	app, _ := strings.CutSuffix(strings.ToLower(r.URL.Hostname()), ".watt.local")
-	return app
+	if app, mesh := watt.AppOf(r.URL.Host); mesh {
+		return app
+	}
+	return strings.ToLower(r.URL.Hostname())
 }
 
 // caller says of a call's span what came of it.

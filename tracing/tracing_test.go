@@ -151,6 +151,23 @@ func TestARequestAndItsCallsAreOneTrace(t *testing.T) {
 	}
 }
 
+func TestACallIsNamedAfterItsAppHoweverThatIsWritten(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	rt := watt.New(watt.App{Name: "orders", Handler: http.NotFoundHandler()})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSyncer(exporter))}); err != nil {
+		t.Fatal(err)
+	}
+	watttest.Start(t, rt)
+	resp, err := rt.Env().Get(t.Context(), "http://ORDERS.watt.local.:80/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if call := &ended(t, exporter, 2)[0]; call.Name != "GET orders" || !has(call, "watt.app", "orders") {
+		t.Errorf("got %q, %v", call.Name, call.Attributes)
+	}
+}
+
 const strangers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
