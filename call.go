@@ -293,9 +293,4 @@ func (b *upgradedBody) Read(p []byte) (int, error) {
 func (b *upgradedBody) Write(p []byte) (int, error) { return b.w.Write(p) }
 
 // CloseWrite ends this direction alone, as the connection underneath can.
-func (b *upgradedBody) CloseWrite() error {
-	if half, ok := b.w.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
+func (b *upgradedBody) CloseWrite() error { return closeWrite(b.w) }

@@ -147,8 +147,11 @@ func (c *trackedConn) Gone() bool {
 }
 
 // CloseWrite ends this direction alone, where the connection can.
-func (c *trackedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+func (c *trackedConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// closeWrite ends one direction of what may be a connection that can.
+func closeWrite(conn any) error {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
