@@ -1,7 +1,6 @@
 package watt
 
 import (
-	"errors"
 	"net"
 	"os"
 
@@ -31,9 +30,4 @@ func (c *foreign) LocalAddr() net.Addr { return c.local }
 func (c *foreign) RemoteAddr() net.Addr { return address(c.what.Caller) }
 
 // CloseWrite ends this direction alone.
-func (c *foreign) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
+func (c *foreign) CloseWrite() error { return closeWrite(c.Conn) }
