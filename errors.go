@@ -84,11 +84,7 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 		if _, failed := errors.AsType[*CallError](err); failed {
 			return v, err
 		}
-		e := &CallError{App: calledApp(resp), Started: true, Err: fmt.Errorf("decoding the answer: %w", err)}
-		if resp.Request != nil {
-			e.Caller = callerOf(resp.Request.Context())
-		}
-		return v, e
+		return v, answerError(resp, fmt.Errorf("decoding the answer: %w", err))
 	}
 	// What follows the value is read, so that the connection can be used again.
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 4<<10))
@@ -98,23 +94,23 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 // statusError makes an error of an answer that is not 2xx.
 func statusError(resp *http.Response) *CallError {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorText))
-	e := &CallError{App: calledApp(resp), Status: resp.StatusCode, Started: true, RetryAfter: retryAfter(resp.Header)}
-	if resp.Request != nil {
-		e.Caller = callerOf(resp.Request.Context())
-	}
-	e.Err = fmt.Errorf("answered %s: %q", resp.Status, strings.TrimSpace(string(text)))
+	e := answerError(resp, fmt.Errorf("answered %s: %q", resp.Status, strings.TrimSpace(string(text))))
+	e.Status, e.RetryAfter = resp.StatusCode, retryAfter(resp.Header)
 	return e
 }
 
-// calledApp returns the name of the app that resp came from, or its host if it is no app.
-func calledApp(resp *http.Response) string {
+// answerError returns the error of a call that was answered, but with err. Its App is the host, if that is no app's.
+func answerError(resp *http.Response, err error) *CallError {
+	e := &CallError{Started: true, Err: err}
 	if resp.Request == nil || resp.Request.URL == nil {
-		return ""
+		return e
 	}
-	if app, ok := AppOf(resp.Request.URL.Host); ok {
-		return app
+	e.Caller = callerOf(resp.Request.Context())
+	app, mesh := AppOf(resp.Request.URL.Host)
+	if e.App = app; !mesh {
+		e.App = resp.Request.URL.Host
 	}
-	return resp.Request.URL.Host
+	return e
 }
 
 func retryAfter(h http.Header) time.Duration {
