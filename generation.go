@@ -296,10 +296,7 @@ func (g *generation) cleanup() error {
 	g.conns.cut()
 	if g.listener != nil {
 		_ = g.listener.Close()
-		g.app.rt.mesh.forget(g)
-		for _, caller := range g.app.callers {
-			caller.mesh.forget(g)
-		}
+		g.app.forget(g)
 	}
 	ctx, cancel := g.app.rt.patience.cleanupTime()
 	defer cancel()

@@ -87,6 +87,14 @@ func (m *mesh) forget(to any) {
 	}
 }
 
+// forget is the mesh's for all that may call the app.
+func (a *app) forget(to any) {
+	a.rt.mesh.forget(to)
+	for _, caller := range a.callers {
+		caller.mesh.forget(to)
+	}
+}
+
 // closeIdle closes the connections that no call is using.
 func (m *mesh) closeIdle() {
 	m.lines.Range(func(_, l any) bool {

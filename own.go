@@ -352,7 +352,7 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	o.pulse.end()
 	o.slot.State.Store(0)
 	o.closed.Store(true)
-	o.place.forget(o)
+	o.place.app.forget(o)
 	if o.place.public != nil {
 		o.place.public.down(o.index)
 	}
@@ -444,6 +444,6 @@ func (o *own) cleanup() error {
 		<-o.deaf
 	}
 	o.place.collect(o)
-	o.place.forget(o)
+	o.place.app.forget(o)
 	return nil
 }

@@ -386,11 +386,3 @@ func (p *processes) close(context.Context) {
 		p.public.close()
 	}
 }
-
-// forget closes the connections to an instance that has ended.
-func (p *processes) forget(o *own) {
-	p.app.rt.mesh.forget(o)
-	for _, caller := range p.app.callers {
-		caller.mesh.forget(o)
-	}
-}
