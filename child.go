@@ -159,7 +159,7 @@ func (c *child) start() error {
 		return err
 	}
 	if c.inlet != nil { // no sooner: what it takes would be lost with a start that fails
-		c.rt.owned.Go(c.inlet.run)
+		c.rt.owned.Go(func() { c.inlet.run(c.app.log) })
 	}
 	return c.say(sayReady, nil)
 }

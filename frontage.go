@@ -107,13 +107,8 @@ func (f *frontage) accept(ctx context.Context, ln *net.TCPListener) {
 	for f.place.taker(ctx) != nil {
 		conn, err := ln.Accept()
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if ctx.Err() != nil || !acceptAgain(err, &pause, ctx.Done(), f.place.app.log) {
 				return
-			}
-			pause = longer(pause)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
 			}
 			continue
 		}

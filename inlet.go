@@ -1,11 +1,11 @@
 package watt
 
 import (
-	"errors"
 	"net"
 	"os"
 	"sync"
-	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/control"
 )
@@ -28,29 +28,9 @@ func newInlet(port net.Listener) *inlet {
 }
 
 // run accepts from the port until that is closed.
-func (i *inlet) run() {
+func (i *inlet) run(log *zap.Logger) {
 	defer close(i.closed)
-	for pause := time.Duration(0); ; {
-		conn, err := i.port.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			i.put(conn)
-			continue
-		case errors.Is(err, net.ErrClosed):
-			return
-		}
-		pause = longer(pause)
-		select {
-		case <-time.After(pause):
-		case <-i.closing:
-		}
-	}
-}
-
-// longer returns the pause after an error of Accept that follows one after that pause, as net/http has it.
-func longer(pause time.Duration) time.Duration {
-	return min(max(2*pause, 5*time.Millisecond), time.Second)
+	acceptAll(i.port, i.closing, log, i.put)
 }
 
 // put queues a connection. It blocks while too many wait, until Close.

@@ -3,14 +3,10 @@ package watt
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"time"
-
-	"go.uber.org/zap"
 )
 
 // relay is the way into a Serve app: it hands connections to the listener of one of its instances. Public ones
@@ -36,7 +32,7 @@ func (s *relay) listen(ln net.Listener) { s.listener = ln }
 
 func (s *relay) publish() {
 	if s.listener != nil {
-		s.app.rt.owned.Go(s.run)
+		s.app.rt.owned.Go(func() { acceptAll(s.listener, s.ctx.Done(), s.app.log, s.hand) })
 	}
 }
 
@@ -108,29 +104,6 @@ func (s *relay) close(context.Context) {
 	s.cancel()
 	if s.listener != nil {
 		_ = s.listener.Close()
-	}
-}
-
-// run accepts until the listener is closed.
-func (s *relay) run() {
-	for pause := time.Duration(0); ; {
-		conn, err := s.listener.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			s.hand(conn)
-			continue
-		case errors.Is(err, net.ErrClosed):
-			return
-		}
-		// Out of descriptors, most likely: wait for some to be closed, as net/http does.
-		pause = longer(pause)
-		s.app.log.Warn("accept failed", zap.Error(err), zap.Duration("again in", pause))
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-			return
-		}
 	}
 }
 

@@ -1,0 +1,52 @@
+package watt
+
+import (
+	"net"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// short is a port of a process that is out of descriptors for a while.
+type short struct {
+	net.Listener
+	answers chan error
+}
+
+func (s *short) Accept() (net.Conn, error) {
+	if err := <-s.answers; err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	return near, far.Close()
+}
+
+func (s *short) Addr() net.Addr { return nil }
+func (s *short) Close() error   { return nil }
+
+func TestAnInletGoesOnAfterAWantOfDescriptorsAndSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		port := &short{answers: make(chan error, 4)}
+		for _, err := range []error{syscall.EMFILE, syscall.EMFILE, nil, net.ErrClosed} {
+			port.answers <- err
+		}
+		in := newInlet(port)
+		go in.run(zap.New(core))
+		conn, err := in.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if _, err := in.Accept(); err == nil {
+			t.Error("got a connection of a port that is closed")
+		}
+		if got := logs.FilterMessage("accept failed").Len(); got != 2 {
+			t.Errorf("got %d lines, want 2", got)
+		}
+	})
+}
