@@ -21,7 +21,14 @@ const (
 )
 
 // intake is the body of a request that has come over a connection of HTTP/1. As a nil pointer it is one that has not.
-// What is said of the answer is said by the handler's goroutine.
+// What is said of the answer is said by the handler's goroutine. Its states, of which over and struck are the ends:
+//
+//	open     From the beginning: the handler reads.
+//	settled  Before the head of the answer goes out, or in duplex once the handler has returned, the rest is read. If it
+//	         does not come in time, or is not worth it, the connection is closed after the answer; the handler may read on.
+//	over     The body has come to its end: the connection is used again. Or it was hijacked, and is the handler's.
+//	struck   The time for the rest is up, or the handler has returned: nobody reads any more, and the server, which takes
+//	         that for the end of the client, no longer tells when that goes.
 type intake struct {
 	request http.Request // as the handler has it; what the server keeps must stay as it is
 	body    io.ReadCloser
