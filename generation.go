@@ -92,7 +92,7 @@ func (g *generation) ended() <-chan struct{}                { return g.served }
 func (g *generation) over() bool                            { return g.ctx.Err() != nil } // its cleanup has begun
 func (g *generation) metrics() prometheus.Gatherer          { return g.env.registry }
 
-func (g *generation) settle() {
+func (g *generation) dismiss() {
 	g.requests.drain()
 	g.app.passes.drain()
 }
@@ -228,7 +228,7 @@ func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
 // drain ends the generation: what is long-lived is told to go, what is in progress may finish until
 // ctx ends, and is cut then. It returns what had to be cut.
 func (g *generation) drain(ctx context.Context, idle func(context.Context) error) error {
-	g.settle()
+	g.dismiss()
 	g.endServe()
 	if g.wait(ctx, idle) == nil {
 		return nil

@@ -59,8 +59,8 @@ type life interface { //nolint:interfacebloat // one for each step from the star
 	// ended is closed when it has ended by itself, and whyEnded says why.
 	ended() <-chan struct{}
 	whyEnded() error
-	// settle tells what is long-lived to go, now and from now on.
-	settle()
+	// dismiss tells what is long-lived to go, now and from now on.
+	dismiss()
 	// drain ends it: what is in progress, of which idle tells when it is over, may finish until ctx ends, and is cut
 	// then. The error says what was cut. Then cleanup follows.
 	drain(ctx context.Context, idle func(context.Context) error) error

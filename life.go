@@ -209,7 +209,7 @@ func (a *app) drain(ctx context.Context) error {
 	}
 	for _, in := range instances {
 		if l := in.current(); l != nil {
-			l.settle()
+			l.dismiss()
 		}
 	}
 	cut := a.place.quiet(ctx)

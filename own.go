@@ -341,8 +341,8 @@ func (o *own) over() bool {
 	}
 }
 
-// settle has nothing to do: the child hears of its drain, which follows.
-func (o *own) settle() {}
+// dismiss has nothing to do: the child hears of its drain, which follows.
+func (o *own) dismiss() {}
 
 // whyEnded implements life. An exit with 0 is none that the parent has asked for.
 func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", o.process.Exit()) }
