@@ -195,7 +195,7 @@ type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	leave, err := a.request.place()
+	leave, err := a.request.takePlace()
 	if err != nil {
 		return nil, nil, err // while an answer can still be given
 	}

@@ -189,7 +189,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if d.app.rt.child.handover.pass(to, w, r, p, q) {
 			return
 		}
-		q.again()
+		q.resume()
 		_, err = d.admit(r, q, nil)
 	}
 	if err != nil {

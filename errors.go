@@ -137,7 +137,7 @@ func retryAfter(h http.Header) time.Duration {
 func WriteError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {
-		status = q.failing(status, err)
+		status = q.logFailure(status, err)
 	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {

@@ -142,9 +142,9 @@ func (q *request) becomeLongLived() error {
 	return nil
 }
 
-// place takes a place under MaxConns for the request's connection, unless the request has one, which is then the
+// takePlace takes a place under MaxConns for the request's connection, unless the request has one, which is then the
 // connection's. From then on the request takes no other. The function is to be called if there is no connection after all.
-func (q *request) place() (leave func(), err error) {
+func (q *request) takePlace() (leave func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.longLived {
@@ -277,9 +277,9 @@ func (q *request) abandon() {
 	}
 }
 
-// failing returns the status with which the request is answered because of err, and logs it if it is the program's
-// failure.
-func (q *request) failing(status int, err error) int {
+// logFailure logs err, because of which the request is answered with status, if it is the program's failure. It returns
+// the status: another one if the cause of err is Timeout.
+func (q *request) logFailure(status int, err error) int {
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded) // of a body that did not come
 	if ended && errors.Is(q.reason(), context.DeadlineExceeded) {
 		status = http.StatusGatewayTimeout // because of Timeout
@@ -304,8 +304,8 @@ func (q *request) limit(r *http.Request) {
 	}
 }
 
-// again keeps time for a request that no sibling has answered.
-func (q *request) again() {
+// resume keeps time again, for a request that no sibling has answered.
+func (q *request) resume() {
 	if q.timer != nil {
 		q.mu.Lock()
 		q.untimed = false
