@@ -110,7 +110,7 @@ func (d *door) send(c *call, req *http.Request) (*http.Response, error) {
 		if err := c.admit(req); err != nil {
 			return nil, err
 		}
-		return d.call(c, req)
+		return d.serveCall(c, req)
 	}
 	return c.withTimer(req, c.mesh.kept(d, d.connect).RoundTrip)
 }
@@ -134,8 +134,8 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 	return err
 }
 
-// call serves a call of this process, without a wire, with the worker that it has taken.
-func (d *door) call(c *call, req *http.Request) (*http.Response, error) {
+// serveCall serves a call of this process, without a wire, with the worker that it has taken.
+func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 	c.holds = false // the request does
 	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
 	q.base = d.base
