@@ -53,9 +53,9 @@ func (g gift) drop() {
 	}
 }
 
-// live is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
+// runChild is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
 // unless this is another runtime than the parent's.
-func (rt *Runtime) live(b birth) error {
+func (rt *Runtime) runChild(b birth) error {
 	if process.Program() != b.Program {
 		return fmt.Errorf("watt: this process for app %q runs another program than its parent: the file was replaced; start it anew", b.App)
 	}

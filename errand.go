@@ -78,7 +78,7 @@ func (o *own) metrics() prometheus.Gatherer {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), metricsTime)
 		defer cancel()
-		families, err := o.ask(ctx)
+		families, err := o.fetchMetrics(ctx)
 		if err != nil && !o.over() {
 			o.log.Warn("its metrics are missing", zap.Error(err))
 		}
@@ -93,8 +93,8 @@ func (o *own) errands() http.RoundTripper {
 	}}
 }
 
-// ask fetches the child's metrics.
-func (o *own) ask(ctx context.Context) ([]*dto.MetricFamily, error) {
+// fetchMetrics fetches the child's metrics.
+func (o *own) fetchMetrics(ctx context.Context) ([]*dto.MetricFamily, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.place.app.name+suffix+pathMetrics, http.NoBody)
 	if err != nil {
 		return nil, err

@@ -124,8 +124,8 @@ func (in *instance) comesBack(at time.Time) {
 	in.app.showBack()
 }
 
-// again counts a restart.
-func (in *instance) again(cause string) { in.app.tallies.restarted(in.index, cause) }
+// countRestart counts a restart.
+func (in *instance) countRestart(cause string) { in.app.tallies.restarted(in.index, cause) }
 
 // current returns the life that may be given work, or nil.
 func (in *instance) current() life {
@@ -182,7 +182,7 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			return
 		}
 		if end.ask.done != nil {
-			in.again(causeAsked)
+			in.countRestart(causeAsked)
 		}
 		l, err = in.start(in.stopping)
 		if end.ask.done != nil {
@@ -327,7 +327,7 @@ func (in *instance) pause(failures int, end ending) ending {
 		}
 		in.set(stateRestarting, err)
 		in.app.restarts.Add(1)
-		in.again(end.cause)
+		in.countRestart(end.cause)
 		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
 		timer := time.NewTimer(delay)
 		defer timer.Stop()

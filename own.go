@@ -32,7 +32,7 @@ type own struct {
 	conn    *control.Conn
 
 	pulse   *pulse
-	turned  atomic.Int64    // when hush was called, in nanoseconds since 1970
+	turned  atomic.Int64    // when setSilent was called, in nanoseconds since 1970
 	life    context.Context //nolint:containedctx // of what is done for the child; it ends with its cleanup
 	endLife context.CancelFunc
 
@@ -300,8 +300,8 @@ func offer[T any](c chan T, v T) {
 	}
 }
 
-// hush keeps new work away from the instance while it is silent.
-func (o *own) hush(silent bool) {
+// setSilent keeps new work away from the instance while it is silent.
+func (o *own) setSilent(silent bool) {
 	state := int64(slotReady)
 	if silent {
 		state = slotSilent

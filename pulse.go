@@ -44,11 +44,11 @@ func (p *pulse) watch() {
 		case beat == last:
 			if same++; same == silentAfter {
 				p.own.log.Warn("shows no sign of life: it gets nothing more until it does", zap.Duration("for", silentAfter*lookEvery))
-				p.own.hush(true)
+				p.own.setSilent(true)
 			}
 		case same >= silentAfter:
 			p.own.log.Info("shows itself again")
-			p.own.hush(false)
+			p.own.setSilent(false)
 			fallthrough
 		default:
 			last, same = beat, 0
