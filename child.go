@@ -99,7 +99,7 @@ func (c *child) run() error {
 		if inner := errors.Unwrap(err); inner != nil { // its parent says of whom
 			err = inner
 		}
-		_ = c.say(sayFailed, failing{err.Error()})
+		_ = c.say(sayFailed, startFailure{err.Error()})
 		return err
 	}
 	return c.end(<-c.drain)

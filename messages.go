@@ -46,7 +46,7 @@ func (l limits) apply(c App) App {
 // span is where the page has an app's instances.
 type span struct{ First, Len int }
 
-type failing struct{ Error string }
+type startFailure struct{ Error string }
 
 type connection struct {
 	Caller string

@@ -260,7 +260,7 @@ func (o *own) heard(m control.Message) error {
 	case sayReady:
 		offer(o.ready, nil)
 	case sayFailed:
-		return decode(m, func(f failing) { offer(o.ready, errors.New(f.Error)) })
+		return decode(m, func(f startFailure) { offer(o.ready, errors.New(f.Error)) })
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:
