@@ -22,14 +22,11 @@ func linger(ended chan<- string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/upgrade":
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				watt.WriteError(w, err)
+			conn := takeOver(w)
+			if conn == nil {
 				return
 			}
 			defer conn.Close()
-			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-			rw.Flush()
 		case "/stream":
 			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 			if http.NewResponseController(w).Flush() != nil {
@@ -43,6 +40,25 @@ func linger(ended chan<- string) http.HandlerFunc {
 		}
 		<-r.Context().Done()
 		ended <- r.URL.Path
+	}
+}
+
+// takeOver takes the connection over, for another protocol. If it cannot have it, it answers why, and returns nil.
+func takeOver(w http.ResponseWriter) net.Conn {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		watt.WriteError(w, err)
+		return nil
+	}
+	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	return conn
+}
+
+// listen takes the connection over until the client closes it.
+func listen(w http.ResponseWriter) {
+	if conn := takeOver(w); conn != nil {
+		io.Copy(io.Discard, conn)
+		conn.Close()
 	}
 }
 
@@ -186,14 +202,7 @@ func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
 	t.Parallel()
 	a := app("a", func(w http.ResponseWriter, r *http.Request) {
 		watt.LongLived(r.Context())
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n")
-		io.Copy(io.Discard, conn)
-		conn.Close()
+		listen(w)
 	})
 	a.MaxConns = 1
 	rt := start(t, a)
@@ -216,14 +225,7 @@ func TestWhoDoesNotGetTheLastPlaceIsAnswered(t *testing.T) {
 	a := public(app("a", func(w http.ResponseWriter, _ *http.Request) {
 		both.Done()
 		both.Wait()
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			watt.WriteError(w, err)
-			return
-		}
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-		io.Copy(io.Discard, conn)
-		conn.Close()
+		listen(w)
 	}))
 	a.MaxConns = 1
 	rt := start(t, a)
