@@ -113,8 +113,13 @@ func answerError(resp *http.Response, err error) *CallError {
 	return e
 }
 
+// retryAfter returns how long the Retry-After of an answer is from now, a number of seconds or a date: an hour at most.
 func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	text := h.Get("Retry-After")
+	if at, err := http.ParseTime(text); err == nil {
+		return min(max(time.Until(at), 0), time.Hour)
+	}
+	seconds, err := strconv.Atoi(text)
 	if err != nil || seconds < 0 {
 		return 0
 	}

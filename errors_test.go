@@ -356,6 +356,23 @@ func TestRetryAfterIsAnHourAtMost(t *testing.T) {
 	}
 }
 
+func TestRetryAfterMayBeADate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+			after, _ := time.ParseDuration(r.URL.Path[1:])
+			w.Header().Set("Retry-After", time.Now().Add(after).UTC().Format(http.TimeFormat))
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}))
+		for said, want := range map[string]time.Duration{"90s": 90 * time.Second, "-1m": 0, "48h": time.Hour} {
+			_, err := watt.JSON[int](rt.Env().Get(t.Context(), "http://a.watt.local/"+said))
+			call, ok := errors.AsType[*watt.CallError](err)
+			if !ok || call.RetryAfter != want {
+				t.Errorf("in %s: got %v, want RetryAfter %v", said, err, want)
+			}
+		}
+	})
+}
+
 // wantAnswerStatus is wantAnswer for statuses that HTTP does not name.
 func wantAnswerStatus(t *testing.T, err error, want int) {
 	t.Helper()
