@@ -167,10 +167,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = &in.request
 	}
 	if p.public != nil {
-		var c *client
-		c, w = newClient(w)
-		defer c.over()
-		in.comes(c)
+		var t *timedWriter
+		t, w = newTimedWriter(w)
+		defer t.over()
+		in.comes(t)
 		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}

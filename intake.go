@@ -34,7 +34,7 @@ type intake struct {
 	body    io.ReadCloser
 	writer  http.ResponseWriter // the server's
 	expects bool                // the client waits until it is asked for the body
-	client  *client             // it, while it has not been asked; nil on the mesh
+	client  *timedWriter        // to it, while it has not been asked; nil on the mesh
 	duplex  bool                // the answer does not wait for it
 	refused bool                // nothing more of it is wanted
 	settled bool                // the head of the answer may go out
@@ -63,9 +63,9 @@ func receive(w http.ResponseWriter, r *http.Request) *intake {
 }
 
 // comes notes whom the body comes from.
-func (b *intake) comes(c *client) {
+func (b *intake) comes(t *timedWriter) {
 	if b != nil && b.expects {
-		b.client = c
+		b.client = t
 	}
 }
 

@@ -47,7 +47,7 @@ func onBothBy(t *testing.T, front func(net.Conn) net.Conn, h http.HandlerFunc, f
 						defer in.leave()
 						r = &in.request
 					}
-					c, out := newClient(w)
+					c, out := newTimedWriter(w)
 					defer c.over()
 					in.comes(c)
 					h(out, r)
@@ -262,7 +262,7 @@ func TestNothingComesAfterAnAnswer(t *testing.T) {
 func TestAConnectionThatWasGivenAwayHasNoDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := pipe.New(new(pipe.Buffers), "near", "far")
-		c, w := newClient(&givenAway{ResponseWriter: discarding{}, conn: near})
+		c, w := newTimedWriter(&givenAway{ResponseWriter: discarding{}, conn: near})
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +296,7 @@ func (discarding) WriteString(s string) (int, error) { return len(s), nil }
 func TestALongStringIsNotCopied(t *testing.T) {
 	const size = 16 << 20
 	long := strings.Repeat("x", size)
-	_, w := newClient(discarding{})
+	_, w := newTimedWriter(discarding{})
 	if got := testing.AllocsPerRun(1, func() {
 		if n, err := io.WriteString(w, long); n != size || err != nil {
 			t.Errorf("got %d, %v", n, err)
