@@ -3,11 +3,12 @@ package pyramid
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/org/watt"
 )
 
 // prefixKey is the context key of what was taken from the front of a request's path.
@@ -62,18 +63,10 @@ func (p *proxy) outward(ref, prefix string) string {
 		return ref
 	}
 	end := strings.IndexAny(rest+"/", `/?#\`)
-	if host := hostOf(rest[:end]); !strings.EqualFold(host, p.app+suffix) {
+	if app, _ := watt.AppOf(rest[:end]); app != p.app {
 		return ref
 	}
 	return prefix + "/" + strings.TrimLeft(rest[end:], "/\\\t ") // more of them would begin a host again
-}
-
-// hostOf returns the host of what stands between // and the path.
-func hostOf(authority string) string {
-	if host, _, err := net.SplitHostPort(authority); err == nil {
-		authority = host
-	}
-	return strings.TrimSuffix(authority, ".")
 }
 
 // outwardCookie returns a cookie of the app's as the client must see it.
@@ -100,8 +93,8 @@ func outwardCookie(cookie, prefix string) string {
 
 // inMesh reports whether a cookie's domain is a name that only the mesh knows.
 func inMesh(domain string) bool {
-	domain = "." + strings.ToLower(strings.Trim(domain, "."))
-	return strings.HasSuffix(domain, suffix)
+	_, mesh := watt.AppOf("." + strings.Trim(domain, "."))
+	return mesh
 }
 
 // bound reports whether a cookie is one for the whole host by its name, or none.
