@@ -66,7 +66,7 @@ type Runtime struct {
 	Admin *http.Server
 
 	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that
-	// the client belongs to, "" for main. It is called once per app.
+	// the client belongs to, "" for main. It is called once per app. [AppOf] tells which app a request is for.
 	Transport func(caller string, next http.RoundTripper) http.RoundTripper
 
 	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
