@@ -28,6 +28,21 @@ func allWithDefaults(configs []App) []App {
 	return all
 }
 
+// share gives an app that computes in this process its default number of workers while the runtime runs: what the others
+// leave.
+func (rt *Runtime) share(config *App) {
+	if config.computesHere() == 0 {
+		return
+	}
+	spare := runtime.GOMAXPROCS(0) - 1
+	for _, other := range rt.apps {
+		if other.name != config.Name {
+			spare -= other.conf().computesHere()
+		}
+	}
+	config.Workers = max(1, spare/config.Instances)
+}
+
 // computesHere returns how many goroutines of a may compute in this process at the same time, if that is what a does.
 func (a *App) computesHere() int {
 	if a.Profile != CPUBound || a.Isolation != InProcess {

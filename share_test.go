@@ -57,3 +57,16 @@ func TestAppsThatComputeInThisProcessShareWhatItCanSpare(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAppThatIsGivenItsDefaultAgainTakesWhatOthersLeave(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	rt := start(t, hungry("a", 0), hungry("b", 0), working("c", nil)) // 3 for each of the two
+	for _, want := range []struct{ given, instances, workers int }{{6, 1, 6}, {0, 1, 4}, {0, 2, 2}, {0, 8, 1}} {
+		if err := rt.Update("a", func(a *watt.App) { a.Workers, a.Instances = want.given, want.instances }); err != nil {
+			t.Fatal(err)
+		}
+		if got := statusOf(t, rt, "a").Workers; got != want.workers {
+			t.Errorf("got %d workers for %+v", got, want)
+		}
+	}
+}

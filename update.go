@@ -75,6 +75,9 @@ func (a *app) update(change func(*App)) error {
 	if err := a.changeProblem(old, &changed); err != nil {
 		return err
 	}
+	if changed.Workers == 0 {
+		a.rt.share(&config)
+	}
 	a.adopt(&config)
 	if a.elsewhere() {
 		return nil
