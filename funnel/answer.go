@@ -116,7 +116,8 @@ func (r *recorder) answer(digest string) (*answer, error) {
 	return a, nil
 }
 
-// changed returns the headers that can be told again: what was there before the handler is for those in front to say anew.
+// changed returns the headers that can be told again: what was there before the handler is for those in front to say
+// anew.
 func (r *recorder) changed() http.Header {
 	changed := r.sent.Clone()
 	for name, before := range r.w.Header() {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Batch is group commit: it gathers the writes of callers that come at the same time into one transaction, so that
-// they share the price of making it durable. Set DB; the other fields may be left zero, and none may change after
-// the first Do. A Batch has no goroutine and needs no Close; those who call Do do the work. It wants one connection of DB at a time,
-// and is a [prometheus.Collector], for env.Metrics.Register.
+// Batch is group commit: it gathers the writes of callers that come at the same time into one transaction, so that they
+// share the price of making it durable. Set DB; the other fields may be left zero, and none may change after the first
+// Do. A Batch has no goroutine and needs no Close; those who call Do do the work. It wants one connection of DB at a
+// time, and is a [prometheus.Collector], for env.Metrics.Register.
 //
-// It is made for databases that undo part of a transaction by savepoints: SQLite and PostgreSQL, among others.
-// SQLite wants WAL, a busy_timeout, which is how long a Batch waits for other writers, in milliseconds, and _txlock=immediate.
+// It is made for databases that undo part of a transaction by savepoints: SQLite and PostgreSQL, among others. SQLite
+// wants WAL, a busy_timeout, which is how long a Batch waits for other writers, in milliseconds, and _txlock=immediate.
 // For modernc.org/sqlite, all of it is
 //
 //	sql.Open("sqlite", "file:store.db?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)&_txlock=immediate")
@@ -29,9 +29,9 @@ type Batch struct {
 	// MaxSize is how many calls of Do may share a transaction. If zero, 128.
 	MaxSize int
 
-	// MaxDelay is how long a transaction stays open for calls that are yet to come, from its beginning. If zero, it ends as soon as nobody
-	// waits: what gathers while one transaction is committed makes the next, which is best where commits are slow, or many
-	// write at once. More pays only where few write and commits are dear.
+	// MaxDelay is how long a transaction stays open for calls that are yet to come, from its beginning. If zero, it
+	// ends as soon as nobody waits: what gathers while one transaction is committed makes the next, which is best where
+	// commits are slow, or many write at once. More pays only where few write and commits are dear.
 	MaxDelay time.Duration
 
 	mu      sync.Mutex
@@ -50,31 +50,32 @@ const defaultMaxSize = 128
 
 var errNoDB = errors.New("funnel: Batch.DB is not set")
 
-// Do calls fn with a transaction, in order with the calls of others, and returns when it is known what became of it: nil
-// if it was committed. fn runs in the goroutine of its caller, alone.
+// Do calls fn with a transaction, in order with the calls of others, and returns when it is known what became of it:
+// nil if it was committed. fn runs in the goroutine of its caller, alone.
 //
 //   - An error of fn undoes what fn did, and nothing else; Do returns it as it is. A panic of fn does likewise and
 //     goes on to the caller. In PostgreSQL, the error of a statement that fn ignores is one of fn's too.
 //   - If the transaction cannot begin, or was lost, everybody in it gets an error that wraps [watt.ErrUnavailable]
 //     ([watt.WriteError] answers it with 503) and the cause: nothing of it was done. It is lost when a failed statement
-//     of somebody's made the database undo all of it, as SQLite does when the disk is full. That call gets an error of its own, which
-//     does not say so: what fn did after that statement may be kept.
+//     of somebody's made the database undo all of it, as SQLite does when the disk is full. That call gets an error of
+//     its own, which does not say so: what fn did after that statement may be kept.
 //   - An error of the commit is everybody's too. Nothing was done, unless the connection to the database broke in that
 //     very moment.
 //   - An error of ctx (its cause) means that fn was not called, or did not begin to work with the database. The end of
-//     ctx counts until the call's turn has come, and the transaction has begun. After that, Do waits for the outcome, which is at most MaxSize calls away.
+//     ctx counts until the call's turn has come, and the transaction has begun. After that, Do waits for the outcome,
+//     which is at most MaxSize calls away.
 //
-// fn gets a context with the values of ctx, which does not end with it: a statement that is canceled would cost everybody the
-// transaction. For the same reason fn should be quick, do nothing but work with the database, by tx alone, return
-// the first error of a statement (after which SQLite may be outside of any transaction), and leave Commit and
-// Rollback alone. Whoever waits is bounded by the app's Workers, not here.
+// fn gets a context with the values of ctx, which does not end with it: a statement that is canceled would cost
+// everybody the transaction. For the same reason fn should be quick, do nothing but work with the database, by tx
+// alone, return the first error of a statement (after which SQLite may be outside of any transaction), and leave Commit
+// and Rollback alone. Whoever waits is bounded by the app's Workers, not here.
 //
 // Do called with the context that fn got, or that a handler got from an [Idempotency] with this Batch, joins the
 // transaction that is open: fn gets a savepoint of its own, and nil means done so far, to be committed with the rest.
 // Where others have joined too, it waits for its turn, until ctx ends, or that of the outermost call.
 //
-// A Do inside of fn with any other context than fn's waits for itself until that context ends (with context.Background, for
-// ever), and all other writers with it.
+// A Do inside of fn with any other context than fn's waits for itself until that context ends (with context.Background,
+// for ever), and all other writers with it.
 func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
 	if l, ok := ctx.Value(levelKey{b}).(*level); ok {
 		return l.do(ctx, fn)

@@ -11,8 +11,9 @@ import (
 	"github.com/org/watt/funnel"
 )
 
-// A funnel whose instances turn text to upper case, and whose store answers a repeated request with what it said before. In a
-// program, upper would have Listen, and a process per processor; here, as in all tests, it stays in this one.
+// A funnel whose instances turn text to upper case, and whose store answers a repeated request with what it said
+// before. In a program, upper would have Listen, and a process per processor; here, as in all tests, it stays in this
+// one.
 func ExampleNew() {
 	newUpper := func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

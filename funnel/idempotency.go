@@ -23,56 +23,64 @@ import (
 // (draft-ietf-httpapi-idempotency-key-header) run their handler once, and all get its answer. A client that has not
 // got one sends its request again, with the same key, until it has.
 //
-// The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one Principal, one
-// method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET, HEAD, OPTIONS and TRACE
-// pass untouched, and so do requests without a key, unless Required is set.
+// The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one
+// Principal, one method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET,
+// HEAD, OPTIONS and TRACE pass untouched, and so do requests without a key, unless Required is set.
 //
-// Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is still in
-// progress, or just being looked up in the database (409 with Retry-After), and one that came with another query or body before (422).
+// Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is
+// still in progress, or just being looked up in the database (409 with Retry-After), and one that came with another
+// query or body before (422).
 //
 // # Where answers are kept
 //
-// With a Batch, in a table of its database, watt_idempotency, which makes itself. The handler runs in a transaction of the Batch's,
-// and what it does with Batch.Do, on its request's context, joins that: key, work and answer are committed together, before the first byte of the
-// answer is sent. Whatever happens in between repeats nothing and loses nothing, over restarts too, and any number of instances and
-// processes may share the database. So the handler should do nothing but work with the database: all writes of the Batch wait for it. What it has
-// begun with Batch.Do is finished, even if its client leaves, unless it then answers with an error.
+// With a Batch, in a table of its database, watt_idempotency, which makes itself. The handler runs in a transaction of
+// the Batch's, and what it does with Batch.Do, on its request's context, joins that: key, work and answer are committed
+// together, before the first byte of the answer is sent. Whatever happens in between repeats nothing and loses nothing,
+// over restarts too, and any number of instances and processes may share the database. So the handler should do nothing
+// but work with the database: all writes of the Batch wait for it. What it has begun with Batch.Do is finished, even if
+// its client leaves, unless it then answers with an error.
 //
-// The database is SQLite or PostgreSQL. There, a request waits for one of another process that has its key; where transactions
-// would wait for each other, one request is answered with 503. An app that may not create tables needs this one to be there, and
-// select, insert, update and delete:
+// The database is SQLite or PostgreSQL. There, a request waits for one of another process that has its key; where
+// transactions would wait for each other, one request is answered with 503. An app that may not create tables needs
+// this one to be there, and select, insert, update and delete:
 //
 //	create table watt_idempotency (id text primary key, digest text not null,
 //		status integer not null, header bytea not null, body bytea not null, since bigint not null);
 //	create index watt_idempotency_since on watt_idempotency (since);
 //
-// Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or panics, may be done again.
+// Without, in memory, for one instance, and as long as that lives. What a handler has done when the program dies, or
+// panics, may be done again.
 //
 // # Which answers are kept
 //
-// Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler that
-// has done what must not be done twice answers with something else. Nor is an error (4xx or 5xx) of a request whose context
-// has ended: its client has not got it, and the handler has likely given up. With a Batch, no 5xx is kept either, and what is
-// not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept. After a panic nothing is kept.
+// Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler
+// that has done what must not be done twice answers with something else. Nor is an error (4xx or 5xx) of a request
+// whose context has ended: its client has not got it, and the handler has likely given up. With a Batch, no 5xx is kept
+// either, and what is not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept. After a
+// panic nothing is kept.
 //
-// The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that the
-// handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and Idempotent-Replayed: true.
+// The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that
+// the handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and
+// Idempotent-Replayed: true.
 //
 // # What a handler has to know
 //
-// A request with a key is read before its handler runs, and answered when that has returned: 1xx are lost, flushing does nothing (the
-// writer is no [http.Flusher]), and no connection can be hijacked. With a Batch, handlers run one after another. What they read
-// past Batch.Do, by its DB, takes a second connection and does not see what they have written; where there is no second, with
-// SetMaxOpenConns(1), it hangs until its request ends. What they write past Batch.Do, in SQLite, waits for the lock that their
-// own transaction has, for busy_timeout, and fails as locked. All other writers of the Batch wait meanwhile.
+// A request with a key is read before its handler runs, and answered when that has returned: 1xx are lost, flushing
+// does nothing (the writer is no [http.Flusher]), and no connection can be hijacked. With a Batch, handlers run one
+// after another. What they read past Batch.Do, by its DB, takes a second connection and does not see what they have
+// written; where there is no second, with SetMaxOpenConns(1), it hangs until its request ends. What they write past
+// Batch.Do, in SQLite, waits for the lock that their own transaction has, for busy_timeout, and fails as locked. All
+// other writers of the Batch wait meanwhile.
 //
-// The fields may be set until the first request, or until it is registered. It is a [prometheus.Collector], for env.Metrics.Register.
+// The fields may be set until the first request, or until it is registered. It is a [prometheus.Collector], for
+// env.Metrics.Register.
 type Idempotency struct {
 	// Batch says where answers are kept. If nil, in memory.
 	Batch *Batch
 
-	// Name tells several apart: it is the label name of the metrics, where an app registers more than one, and separates the keys of
-	// apps that share a database and have the same paths. Apps that are called by their names in the mesh need none for that.
+	// Name tells several apart: it is the label name of the metrics, where an app registers more than one, and
+	// separates the keys of apps that share a database and have the same paths. Apps that are called by their names in
+	// the mesh need none for that.
 	Name string
 
 	// Required refuses requests without a key.
@@ -81,14 +89,15 @@ type Idempotency struct {
 	// TTL is how long answers are kept. In a database that is shared, the shortest counts. If zero, 24 h.
 	TTL time.Duration
 
-	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's body and
-	// headers together: all that is held in memory. An answer that gets larger becomes a 500, kept like any other. In memory, 64 times
-	// as much is kept; then the oldest go. If zero, 1 MiB.
+	// MaxBytes bounds a request's body, which is read before its handler runs (413 if it is larger), and an answer's
+	// body and headers together: all that is held in memory. An answer that gets larger becomes a 500, kept like any
+	// other. In memory, 64 times as much is kept; then the oldest go. If zero, 1 MiB.
 	MaxBytes int64
 
-	// Principal returns whose key it is, so that nobody is shown the answer of somebody else who chose the same. If nil, that is the
-	// header X-Watt-User, which only the program itself can set. It has to come along: apps in between, such as the instances of a
-	// funnel, copy it as they copy the key, or else all users are one. It must be the same when the client comes again.
+	// Principal returns whose key it is, so that nobody is shown the answer of somebody else who chose the same. If
+	// nil, that is the header X-Watt-User, which only the program itself can set. It has to come along: apps in
+	// between, such as the instances of a funnel, copy it as they copy the key, or else all users are one. It must be
+	// the same when the client comes again.
 	Principal func(*http.Request) string
 
 	table  table
@@ -183,8 +192,8 @@ func (i *Idempotency) identify(r *http.Request, key string, body []byte) (id, di
 	return id, hex.EncodeToString(hash.Sum(nil))
 }
 
-// answer returns the answer that was kept, or the first that next gives. When it has returned, that is in progress no more: a
-// client that reads it slowly, or not at all, keeps nobody from asking again.
+// answer returns the answer that was kept, or the first that next gives. When it has returned, that is in progress no
+// more: a client that reads it slowly, or not at all, keeps nobody from asking again.
 func (i *Idempotency) answer(w http.ResponseWriter, r *http.Request, id, digest string, next http.Handler) (kept *answer, first *recorder, err error) {
 	if kept = i.memory.get(id, i.ttl()); kept != nil {
 		return kept, nil, nil
@@ -257,7 +266,8 @@ func again(status int) bool {
 	return false
 }
 
-// late reports whether an answer is an error that its client has not got, and that the handler may have given for that alone.
+// late reports whether an answer is an error that its client has not got, and that the handler may have given for that
+// alone.
 func late(r *http.Request, status int) bool {
 	return status >= http.StatusBadRequest && r.Context().Err() != nil
 }

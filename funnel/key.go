@@ -31,8 +31,8 @@ func keyOf(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// routeOf returns where a request goes to: the app, if it was called by its name in the mesh, and the path, as it was sent, and as those
-// in front have left it. One that has lost its prefix on the way would stand for another route's.
+// routeOf returns where a request goes to: the app, if it was called by its name in the mesh, and the path, as it was
+// sent, and as those in front have left it. One that has lost its prefix on the way would stand for another route's.
 func routeOf(r *http.Request) [3]string {
 	app, _ := watt.AppOf(r.Host) // none for any of the names by which clients know the program
 	sent := ""
@@ -51,7 +51,8 @@ func safe(method string) bool {
 	return false
 }
 
-// parseKey parses a string of RFC 9651, whose parameters mean nothing here, or the same without quotes, as many clients write it.
+// parseKey parses a string of RFC 9651, whose parameters mean nothing here, or the same without quotes, as many clients
+// write it.
 func parseKey(s string) (string, bool) {
 	if !strings.HasPrefix(s, `"`) {
 		return s, !strings.ContainsFunc(s, notBare)
@@ -63,7 +64,8 @@ func parseKey(s string) (string, bool) {
 	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(found[1]), true
 }
 
-// item is a string with parameters, whose values are a string, a number or a date, a token, bytes, a boolean or a display string.
+// item is a string with parameters, whose values are a string, a number or a date, a token, bytes, a boolean or a
+// display string.
 var item = regexp.MustCompile(`^"((?:[ !#-\[\]-~]|\\["\\])*)"` +
 	`(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:` +
 	`"(?:[ !#-\[\]-~]|\\["\\])*"` +

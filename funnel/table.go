@@ -33,8 +33,8 @@ func schema() [2]string {
 	}
 }
 
-// ready makes the table if it is not there: not in a transaction of the batch's, which would hold its locks until others are
-// done, nor beside one, which may lock everything.
+// ready makes the table if it is not there: not in a transaction of the batch's, which would hold its locks until
+// others are done, nor beside one, which may lock everything.
 func (t *table) ready(ctx context.Context, b *Batch) error {
 	if t.made.Load() || b.DB == nil || ctx.Value(levelKey{b}) != nil { // the last would wait for itself
 		return nil
@@ -77,8 +77,8 @@ func create(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// claim takes id for the caller, or returns the answer that was kept for it after oldest. Whoever claims the same in another
-// process waits here until the transaction is over. If it fails, the table may be gone.
+// claim takes id for the caller, or returns the answer that was kept for it after oldest. Whoever claims the same in
+// another process waits here until the transaction is over. If it fails, the table may be gone.
 func (t *table) claim(ctx context.Context, tx *sql.Tx, id, digest string, oldest time.Time) (known *answer, err error) {
 	defer func() {
 		if err != nil {
@@ -120,8 +120,8 @@ func unavailable(err error) error {
 	return err
 }
 
-// sweep forgets some of what has expired: once a second, and more often if more is claimed, so that there goes twice as much
-// as comes.
+// sweep forgets some of what has expired: once a second, and more often if more is claimed, so that there goes twice as
+// much as comes.
 func (t *table) sweep(ctx context.Context, tx *sql.Tx, oldest time.Time) error {
 	t.claimed++
 	now := time.Now().Unix()
