@@ -43,19 +43,31 @@ func answered(t *testing.T, conn net.Conn) []string {
 	return append(strings.Fields(read(t, resp, err)), "", "")
 }
 
-func TestARequestThatWaitsMovesToTheFirstSiblingThatIsIdle(t *testing.T) {
-	rt := pair()
+// busyPair returns a pair of which both read a body, on the first two connections, and another connection to the first.
+// until waits for so many to work and to wait in it.
+func busyPair(t *testing.T) (rt *watt.Runtime, until func(busy, queued int), first, second, third net.Conn) {
+	t.Helper()
+	rt = pair()
 	top := watttest.Start(t, rt)
-	first, second, waiting := dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "0")
-	busy := func(busy, queued int) func() bool {
-		return func() bool { s := statusOf(t, rt, "pair"); return s.Busy == busy && s.Queued == queued }
+	until = func(busy, queued int) {
+		t.Helper()
+		soon(t, fmt.Sprintf("%d to be busy, and %d to wait", busy, queued), func() bool {
+			s := statusOf(t, rt, "pair")
+			return s.Busy == busy && s.Queued == queued
+		})
 	}
+	first, second, third = dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "0")
 	reading(t, first)
-	soon(t, "one to be busy", busy(1, 0))
+	until(1, 0)
 	reading(t, second)
-	soon(t, "both to be busy", busy(2, 0))
+	until(2, 0)
+	return rt, until, first, second, third
+}
+
+func TestARequestThatWaitsMovesToTheFirstSiblingThatIsIdle(t *testing.T) {
+	rt, until, first, second, waiting := busyPair(t)
 	fmt.Fprint(waiting, "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
-	soon(t, "the third to wait", busy(2, 1))
+	until(2, 1)
 	fmt.Fprint(second, "x")
 	if got := answered(t, second); got[1] != "1" {
 		t.Errorf("got %q, want instance 1", got)
@@ -169,24 +181,15 @@ func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
 }
 
 func TestASilentBodyThatWasHandedOverHoldsNobody(t *testing.T) {
-	rt := pair()
-	top := watttest.Start(t, rt)
-	first, second, silent := dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "0")
-	busy := func(busy, queued int) func() bool {
-		return func() bool { s := statusOf(t, rt, "pair"); return s.Busy == busy && s.Queued == queued }
-	}
-	reading(t, first)
-	soon(t, "one to be busy", busy(1, 0))
-	reading(t, second)
-	soon(t, "both to be busy", busy(2, 0))
+	_, until, first, second, silent := busyPair(t)
 	fmt.Fprint(silent, "POST /who HTTP/1.1\r\nHost: pair\r\nContent-Length: 1000\r\n\r\n")
-	soon(t, "the third to wait", busy(2, 1))
+	until(2, 1)
 	fmt.Fprint(second, "x")
 	answered(t, second)
 	if got := answered(t, silent); got[1] != "1" {
 		t.Errorf("got %q, want the instance that has become idle", got)
 	}
-	soon(t, "an idle sibling", busy(1, 0))
+	until(1, 0)
 	fmt.Fprint(first, "x")
 	answered(t, first)
 }

@@ -65,15 +65,11 @@ func listen(w http.ResponseWriter) {
 // open starts a long-lived request and returns its answer's body, or the error.
 func open(ctx context.Context, t *testing.T, rt *watt.Runtime, path string) (*http.Response, error) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local"+path, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := "http://a.watt.local" + path
 	if path == "/upgrade" {
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", "websocket")
+		return rt.Env().Client.Do(upgrading(ctx, url))
 	}
-	return rt.Env().Client.Do(req)
+	return rt.Env().Get(ctx, url)
 }
 
 func TestHijacksEventStreamsAndLongLivedGiveTheWorkerBackAndCountUnderMaxConns(t *testing.T) {
@@ -440,10 +436,7 @@ func TestPublicConnectionsBeyondMaxConnsAreRefused(t *testing.T) {
 		if err := rt.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a:1/upgrade", http.NoBody)
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", "websocket")
-		if resp, err := clients["a:1"].Do(req); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		if resp, err := clients["a:1"].Do(upgrading(t.Context(), "http://a:1/upgrade")); err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("upgrade: got %v, %v, want 503 with Retry-After", resp, err)
 		}
 		first, err := clients["raw:1"].Get("http://raw:1/") // its connection is kept

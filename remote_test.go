@@ -249,10 +249,7 @@ func TestErrorsAreTheSameForAnAppElsewhere(t *testing.T) {
 func TestAnUpgradeReachesAnAppElsewhere(t *testing.T) {
 	elsewhere := start(t, public(app("chat", shout)), public(watt.App{Name: "raw", Serve: shoutTCP}))
 	rt := start(t, watt.App{Name: "chat", URL: "http://" + publicAddr(t, elsewhere, "chat")}, watt.App{Name: "raw", URL: "http://" + publicAddr(t, elsewhere, "raw")})
-	req := request(t.Context(), http.MethodGet, "http://chat.watt.local/", nil)
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "websocket")
-	resp, err := rt.Env().Client.Do(req)
+	resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://chat.watt.local/"))
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}

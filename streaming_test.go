@@ -186,10 +186,7 @@ func shout(w http.ResponseWriter, _ *http.Request) {
 
 func TestAnUpgradeCrossesTheMeshWithHalfCloseBothWays(t *testing.T) {
 	rt := start(t, app("chat", shout))
-	req := request(t.Context(), http.MethodGet, "http://chat.watt.local/", nil)
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "websocket")
-	resp, err := rt.Env().Client.Do(req)
+	resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://chat.watt.local/"))
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}
@@ -226,10 +223,7 @@ func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
 			text, _ := io.ReadAll(rw)
 			heard <- string(text)
 		}))
-		req := request(t.Context(), http.MethodGet, "http://chat.watt.local/", nil)
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", "websocket")
-		resp, err := rt.Env().Client.Do(req)
+		resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://chat.watt.local/"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,11 +63,11 @@ func request(ctx context.Context, method, url string, body io.Reader) *http.Requ
 	return req
 }
 
-// upgrading is a request for another protocol, for which there must be a connection.
+// upgrading is a request for another protocol, for which there must be a connection: the one that strangers may ask for.
 func upgrading(ctx context.Context, url string) *http.Request {
 	req := request(ctx, http.MethodGet, url, http.NoBody)
 	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "test")
+	req.Header.Set("Upgrade", "websocket")
 	return req
 }
 
