@@ -136,6 +136,17 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 
 // serveCall serves a call of this process, without a wire, with the worker that it has taken.
 func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
+	q, r := d.received(c, req)
+	resp, err := q.exchange.RoundTrip(r, c.by, q)
+	if err == nil {
+		err = doorRefusal(resp)
+	}
+	return resp, err
+}
+
+// received is what comes of a call on this side. That it has returned before the call waits keeps the caller's stack
+// small: it need not grow for a call.
+func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	c.holds = false // the request does
 	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
 	q.base = d.base
@@ -148,11 +159,7 @@ func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.arrived = c.began
 	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
-	resp, err := q.exchange.RoundTrip(r, c.by, q)
-	if err == nil {
-		err = doorRefusal(resp)
-	}
-	return resp, err
+	return q, r
 }
 
 // chosenTime is how long a door in a process of its own serves on when it drains: others may have chosen it before.

@@ -84,11 +84,11 @@ func plainField(name string, values []string) bool {
 // headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
 	x.caller, x.toHead = req, req.Method == http.MethodHead
-	u, uri := target(req.URL)
-	r := &http.Request{
-		Method: req.Method, URL: u, RequestURI: uri, Host: host(req), RemoteAddr: x.RemoteAddr,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: sent(req.Header), Body: http.NoBody,
-	}
+	r := noRequest.WithContext(ctx)
+	r.URL, r.RequestURI = target(req.URL)
+	r.Method, r.Host, r.RemoteAddr = req.Method, host(req), x.RemoteAddr
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
+	r.Header, r.Body = sent(req.Header), http.NoBody
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
@@ -100,8 +100,11 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 		r.Header["User-Agent"] = r.Header["User-Agent"][:1]
 	}
 	x.body(r, req)
-	return r.WithContext(ctx)
+	return r
 }
+
+// noRequest is what Request begins with. A value of its own would be on the caller's stack, and make that grow.
+var noRequest http.Request
 
 // target returns the target that u makes, and what a server makes of that.
 func target(u *url.URL) (*url.URL, string) {
