@@ -29,7 +29,8 @@ type Env struct {
 	// of its own, and does not follow a redirect from the outside into the mesh.
 	Client *http.Client
 
-	// Logger carries the app and the instance in every line. It is never nil.
+	// Logger carries the app and the instance in every line. It is never nil; if the runtime's is, it writes warnings
+	// and errors alone.
 	Logger *zap.Logger
 
 	// Metrics takes the app's own metrics, and labels them with watt_app and watt_instance. Every

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -101,27 +100,6 @@ func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
 			t.Errorf("got %d lines that sum up %d requests, want at most 3 for 100", lines, sum)
 		}
 	})
-}
-
-func TestWithoutALoggerTheRuntimeIsSilent(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, stderr := os.Stdout, os.Stderr
-	os.Stdout, os.Stderr = w, w
-	rt := watt.New(watt.App{Name: "a", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
-		env.Logger.Error("nobody hears it")
-		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), nil
-	}})
-	err = rt.Start(t.Context())
-	get(t.Context(), rt, "a.watt.local/")
-	rt.Shutdown(t.Context())
-	os.Stdout, os.Stderr = stdout, stderr
-	w.Close()
-	if said, _ := io.ReadAll(r); err != nil || len(said) != 0 {
-		t.Errorf("got %v, %q", err, said)
-	}
 }
 
 // descriptors returns how many files the process has open.

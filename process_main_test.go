@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/watt"
@@ -31,6 +32,7 @@ func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan,
+		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
 		return false
@@ -45,6 +47,13 @@ func runMain() bool {
 // mainOf runs one of those mains to its end, and returns what it prints.
 func mainOf(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	out, _ := bothOf(t, name, args...)
+	return out
+}
+
+// bothOf is mainOf, and returns what it writes to standard error, too.
+func bothOf(t *testing.T, name string, args ...string) (stdout, stderr string) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	var said bytes.Buffer
 	cmd.Stderr, cmd.WaitDelay = &said, time.Second
@@ -53,7 +62,7 @@ func mainOf(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Fatalf("got %q, %v: %s", out, err, said.String())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), said.String()
 }
 
 // telling starts an app in a process of its own that tells something, prints that and what after does, and shuts down.
@@ -195,5 +204,47 @@ func TestWhatAChildHasLeftInTheBackgroundIsNoChild(t *testing.T) {
 	t.Parallel()
 	if got := mainOf(t, "adopting", os.Args[0]); got != "true false <nil>" {
 		t.Errorf("got %q, want an orphan that its parent has adopted and that is no child", got)
+	}
+}
+
+// mainPanicking has handlers that panic, in this process and in one of its own.
+func mainPanicking(logger *zap.Logger) error {
+	panics := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") })
+	rt := watt.New(
+		watt.App{Name: "here", Handler: panics},
+		watt.App{Name: "there", Isolation: watt.OwnProcess, Handler: panics},
+	)
+	rt.Logger = logger
+	if err := rt.Start(context.Background()); err != nil {
+		return err
+	}
+	for _, url := range []string{"http://here.watt.local/", "http://there.watt.local/"} {
+		resp, err := rt.Env().Get(context.Background(), url)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+	}
+	return rt.Shutdown(context.Background())
+}
+
+func TestWithoutALoggerErrorsGoToStandardError(t *testing.T) {
+	t.Parallel()
+	_, said := bothOf(t, "panicking", os.Args[0])
+	for _, app := range []string{"here", "there"} {
+		line := fmt.Sprintf("\tERROR\thandler panicked\t{\"app\": %q, \"instance\": 0, \"method\": \"GET\", \"path\": \"/\", \"panic\": \"on purpose\"}\ngoroutine ", app)
+		if !strings.Contains(said, line) {
+			t.Errorf("got %s\nwithout %q and a stack below it", said, line)
+		}
+	}
+	if strings.Count(said, "\tERROR\t") != 2 || strings.Contains(said, "\tINFO\t") {
+		t.Errorf("got %s\nwant two errors, and nothing of an ordinary life", said)
+	}
+}
+
+func TestALoggerThatDropsEverythingSilencesErrors(t *testing.T) {
+	t.Parallel()
+	if out, said := bothOf(t, "silenced", os.Args[0]); out+said != "" {
+		t.Errorf("got %q, %q", out, said)
 	}
 }

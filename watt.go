@@ -36,6 +36,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/console"
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
 )
@@ -51,7 +53,8 @@ import (
 // are safe for concurrent use.
 type Runtime struct {
 	// Logger gets a line for every start, restart, drain and stop, for panics, and for the errors that
-	// WriteError answers with 500, 502 or 504, each with app and instance. If nil, the runtime is silent.
+	// WriteError answers with 500, 502 or 504, each with app and instance. If nil, warnings and errors go to
+	// standard error, as lines for people; [zap.NewNop] silences them.
 	Logger *zap.Logger
 
 	// ShutdownTimeout bounds the whole of Shutdown: what is in progress then is cut. Code that ignores
@@ -76,6 +79,7 @@ type Runtime struct {
 	// to this process's same stream; long ones in pieces of 4 KiB. The instance waits while it blocks.
 	Output func(app string, instance int, line string)
 
+	console func() *zap.Logger // stands in for Logger; always the same one
 	buffers pipe.Buffers
 	timers  direct.Timers
 	outside http.RoundTripper // where hosts outside the mesh are called
@@ -124,7 +128,8 @@ const (
 func New(apps ...App) *Runtime {
 	rt := &Runtime{
 		configs: slices.Clone(apps), outside: outsideTransport(),
-		failed: make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
+		console: sync.OnceValue(func() *zap.Logger { return console.New(os.Stderr) }),
+		failed:  make(chan error, 1), startDone: make(chan struct{}), stopped: make(chan struct{}),
 		updating: make(chan struct{}, 1), patience: newPatience(),
 	}
 	for i, config := range rt.configs {
@@ -145,7 +150,7 @@ func outsideTransport() http.RoundTripper {
 
 func (rt *Runtime) log() *zap.Logger {
 	if rt.Logger == nil {
-		return zap.NewNop()
+		return rt.console()
 	}
 	return rt.Logger
 }

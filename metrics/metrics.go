@@ -41,7 +41,5 @@ type logger struct{ rt *watt.Runtime }
 
 // Println implements [promhttp.Logger].
 func (l logger) Println(v ...any) {
-	if l.rt.Logger != nil {
-		l.rt.Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
-	}
+	l.rt.Env().Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
 }

@@ -21,6 +21,7 @@ import (
 type recorder struct {
 	testing.TB
 	failures []string
+	lines    []string
 	cleanups []func()
 }
 
@@ -34,6 +35,9 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	r.Errorf(format, args...)
 	runtime.Goexit()
 }
+
+// Log is what the runtime without a Logger writes to.
+func (r *recorder) Log(args ...any) { r.lines = append(r.lines, fmt.Sprint(args...)) }
 
 // run calls f as a test and returns what failed.
 func (r *recorder) run(f func(r *recorder)) []string {
@@ -97,6 +101,24 @@ func TestAGoroutineThatIsLeftFailsTheTest(t *testing.T) {
 		rec := &recorder{TB: t}
 		if failures := rec.run(func(r *recorder) { watttest.Start(r, watt.New(echo("a"))).Get("http://a.watt.local/") }); failures != nil {
 			t.Errorf("without a leak: got %q", failures)
+		}
+	})
+}
+
+func TestWarningsAndErrorsAreInTheTestsLogUntilItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var late *watt.Env
+		rec := &recorder{TB: t}
+		rec.run(func(r *recorder) {
+			top := watttest.Start(r, watt.New(watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				late = env
+				return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") }), nil
+			}}))
+			top.Get("http://a.watt.local/")
+		})
+		late.Logger.Error("too late")
+		if len(rec.lines) != 1 || !strings.Contains(rec.lines[0], "on purpose") {
+			t.Errorf("got %q, want the panic", rec.lines)
 		}
 	})
 }

@@ -8,6 +8,13 @@
 //		…
 //	}
 //
+// [Topology.Get] is for the calls that most tests make. For other methods, headers and bodies call as main does, with
+// the runtime's Env, or the public door at [Topology.URL]:
+//
+//	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://gateway.watt.local/orders", body)
+//	req.Header.Set("Authorization", "Bearer …")
+//	resp, err := rt.Env().Client.Do(req)
+//
 // Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other. It all works
 // in a testing/synctest bubble too, where time is faked; apps there must not listen, since sockets
 // cannot live in a bubble: set Listen to "" by Update.
@@ -27,6 +34,7 @@ import (
 	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/internal/console"
 )
 
 // label marks the goroutines of one topology: those that it starts inherit it.
@@ -44,10 +52,16 @@ type Topology struct {
 
 // Start starts rt and shuts it down when the test ends. The test fails if the start does, if something
 // had to be cut at the end, or if a goroutine is left that the topology has started. It wraps
-// rt.Transport; the runtime must not have started.
+// rt.Transport, and if rt.Logger is nil sets one that writes warnings and errors to the test's log; the
+// runtime must not have started.
 func Start(tb testing.TB, rt *watt.Runtime) *Topology {
 	tb.Helper()
 	t := &Topology{tb: tb, rt: rt, faults: newFaults()}
+	if rt.Logger == nil {
+		l := &lines{tb: tb}
+		tb.Cleanup(l.end)
+		rt.Logger = console.New(l)
+	}
 	wrapped := rt.Transport
 	rt.Transport = func(caller string, next http.RoundTripper) http.RoundTripper {
 		if wrapped != nil {
