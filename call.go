@@ -201,7 +201,9 @@ func (c *call) failure(err error) error {
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !undialled(err) || c.begun(), Err: err}
 	cause := c.ended()
 	switch {
-	case cause != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)):
+	case errors.Is(cause, context.DeadlineExceeded) && c.late():
+		e.Err = fmt.Errorf("its Timeout of %v has passed: %w", c.app.conf().Timeout, cause)
+	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
 		e.Err = cause
 	case cause != nil:
 		e.Err = fmt.Errorf("%w: %w", c.ctx.Err(), cause)
@@ -230,6 +232,9 @@ func (c *call) ended() error {
 	}
 	return nil
 }
+
+// late reports whether it was the callee's Timeout that has passed, and not the caller's deadline.
+func (c *call) late() bool { return !c.by.IsZero() && !c.answered.Load() && !time.Now().Before(c.by) }
 
 // undialled reports whether err means that there was no connection, so that nobody has seen the request.
 func undialled(err error) bool {

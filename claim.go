@@ -47,9 +47,9 @@ func listenSoon(ctx context.Context, network, address string, listen listenFunc)
 		select {
 		case <-tick.C:
 		case <-late.C:
-			return nil, fmt.Errorf("address %s is in use by another program: %w", address, err)
+			return nil, fmt.Errorf("address %s is in use, by another program or another listener of this one: %w", address, err)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("address %s is in use by another program, and waiting ended: %w", address, context.Cause(ctx))
+			return nil, fmt.Errorf("address %s is in use, and waiting ended: %w", address, context.Cause(ctx))
 		}
 	}
 }

@@ -70,7 +70,7 @@ func TestATakenAddressIsAClearError(t *testing.T) { //nolint:tparallel // beside
 					p.close()
 					t.Fatal("a taken address was shared")
 				}
-				if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "address "+address+" is in use by another program") {
+				if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "address "+address+" is in use, by another program or another listener of this one") {
 					t.Errorf("got error %v, want one that names the address and says that it is taken", err)
 				}
 				if got := spread(t, address, 50); got[99] != 50 {

@@ -56,7 +56,7 @@ func (c *conns) checkLocked() error {
 		return c.refused
 	}
 	if c.n >= c.max {
-		return fmt.Errorf("%w: %d long-lived connections are open, which is MaxConns", ErrOverloaded, c.n)
+		return fmt.Errorf("%w: as many long-lived connections are open as MaxConns allows: %d", ErrOverloaded, c.max)
 	}
 	return nil
 }

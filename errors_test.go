@@ -126,6 +126,35 @@ func TestACallThatIsRefusedHasNotStarted(t *testing.T) {
 	}
 }
 
+func TestTheErrorOfACallSaysWhatToDo(t *testing.T) {
+	transport := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = transport })
+	http.DefaultTransport = &http.Transport{DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+		return nil, &net.DNSError{Err: "no such host", Name: addr, IsNotFound: true}
+	}}
+	rt := start(t, app("web", sayHello), working("users", func(a *watt.App) { a.Timeout = time.Millisecond }))
+	want := func(url, text string) {
+		t.Helper()
+		if r := get(t.Context(), rt, url); r.err == nil || !strings.HasSuffix(r.err.Error(), text) {
+			t.Errorf("got error %v, want …%s", r.err, text)
+		}
+	}
+	want("user.watt.local/", "watt: call to user: no such app: there are users, web")
+	want("Users/", "no such host: did you mean http://users.watt.local?")
+	want("elsewhere/", "no such host")
+	want("users.watt.local/1m", "watt: call to users: its Timeout of 1ms has passed: context deadline exceeded")
+	_, err := rt.Env().Get(t.Context(), "https://users.watt.local/")
+	if err == nil || !strings.HasSuffix(err.Error(), `the mesh speaks http, not "https": did you mean http://users.watt.local?`) {
+		t.Errorf("got error %v", err)
+	}
+	many := make([]watt.App, 50)
+	for i := range many {
+		many[i] = app(fmt.Sprintf("app%02d", i), sayHello)
+	}
+	rt = start(t, many...)
+	want("app.watt.local/", "app18, app19, …")
+}
+
 func TestAnAppThatIsDownIsUnavailableAfterItsQueueTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var env *watt.Env

@@ -233,7 +233,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	if g.wait(ctx, idle) == nil {
 		return nil
 	}
-	what := fmt.Sprintf("%d requests or connections were cut", g.requests.cut()+g.app.passes.cut()+g.conns.cut())
+	what := were(g.requests.cut()+g.app.passes.cut()+g.conns.cut(), "request or connection", "requests or connections") + " cut"
 	if g.listener != nil {
 		_ = g.listener.Close()
 		what = "Serve did not return after its context had ended; " + what
@@ -252,6 +252,14 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	g.app.abandoned.Add(1)
 	g.requests.abandon()
 	return fmt.Errorf("a handler (%s) %w: %w", began.what(), errAbandoned, err)
+}
+
+// were says how many were what follows.
+func were(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one + " was"
+	}
+	return fmt.Sprintf("%d %s were", n, many)
 }
 
 // wait returns when no request is in progress and Serve has returned, or ctx has ended.

@@ -217,6 +217,8 @@ func (a *app) drain(ctx context.Context) error {
 	a.pool.Refuse(errDraining)
 	err := errors.Join(cut, a.end(ctx, instances))
 	a.close(ctx)
+	a.conns.refuse(errStopped)
+	a.pool.Refuse(errStopped)
 	if len(instances) > 0 {
 		a.news.Info("stopped")
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,12 +96,24 @@ func (m *mesh) resolve(name string) (*app, error) {
 	}
 	a := (*apps)[name]
 	if a == nil {
-		return nil, m.failed(name, ErrNoSuchApp)
+		return nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(*apps)))
 	}
 	if m.calls != nil && !m.calls[name] {
 		return nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
 	}
 	return a, nil
+}
+
+// listedMost is how many apps an error names.
+const listedMost = 20
+
+// listed names apps, for who has mistaken a name.
+func listed(apps map[string]*app) string {
+	names := slices.Sorted(maps.Keys(apps))
+	if len(names) > listedMost {
+		names = append(names[:listedMost], "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 // failed wraps what kept a call from starting.
@@ -162,17 +176,27 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	name, ok := AppOf(req.URL.Host)
 	if !ok {
-		return m.rt.outside.RoundTrip(req)
+		resp, err := m.rt.outside.RoundTrip(req)
+		return resp, m.meant(req.URL.Hostname(), err)
 	}
 	a, err := m.resolve(name)
 	if err == nil && req.URL.Scheme != "http" {
-		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q", req.URL.Scheme))
+		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q: did you mean http://%s?", req.URL.Scheme, req.URL.Host))
 	}
 	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
 	return m.call(a, req)
+}
+
+// meant adds to what DNS says of a host that is called like an app.
+func (m *mesh) meant(host string, err error) error {
+	a := m.rt.app(strings.ToLower(host))
+	if dns, failed := errors.AsType[*net.DNSError](err); !failed || dns.IsTimeout || a == nil {
+		return err
+	}
+	return fmt.Errorf("%w: did you mean http://%s%s?", err, a.name, suffix)
 }
 
 // address is what the pipe's ends say of an app.

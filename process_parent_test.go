@@ -274,7 +274,7 @@ func TestAnAddressThatSomebodyElseHasIsAClearError(t *testing.T) {
 	for name, address := range taken {
 		second := launch(t, address, nil)
 		within(t, second.ended, "the end of the second")
-		if said := second.stderr.String(); second.address != "" || !strings.Contains(said, address+" is in use by another program") {
+		if said := second.stderr.String(); second.address != "" || !strings.Contains(said, address+" is in use, by another program") {
 			t.Errorf("%s: got %q, %s", name, second.address, said)
 		}
 	}

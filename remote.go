@@ -145,7 +145,7 @@ func (rem *remote) quiet(ctx context.Context) error {
 	}
 	rem.calls.Close()
 	if rem.calls.Idle(ctx) != nil {
-		return fmt.Errorf("watt: %d calls to %s were cut", rem.calls.Busy(), rem.base)
+		return fmt.Errorf("watt: app %q: %s cut, to %s", rem.app.name, were(rem.calls.Busy(), "call", "calls"), rem.base)
 	}
 	return nil
 }

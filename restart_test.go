@@ -362,7 +362,7 @@ func TestDrainSaysWhatWasCutAndARuntimeEndsWithDrainedInstances(t *testing.T) {
 		}
 		going(t.Context(), rt, "a.watt.local/1h")
 		synctest.Wait()
-		if err := rt.Drain("a", 0); err == nil || !strings.Contains(err.Error(), "1 requests or connections were cut") {
+		if err := rt.Drain("a", 0); err == nil || !strings.Contains(err.Error(), "1 request or connection was cut") {
 			t.Errorf("got %v", err)
 		}
 		if err := rt.Shutdown(t.Context()); err != nil {

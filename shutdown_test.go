@@ -61,10 +61,10 @@ func TestTheDrainIsLimitedPerAppAndOverall(t *testing.T) {
 		app, overall, caller, took time.Duration
 		text                       string
 	}{
-		"DrainTimeout":               {3 * time.Second, time.Minute, 0, 3 * time.Second, "1 requests or connections were cut"},
-		"ShutdownTimeout":            {time.Minute, 4 * time.Second, 0, 4 * time.Second, "1 requests or connections were cut"},
-		"Shutdown's context":         {time.Minute, time.Minute, 2 * time.Second, 2 * time.Second, "1 requests or connections were cut"},
-		"no DrainTimeout of its own": {-1, 5 * time.Second, 0, 5 * time.Second, "1 requests or connections were cut"},
+		"DrainTimeout":               {3 * time.Second, time.Minute, 0, 3 * time.Second, "1 request or connection was cut"},
+		"ShutdownTimeout":            {time.Minute, 4 * time.Second, 0, 4 * time.Second, "1 request or connection was cut"},
+		"Shutdown's context":         {time.Minute, time.Minute, 2 * time.Second, 2 * time.Second, "1 request or connection was cut"},
+		"no DrainTimeout of its own": {-1, 5 * time.Second, 0, 5 * time.Second, "1 request or connection was cut"},
 		"within the limits":          {20 * time.Second, 20 * time.Second, 0, 10 * time.Second, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -131,6 +131,26 @@ func TestTheOverallLimitHoldsDuringARestartAndAnUpdate(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestWhatComesAfterTheShutdownHearsThatItIsOver(t *testing.T) {
+	rt := watt.New(app("a", sayHello), serving("b", sayHello))
+	err := rt.Start(t.Context())
+	if err = errors.Join(err, rt.Shutdown(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		_, dialled := rt.Env().Dial(t.Context(), name)
+		for _, err := range []error{get(t.Context(), rt, name+".watt.local/").err, dialled, rt.Env().Check(name)} {
+			wantErr(t, err, watt.ErrUnavailable)
+			if err != nil && !strings.HasSuffix(err.Error(), "stopped") {
+				t.Errorf("got error %v, want that it is stopped", err)
+			}
+		}
+	}
+	if err := rt.Ready(); err == nil || err.Error() != "watt: stopped" {
+		t.Errorf("Ready: got %v", err)
 	}
 }
 

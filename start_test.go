@@ -219,7 +219,7 @@ func TestAPortInUseIsOneErrorBeforeAnythingStarts(t *testing.T) {
 		return http.NotFoundHandler(), nil
 	}})
 	err = rt.Run(t.Context())
-	want := fmt.Sprintf(`watt: app "a": Listen: address %s is in use by another program: `, taken.Addr())
+	want := fmt.Sprintf(`watt: app "a": Listen: address %s is in use, by another program or another listener of this one: `, taken.Addr())
 	if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Count(err.Error(), "\n") != 0 {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -42,7 +42,7 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 	return errNotNow
 }
 
-var errNotNow = errors.New("watt: Update: the runtime is starting or shutting down")
+var errNotNow = errors.New("watt: Update: the runtime is starting, or was told to stop")
 
 // reconfigure changes an app before the start. The caller's code is run without the lock: it may ask for
 // Status, or start the runtime.

@@ -217,7 +217,12 @@ func (rt *Runtime) Ready() error {
 	case phaseNew:
 		return errors.New("watt: not started")
 	case phaseStopping:
-		return errors.New("watt: shutting down")
+		select {
+		case <-rt.stopped:
+			return errors.New("watt: stopped")
+		default:
+			return errors.New("watt: shutting down")
+		}
 	case phaseStarting, phaseRunning:
 	}
 	var errs []error
