@@ -21,6 +21,7 @@ type answer struct {
 	begun    bool // the status is said, or the connection hijacked
 	timely   bool // that was before Timeout struck
 	out      bool // some of it has gone out, or may have
+	broken   bool // an error came when it had begun
 	status   int
 	sent     int64     // bytes of the body
 	hijacked net.Conn  // nil unless it was

@@ -138,8 +138,19 @@ func retryAfter(h http.Header) time.Duration {
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
 // read the answer. If w is the writer that an app's handler was given, or
 // wraps it with an Unwrap method, it is logged what is answered with 500, 502 or 504, and [ErrNotAllowed]; and what is
-// answered with 503 and was no call, summed up every 5 s.
+// answered with 503 and was no call, summed up every 5 s. Once the answer has begun it is cut off instead, when the handler
+// returns, so that nobody takes it for whole.
 func WriteError(w http.ResponseWriter, err error) {
+	if q := requestBehind(w); q != nil && q.answer.begun {
+		status, _ := answerTo(err)
+		q.answer.broken, q.answer.status = true, q.failing(status, err)
+		return
+	}
+	writeError(w, err)
+}
+
+// writeError answers, whether or not the status has been decided.
+func writeError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {
 		status = q.logFailure(status, err)

@@ -453,6 +453,33 @@ func TestWriteErrorAnswersWhatIsNoCallToo(t *testing.T) {
 	}
 }
 
+func TestAnErrorInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
+	rt := start(t, public(app("a", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "half")
+		if r.URL.Path == "/sent" {
+			http.NewResponseController(w).Flush()
+		}
+		watt.WriteError(w, errors.New("on purpose"))
+	})))
+	for _, path := range []string{"/held", "/sent"} {
+		if r := get(t.Context(), rt, "a.watt.local"+path); r.err == nil {
+			t.Errorf("%s: got %d %q as a whole answer", path, r.status, r.body)
+		}
+		resp, err := http.Get("http://" + statusOf(t, rt, "a").Addr + path)
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil {
+			t.Errorf("%s: got %s %q as a whole answer from outside", path, resp.Status, body)
+		}
+	}
+	if got := statusOf(t, rt, "a").PerInstance[0].Requests["GET"]["5xx"]; got != 4 {
+		t.Errorf("got %d failed requests, want 4", got)
+	}
+}
+
 func TestTheProblemDocumentOfAFailedCallNamesTheApp(t *testing.T) {
 	for app, want := range map[string]string{"orders": `"app":"orders"`, "": "", "api.example.com": ""} { // where it is no app, no name
 		w := httptest.NewRecorder()

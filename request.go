@@ -220,7 +220,7 @@ func (q *request) Serve(r *http.Request) {
 		}
 	}()
 	q.gen.handler.ServeHTTP(a.writer(), r)
-	if a.missed() {
+	if a.missed() || a.broken && a.hijacked == nil {
 		panic(http.ErrAbortHandler)
 	}
 	if a.begun {
@@ -229,7 +229,7 @@ func (q *request) Serve(r *http.Request) {
 	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
 		a.peer.sayLate(a.Header(), err)
-		WriteError(a, err)
+		writeError(a, err)
 		return
 	}
 	a.WriteHeader(http.StatusOK)
