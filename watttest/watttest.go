@@ -134,7 +134,8 @@ func (t *Topology) URL(app string) string {
 }
 
 // Delay makes every call from caller ("" for main) to callee wait for d before it starts, or until its
-// context ends. 0 ends that. Connections of Env.Dial are not affected.
+// context ends. 0 ends that. Connections of Env.Dial are not affected. The test fails if there can be no such call, or if
+// caller lives in processes of its own, which this one cannot reach.
 func (t *Topology) Delay(caller, callee string, d time.Duration) {
 	t.tb.Helper()
 	t.mustCall(caller, callee)
@@ -142,7 +143,8 @@ func (t *Topology) Delay(caller, callee string, d time.Duration) {
 }
 
 // Fail makes every call from caller ("" for main) to callee fail with err, wrapped in a
-// [watt.CallError], before it starts. Nil ends that. Connections of Env.Dial are not affected.
+// [watt.CallError], before it starts. Nil ends that. Connections of Env.Dial are not affected. The test fails as with
+// [Topology.Delay].
 func (t *Topology) Fail(caller, callee string, err error) {
 	t.tb.Helper()
 	t.mustCall(caller, callee)
@@ -154,8 +156,12 @@ func (t *Topology) mustCall(caller, callee string) {
 	t.tb.Helper()
 	known := false
 	for _, s := range t.rt.Status() {
-		if s.Name == caller && !slices.Contains(s.Calls, callee) {
+		switch {
+		case s.Name != caller:
+		case !slices.Contains(s.Calls, callee):
 			t.tb.Fatalf("watttest: Calls of app %q does not name %q", caller, callee)
+		case s.Isolation == watt.OwnProcess:
+			t.tb.Fatalf("watttest: app %q calls from processes of its own, which faults do not reach; set Isolation to InProcess by Update", caller)
 		}
 		known = known || s.Name == callee
 	}
