@@ -63,6 +63,11 @@ type App struct {
 	Calls []string
 
 	// Listen is the public TCP address ("127.0.0.1:8080", ":0"). If empty, only the mesh reaches the app.
+	//
+	// Strangers have 10 s for the headers of a request, which may have 64 KiB, and 30 s to take each piece of its answer;
+	// idle connections are closed after 2 minutes. A body may be as long as Timeout lets it: see [http.MaxBytesReader].
+	// CONNECT, names of the mesh, and headers that are trusted inside, as all that begin with X-Watt-, do not come in.
+	// Of a Serve app's connections watt sees nothing, and bounds their number alone.
 	Listen string
 
 	// TLS is the server's configuration for Listen, and the client's for URL. If nil, Listen is plain

@@ -57,7 +57,7 @@ func (e *Env) Get(ctx context.Context, url string) (*http.Response, error) {
 
 // Dial opens a raw connection to app, given as a name, host or host:port, so that it fits
 // grpc.WithContextDialer. It waits while the app restarts, as long as the app's QueueTimeout allows
-// or until ctx ends. The connection counts under the app's MaxConns until it is closed.
+// or until ctx ends. The connection counts under the app's MaxConns until it is closed. Errors are [*CallError]s.
 func (e *Env) Dial(ctx context.Context, app string) (net.Conn, error) {
 	return e.mesh.dial(ctx, app)
 }

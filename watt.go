@@ -238,7 +238,8 @@ func (rt *Runtime) Ready() error {
 }
 
 // Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
-// the start they fail with [ErrUnavailable]. It is always the same one.
+// the start they fail with [ErrUnavailable]. It is always the same one, with the Logger that was set when it was first asked
+// for; what its Cleanup is given runs at the end of Shutdown.
 func (rt *Runtime) Env() *Env {
 	rt.envOnce.Do(func() {
 		registry := newRegistry("", 0)
