@@ -184,6 +184,32 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 	}
 }
 
+func TestTheLogTellsTimeoutFromTheCallersDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for within, want := range map[time.Duration]string{
+			time.Second: "context deadline exceeded",
+			time.Minute: "Timeout of 2s has passed: context deadline exceeded",
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			wantErr(t, get(ctx, rt, "a.watt.local/1m").err, context.DeadlineExceeded)
+			synctest.Wait()
+			if all := logs.TakeAll(); len(all) != 1 || all[0].ContextMap()["error"] != want {
+				t.Errorf("got %v, want one line with %q", all, want)
+			}
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.WarnLevel)

@@ -229,10 +229,18 @@ func (q *request) Serve(r *http.Request) {
 	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
 		a.peer.sayLate(a.Header(), err)
-		writeError(a, err)
+		writeError(a, q.late(err))
 		return
 	}
 	a.WriteHeader(http.StatusOK)
+}
+
+// late says of a deadline that has passed whether it was the app's own.
+func (q *request) late(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) || q.by.IsZero() || time.Now().Before(q.by) {
+		return err
+	}
+	return fmt.Errorf("Timeout of %v has passed: %w", q.app.conf().Timeout, err)
 }
 
 var errPanicked = errors.New("watt: handler panicked")

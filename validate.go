@@ -145,7 +145,7 @@ func listenProblem(s string) string {
 		return ""
 	}
 	if _, _, err := net.SplitHostPort(s); err != nil {
-		return err.Error()
+		return err.Error() + "; use host:port, or :port for all hosts"
 	}
 	return ""
 }
