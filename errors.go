@@ -22,7 +22,7 @@ var (
 	ErrNotAllowed = errors.New("watt: call not allowed")
 	// ErrOverloaded: no worker was free, and the queue was full or the wait too long. Answered with 503.
 	ErrOverloaded = errors.New("watt: overloaded")
-	// ErrUnavailable: the app is down, restarting, draining or given up. Answered with 503.
+	// ErrUnavailable: the app is down, restarting, draining, stopped or given up. Answered with 503.
 	ErrUnavailable = errors.New("watt: unavailable")
 	// ErrInstanceDied: the connection was cut with the request in progress. Answered with 502.
 	ErrInstanceDied = errors.New("watt: instance died")
@@ -67,7 +67,8 @@ const maxErrorText = 200
 
 // JSON decodes the answer of a call into a T and closes its body. It takes the results of
 // [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
-// than 2xx is a [*CallError] with its Status. 204 No Content gives the zero T.
+// than 2xx is a [*CallError] with its Status, and one that cannot be decoded a CallError without. 204 No Content gives the
+// zero T. How long an answer may be is not limited; what follows the first value is ignored.
 func JSON[T any](resp *http.Response, err error) (T, error) {
 	var v T
 	if err != nil {
@@ -129,7 +130,7 @@ func retryAfter(h http.Header) time.Duration {
 // WriteError answers a request with the status, Retry-After and problem document (RFC 9457) that
 // belong to err:
 //
-//   - a failed call: what the table of errors says (502, 403, 503, 504); 4xx, 503 and 504 of a
+//   - a failed call: what is said at [ErrNoSuchApp] and the other causes, and else 502; 4xx, 503 and 504 of a
 //     callee pass, and its other statuses become 502
 //   - [http.MaxBytesError]: 413
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
@@ -138,8 +139,8 @@ func retryAfter(h http.Header) time.Duration {
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
 // read the answer. If w is the writer that an app's handler was given, or
 // wraps it with an Unwrap method, it is logged what is answered with 500, 502 or 504, and [ErrNotAllowed]; and what is
-// answered with 503 and was no call, summed up every 5 s. Once the answer has begun it is cut off instead, when the handler
-// returns, so that nobody takes it for whole.
+// answered with 503 and was no call, summed up every 5 s. Where the answer to such a request has begun, nothing is written:
+// it is cut off when the handler returns, so that nobody takes it for whole.
 func WriteError(w http.ResponseWriter, err error) {
 	if q := requestBehind(w); q != nil && q.answer.begun {
 		status, _ := answerTo(err)

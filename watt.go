@@ -28,7 +28,7 @@
 // cannot be killed: it keeps its worker, and is reported as abandoned when its instance stops.
 //
 // The library installs no signal handlers, never exits the process, and keeps no global state: the
-// program's main owns those.
+// program's main owns those. Only a process that it has started for an instance is its own: see [IsChild].
 package watt
 
 import (
