@@ -144,7 +144,7 @@ func retryAfter(h http.Header) time.Duration {
 func WriteError(w http.ResponseWriter, err error) {
 	if q := requestBehind(w); q != nil && q.answer.begun {
 		status, _ := answerTo(err)
-		q.answer.broken, q.answer.status = true, q.failing(status, err)
+		q.answer.broken, q.answer.status = true, q.logFailure(status, err)
 		return
 	}
 	writeError(w, err)
