@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -71,9 +73,10 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 		span.SetAttributes(attribute.String("watt.caller", caller))
 	}
 	queued(r.Context(), span)
+	r, found := routed(s.next, r)
 	var a answer
 	defer func() {
-		if route := routeOf(r); route != "" {
+		if route := cmp.Or(found.RoutePattern(), routeOf(r)); route != "" {
 			span.SetName(nameOf(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
@@ -150,7 +153,19 @@ func queued(ctx context.Context, span trace.Span) {
 	}
 }
 
-// routeOf returns the route that a router has found for a request, without its method; "" if none has.
+// routed returns the request with a place where a router of chi leaves the route that it has found, if next is one. That tells
+// the route otherwise only to those behind it.
+func routed(next http.Handler, r *http.Request) (*http.Request, *chi.Context) {
+	router, ok := next.(chi.Routes)
+	if !ok {
+		return r, nil
+	}
+	found := chi.NewRouteContext()
+	found.Routes = router
+	return r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, found)), found
+}
+
+// routeOf returns the route that an [http.ServeMux] has found for a request, without its method; "" if none has.
 func routeOf(r *http.Request) string {
 	if _, route, ok := strings.Cut(r.Pattern, " "); ok {
 		return route

@@ -18,6 +18,8 @@
 //     watt.retry, if the call was sent once more because the first instance or connection had not begun with it; and watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
 //     canceled or other
 //
+// A span is named by its http.route, where the handler itself is an [http.ServeMux] or a router of chi.
+//
 // There is no url.query of what an app serves, since strangers' queries may hold secrets; that of a call is in its url.full.
 // Of a connection that a handler has taken over, nobody knows the status.
 //

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) { watttest.Main(m, elsewhere, pair) }
 const receiverVariable = "TRACING_TEST_RECEIVER"
 
 // instrumented starts a gateway in front of orders, and returns its URL and what spans it makes.
-func instrumented(t *testing.T, o tracing.Options, orders http.HandlerFunc) (url string, exporter *tracetest.InMemoryExporter) {
+func instrumented(t *testing.T, o tracing.Options, orders http.Handler) (url string, exporter *tracetest.InMemoryExporter) {
 	t.Helper()
 	exporter = tracetest.NewInMemoryExporter()
 	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter))
@@ -108,7 +110,7 @@ func has(s *tracetest.SpanStub, key attribute.Key, value any) bool {
 }
 
 func TestARequestAndItsCallsAreOneTrace(t *testing.T) {
-	url, exporter := instrumented(t, tracing.Options{}, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tea") })
+	url, exporter := instrumented(t, tracing.Options{}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tea") }))
 	if status := get(t, url+"/home/7", ""); status != http.StatusOK {
 		t.Fatalf("got %d", status)
 	}
@@ -172,7 +174,7 @@ const strangers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
 	for _, trust := range []bool{false, true} {
-		url, exporter := instrumented(t, tracing.Options{TrustClients: trust}, func(http.ResponseWriter, *http.Request) {})
+		url, exporter := instrumented(t, tracing.Options{TrustClients: trust}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		get(t, url+"/home/7", strangers)
 		gateway := &ended(t, exporter, 3)[0]
 		follows := gateway.SpanContext.TraceID().String() == "0af7651916cd43dd8448eb211c80319c"
@@ -184,10 +186,10 @@ func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
 
 func TestWhatIsShedShows(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 1)
-	url, exporter := instrumented(t, tracing.Options{}, func(http.ResponseWriter, *http.Request) {
+	url, exporter := instrumented(t, tracing.Options{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		held <- struct{}{}
 		<-hold
-	})
+	}))
 	first := make(chan int, 1)
 	go func() { first <- get(t, url+"/home/1", "") }()
 	<-held
@@ -386,6 +388,19 @@ func value(all []attribute.KeyValue, key attribute.Key) any {
 	return nil
 }
 
+func TestTheRouteIsThatOfARouterOfChiToo(t *testing.T) {
+	orders := chi.NewRouter()
+	orders.Use(middleware.GetHead) // which asks the routing context for its router
+	orders.Route("/of", func(r chi.Router) { r.Get("/{id}", func(http.ResponseWriter, *http.Request) {}) })
+	for path, name := range map[string]string{"/home/7": "GET /of/{id}", "/home/7%2F8": "GET /of/*"} {
+		url, exporter := instrumented(t, tracing.Options{}, orders)
+		get(t, url+path, "")
+		if got := ended(t, exporter, 3)[2]; got.Name != name {
+			t.Errorf("%s: got the name %q, want %q", path, got.Name, name)
+		}
+	}
+}
+
 func TestUnknownMethodsMakeNoNames(t *testing.T) {
 	_, url, _, exporter := served(t, func(http.ResponseWriter, *http.Request) {})
 	send(t, url, "BREW /pot HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
@@ -439,12 +454,12 @@ func TestASamplerSeesWhatItIsAskedAbout(t *testing.T) {
 }
 
 func TestAHandlerStillFlushesAndTakesConnectionsOver(t *testing.T) {
-	url, _ := instrumented(t, tracing.Options{}, func(w http.ResponseWriter, _ *http.Request) {
+	url, _ := instrumented(t, tracing.Options{}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "first")
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Error(err)
 		}
-	})
+	}))
 	if status := get(t, url+"/home/7", ""); status != http.StatusOK {
 		t.Errorf("got %d", status)
 	}
