@@ -64,8 +64,8 @@ type Options struct {
 	w3c bool // Propagators are those of W3C, which the mesh knows
 }
 
-// Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once. Apps with
-// Serve or URL are seen by their callers alone.
+// Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once: after a second
+// time, instances do not start. Apps with Serve or URL are seen by their callers alone.
 func Instrument(rt *watt.Runtime, o Options) error {
 	if o.Propagators == nil {
 		o.w3c = true
@@ -99,6 +99,9 @@ func (o *Options) server(app *watt.App) {
 			if h == nil || err != nil {
 				return h, err
 			}
+			if _, twice := h.(*server); twice {
+				return nil, errTwice
+			}
 			return o.traced(env, h), nil
 		}
 	case handler != nil:
@@ -106,6 +109,8 @@ func (o *Options) server(app *watt.App) {
 		app.New = func(_ context.Context, env *watt.Env) (http.Handler, error) { return o.traced(env, handler), nil }
 	}
 }
+
+var errTwice = errors.New("tracing: Instrument was called twice")
 
 func (o *Options) traced(env *watt.Env, next http.Handler) http.Handler {
 	return &server{

@@ -172,6 +172,24 @@ func TestACallIsNamedAfterItsAppHoweverThatIsWritten(t *testing.T) {
 
 const strangers = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
+func TestInstrumentedTwiceNothingStarts(t *testing.T) {
+	for name, app := range map[string]watt.App{
+		"Handler": {Name: "app", Handler: http.NotFoundHandler()},
+		"New":     {Name: "app", New: func(context.Context, *watt.Env) (http.Handler, error) { return http.NotFoundHandler(), nil }},
+	} {
+		rt := watt.New(app)
+		for range 2 {
+			if err := tracing.Instrument(rt, tracing.Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := rt.Start(t.Context()); err == nil || !strings.Contains(err.Error(), `app "app": start: tracing: Instrument was called twice`) {
+			t.Errorf("%s: got %v", name, err)
+			_ = rt.Shutdown(t.Context())
+		}
+	}
+}
+
 func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		url, exporter := instrumented(t, tracing.Options{TrustClients: trust}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
