@@ -15,7 +15,7 @@ type batchMetrics struct {
 
 func newBatchMetrics(name string, waiting func() float64) *batchMetrics {
 	labels := prometheus.Labels{"name": name}
-	return &batchMetrics{
+	m := &batchMetrics{
 		size: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "watt_batch_calls", Help: "Calls per committed transaction.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
@@ -31,6 +31,10 @@ func newBatchMetrics(name string, waiting func() float64) *batchMetrics {
 			Name: "watt_batch_waiting", Help: "Calls that wait for their turn.", ConstLabels: labels,
 		}, waiting),
 	}
+	for _, at := range []string{"begin", "savepoint", "rollback", "commit"} { // the first one shows as an increase
+		m.lost.WithLabelValues(at)
+	}
+	return m
 }
 
 func (m *batchMetrics) committed(t *transaction) {
