@@ -3,10 +3,11 @@
 // customers talk.
 //
 //	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
-//	SHOP_TOKEN=secret go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms]
+//	SHOP_TOKEN=secret go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms] [-trace 127.0.0.1:4318]
 //
 // With -admin there is a page at that address which shows what goes on, and with -load something does. Actions there need
-// the token that is in SHOP_TOKEN: export it, and paste those that the shop prints.
+// the token that is in SHOP_TOKEN: export it, and paste those that the shop prints. With -trace, a collector of OpenTelemetry
+// at that address gets traces.
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.
@@ -44,11 +45,11 @@ import (
 //go:generate go run testdata/mandelbrot.go
 
 type config struct {
-	addr, pictures, admin, data string
-	key                         []byte // of what clients sign in with
-	token                       string // that actions need
-	load                        bool
-	slow                        time.Duration // that store takes more
+	addr, pictures, admin, trace, data string
+	key                                []byte // of what clients sign in with
+	token                              string // that actions need
+	load                               bool
+	slow                               time.Duration // that store takes more
 }
 
 func main() {
@@ -56,6 +57,7 @@ func main() {
 	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "public address")
 	flag.StringVar(&c.pictures, "pictures-addr", "", "address at which resize takes pictures past the gateway; none if empty")
 	flag.StringVar(&c.admin, "admin", "", "address of the page for those who run the shop; none if empty")
+	flag.StringVar(&c.trace, "trace", "", "address of a collector that takes traces by OTLP over HTTP; none if empty")
 	flag.BoolVar(&c.load, "load", false, "visit the shop all the time, to see what happens")
 	flag.DurationVar(&c.slow, "slow-store", 0, "time that store takes more for each request, to see what happens")
 	flag.StringVar(&c.data, "data", ".", "directory of the database")
@@ -71,7 +73,12 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
 	rt := newShop(c)
-	if err := run(ctx, rt, os.Stdout, c.load); err != nil {
+	flush, err := trace(rt, c.trace)
+	if err == nil {
+		err = run(ctx, rt, os.Stdout, c.load)
+		flush()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "shop:", err)
 		os.Exit(1)
 	}
