@@ -8,7 +8,8 @@
 //
 //	  - GET /: the page; one look tells what is wrong
 //	  - GET /healthz: 200 as long as the program lives
-//	  - GET /readyz: 200, or 503 and who is not ready ([watt.Runtime.Ready])
+//	  - GET /readyz: 200, or 503 if an app is not ready ([watt.Runtime.Ready]) or has fewer instances than Options.Minimum
+//	    says; those who may see the rest are told which, and why
 //	  - GET /metrics: for Prometheus (package metrics)
 //	  - GET /status: all that is known, and advice, as JSON ([Report]); GET /events: the same every second, as
 //	    server-sent events; GET /history: the last 15 minutes, for charts
@@ -44,6 +45,10 @@ type Options struct {
 
 	// Hosts are names, without ports, by which it may be called besides localhost and loopback addresses.
 	Hosts []string
+
+	// Minimum is how many instances of an app have to be ready for /readyz to answer 200, by the app's name. Of an app that
+	// is not there, one.
+	Minimum map[string]int
 
 	// Logs are shown at /logs, if set.
 	Logs *Logs
@@ -107,12 +112,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.routes.ServeHTTP(w, r)
 }
 
-func (h *handler) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := h.rt.Ready(); err != nil {
+func (h *handler) ready(w http.ResponseWriter, r *http.Request) {
+	switch err := h.watch.ready(); {
+	case err == nil:
+		plain(w, http.StatusOK, "ready")
+	case h.called(r.Host) && (h.fromHere(r) || h.authorized(r)):
 		plain(w, http.StatusServiceUnavailable, err.Error())
-		return
+	default: // an app's last words may be in it
+		plain(w, http.StatusServiceUnavailable, "not ready")
 	}
-	plain(w, http.StatusOK, "ready")
 }
 
 func (h *handler) status(w http.ResponseWriter, _ *http.Request) {

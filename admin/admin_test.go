@@ -162,6 +162,64 @@ func TestReadinessFollowsTheApps(t *testing.T) {
 	}
 }
 
+func TestReadinessAsksForAMinimum(t *testing.T) {
+	for _, test := range []struct {
+		minimum map[string]int
+		drained int // instances of orders, of which there are two
+		lacks   string
+	}{
+		{nil, 0, ""},
+		{nil, 1, ""},
+		{nil, 2, `app "orders" is drained`},
+		{map[string]int{"orders": 2}, 0, ""},
+		{map[string]int{"orders": 2}, 1, `app "orders": 1 of its instances are ready, and 2 have to be`},
+		{map[string]int{"gateway": 1, "nobody": 1}, 0, `app "nobody": 0 of its instances`},
+	} {
+		rt, url := started(t, admin.Options{Minimum: test.minimum})
+		for i := range test.drained {
+			if err := rt.Drain("orders", i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := http.StatusOK
+		if test.lacks != "" {
+			want = http.StatusServiceUnavailable
+		}
+		if status, text := do(t, http.MethodGet, url+"/readyz", ""); status != want || !strings.Contains(text, test.lacks) {
+			t.Errorf("%v, %d drained: got %d %s, want %d and %q in it", test.minimum, test.drained, status, text, want, test.lacks)
+		}
+		var r admin.Report
+		if _, text := do(t, http.MethodGet, url+"/status", ""); json.Unmarshal([]byte(text), &r) != nil || (r.Ready == "") != (test.lacks == "") {
+			t.Errorf("%v, %d drained: the page says %q", test.minimum, test.drained, r.Ready)
+		}
+	}
+}
+
+func TestStrangersAreNotToldWhatIsNotReady(t *testing.T) {
+	h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token})
+	for _, test := range []struct {
+		name   string
+		at     net.Addr
+		host   string
+		change func(*http.Request)
+		told   bool
+	}{
+		{"here", loopback{}, "127.0.0.1", func(*http.Request) {}, true},
+		{"here, by another's name", loopback{}, "evil.example", func(*http.Request) {}, false},
+		{"elsewhere", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", func(*http.Request) {}, false},
+		{"elsewhere, with the token", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", authorized, true},
+	} {
+		ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, test.at)
+		req := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://"+test.host+"/readyz", http.NoBody)
+		test.change(req)
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		if told := strings.Contains(rec.Body.String(), "not started"); rec.Code != http.StatusServiceUnavailable || told != test.told {
+			t.Errorf("%s: got %d %s", test.name, rec.Code, rec.Body)
+		}
+	}
+}
+
 func TestOnlyThoseWhoMayDo(t *testing.T) {
 	rt, url := started(t, admin.Options{Token: token, Hosts: []string{"ops.example"}})
 	restart := url + "/apps/orders/instances/0/restart"
@@ -536,8 +594,9 @@ func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
 			calls.Go(call)
 		}
 		time.Sleep(5 * time.Second)
+		r := fetched[admin.Report](t, h, "/status")
 		var kinds []string
-		for _, a := range fetched[admin.Report](t, h, "/status").Advice {
+		for _, a := range r.Advice {
 			kinds = append(kinds, a.App+": "+a.Kind)
 			if !strings.Contains(a.Text, "wait 1s (p99)") || !strings.Contains(a.Text, "for store") {
 				t.Errorf("got %q", a.Text)

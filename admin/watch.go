@@ -1,6 +1,9 @@
 package admin
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -25,8 +28,9 @@ const (
 // watch looks at a runtime from time to time, and remembers.
 type watch struct {
 	rt     *watt.Runtime
-	over   chan struct{} // closed when the runtime has ended
-	record bool          // what the scheduler does
+	over   chan struct{}  // closed when the runtime has ended
+	least  map[string]int // instances that have to be ready, by app
+	record bool           // what the scheduler does
 	flight flight
 	share  bool // samples are taken
 	shares shares
@@ -89,7 +93,10 @@ type Point struct {
 }
 
 func newWatch(rt *watt.Runtime, o *Options) *watch {
-	return &watch{rt: rt, over: make(chan struct{}), record: o.FlightRecorder, flight: flight{dir: o.FlightDir}, share: o.CPUShares}
+	return &watch{
+		rt: rt, over: make(chan struct{}), least: o.Minimum,
+		record: o.FlightRecorder, flight: flight{dir: o.FlightDir}, share: o.CPUShares,
+	}
 }
 
 // begin starts looking, if nobody has. It ends with the runtime, or if that does not start.
@@ -206,7 +213,7 @@ func (w *watch) report(now time.Time) Report {
 		w.lookLocked(now)
 	}
 	r := Report{Time: now, Advice: []Advice{}}
-	if err := w.rt.Ready(); err != nil {
+	if err := w.ready(); err != nil {
 		r.Ready = err.Error()
 	}
 	for i, s := range w.looks[len(w.looks)-1].apps {
@@ -276,6 +283,25 @@ func (w *watch) noteResizesLocked() {
 }
 
 func workersOf(s *watt.Status) int { return max(0, s.Workers) * len(s.PerInstance) }
+
+// ready returns nil if the runtime is ready and no app has fewer instances than it has to have, and otherwise an error that
+// names the apps.
+func (w *watch) ready() error {
+	if err := w.rt.Ready(); err != nil {
+		return err
+	}
+	has := make(map[string]int)
+	for _, s := range w.rt.Status() {
+		has[s.Name] = readyOf(&s)
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(w.least)) {
+		if has[name] < w.least[name] {
+			errs = append(errs, fmt.Errorf("watt: app %q: %d of its instances are ready, and %d have to be", name, has[name], w.least[name]))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // readyOf returns how many instances can work.
 func readyOf(s *watt.Status) (n int) {
