@@ -595,6 +595,9 @@ func TestWhoWaitsForAnAppThatHangsIsNotToBlame(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		r := fetched[admin.Report](t, h, "/status")
+		if gateway, store := r.Apps[0].Now.Saturation, r.Apps[1].Now.Saturation; gateway != 1 || store != 0.5 {
+			t.Errorf("got a saturation of %v and %v, want 1 and 0.5", gateway, store)
+		}
 		var kinds []string
 		for _, a := range r.Advice {
 			kinds = append(kinds, a.App+": "+a.Kind)

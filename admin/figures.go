@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/metrics"
 )
 
 // Figures are those of an app over some time.
@@ -18,6 +19,8 @@ type Figures struct {
 	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part that they waited for
 	// other apps: at most 1.
 	Utilisation, Downstream float64
+	// Saturation is how much of what the app can do it had to do, by its profile ([metrics.Saturation]): 1 is all.
+	Saturation float64
 	// CPU is how many processors its own processes used, and Sampled how many of the first process's, in the last sample
 	// ([Options].CPUShares): 0 if there is none.
 	CPU, Sampled float64
@@ -29,7 +32,10 @@ type Figures struct {
 
 // figuresOf are those of an app between two looks at it.
 func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
-	f := Figures{Calls: make(map[string]float64), Failed: make(map[string]float64), CallTime: make(map[string]float64)}
+	f := Figures{
+		Saturation: metrics.Saturation(before, after, elapsed),
+		Calls:      make(map[string]float64), Failed: make(map[string]float64), CallTime: make(map[string]float64),
+	}
 	seconds := elapsed.Seconds()
 	if seconds <= 0 {
 		return f

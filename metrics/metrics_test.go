@@ -399,6 +399,37 @@ func TestInstancesThatAreDownHaveNoWorkersToSpare(t *testing.T) {
 	})
 }
 
+func TestSaturationGoesByProfile(t *testing.T) {
+	at := func(profile watt.Profile, busy time.Duration, cpu ...time.Duration) *watt.Status {
+		s := &watt.Status{App: watt.App{Profile: profile, Workers: 2}, BusyTime: busy, Busy: 3, Queued: 5}
+		for i, used := range cpu {
+			s.PerInstance = append(s.PerInstance, watt.InstanceStatus{State: "ready", PID: 7 + i, CPUTime: used})
+		}
+		return s
+	}
+	const s = time.Second
+	renewed := at(watt.CPUBound, 0, 30*s, s)
+	renewed.PerInstance[1].PID = 99
+	for name, test := range map[string]struct {
+		before, after *watt.Status
+		elapsed       time.Duration
+		want          float64
+	}{
+		"half of the workers' time":       {at(watt.Domain, 10*s, 0, 0), at(watt.Domain, 30*s, 0, 0), 10 * s, 0.5},
+		"an entrypoint's":                 {at(watt.Entrypoint, 10*s, 0, 0), at(watt.Entrypoint, 30*s, 0, 0), 10 * s, 0.5},
+		"no time: those who are busy":     {at(watt.Domain, 0, 0, 0), at(watt.Domain, 0, 0, 0), 0, 0.75},
+		"processors, if they are more":    {at(watt.CPUBound, 0, 0, 0), at(watt.CPUBound, 10*s, 20*s, 10*s), 10 * s, 0.75},
+		"workers, if they are more":       {at(watt.CPUBound, 0, 0, 0), at(watt.CPUBound, 30*s, 10*s, 0), 10 * s, 0.75},
+		"processors of those that stayed": {at(watt.CPUBound, 0, 10*s, 50*s), renewed, 10 * s, 0.5},
+		"who works and who waits":         {at(watt.IOBound, 0, 0, 0), at(watt.IOBound, 0, 0, 0), 10 * s, 2},
+		"no instance":                     {at(watt.IOBound, 0), at(watt.IOBound, 0), 10 * s, 0},
+	} {
+		if got := metrics.Saturation(test.before, test.after, test.elapsed); got != test.want {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 func TestWhatIsShedSaturates(t *testing.T) {
 	rt := watt.New(watt.App{Name: "slow", Listen: "127.0.0.1:0", Workers: 1, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)

@@ -7,7 +7,64 @@ import (
 	"github.com/org/watt"
 )
 
-// window is the least time over which saturation is measured.
+// Saturation is how much of what an app can do it had to do between two looks at it, by what its profile scales on; 1 is
+// all:
+//
+//   - CPUBound: the greater of the workers' utilisation and that of the processors by its own processes, as far as
+//     its workers can use them
+//   - IOBound: how many are at work or wait for it at the second look, of the workers, which are the backend's connections
+//   - Entrypoint and Domain: the workers' utilisation
+//
+// Only workers of instances that are ready count. If no time has passed, utilisation is how many are busy. If anything was
+// shed in between, the value is 1 at least, for all profiles. Of an app without workers of its own it is 0.
+func Saturation(before, after *watt.Status, elapsed time.Duration) float64 {
+	ratio := utilisation(before, after, elapsed.Seconds())
+	if shedOf(after) > shedOf(before) {
+		ratio = max(ratio, 1)
+	}
+	return ratio
+}
+
+func utilisation(before, after *watt.Status, seconds float64) float64 {
+	workers := float64(max(workersOf(before), workersOf(after)))
+	switch {
+	case workers == 0:
+		return 0
+	case after.Profile == watt.IOBound:
+		return float64(after.Busy+after.Queued) / workers
+	case seconds <= 0:
+		return min(1, float64(after.Busy)/workers)
+	}
+	ratio := min(1, (after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
+	if after.Profile == watt.CPUBound {
+		ratio = max(ratio, processorTime(before, after).Seconds()/seconds/workers)
+	}
+	return max(ratio, 0)
+}
+
+// workersOf returns how many workers of instances that are ready an app has.
+func workersOf(s *watt.Status) (n int) {
+	for i := range s.PerInstance {
+		if s.PerInstance[i].State == "ready" {
+			n += max(0, s.Workers)
+		}
+	}
+	return n
+}
+
+func shedOf(s *watt.Status) uint64 { return s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline }
+
+// processorTime is what the processes used that were there at both looks.
+func processorTime(before, after *watt.Status) (sum time.Duration) {
+	for i := range min(len(before.PerInstance), len(after.PerInstance)) {
+		if was, is := &before.PerInstance[i], &after.PerInstance[i]; was.PID == is.PID {
+			sum += max(0, is.CPUTime-was.CPUTime)
+		}
+	}
+	return sum
+}
+
+// window is the least time over which the gauge is measured.
 const window = 5 * time.Second
 
 // past remembers what apps had done some time ago.
@@ -16,72 +73,32 @@ type past struct {
 	apps map[string]*since
 }
 
-// since are two moments of an app: one at least a window ago, once there is one, and a later one that will be.
-type since struct{ before, later moment }
+// since are two looks at an app: one at least a window ago, once there is one, and a later one that will be.
+type since struct{ before, later look }
 
-// moment is what an app had done at a time.
-type moment struct {
-	at        time.Time
-	busy, cpu time.Duration
-	shed      uint64
-	capacity  int // workers of instances that are ready
+type look struct {
+	at time.Time
+	of watt.Status
 }
 
-// saturation is how much of what an app can do it has to do, by what its profile scales on:
-//
-//   - CPUBound: the greater of the workers' utilisation and that of the processors by its own processes, as far as
-//     its workers can use them
-//   - IOBound: how many are at work or wait for it, of the workers, which are the backend's connections
-//   - Entrypoint and Domain: the workers' utilisation
-//
-// Only workers of instances that are ready count. Utilisation is measured since the scrape before, and over 5 s at least. At
-// first, and when there have become more or fewer workers, it begins anew with how many are busy now. If anything was shed
-// since then, the value is 1 at least, for all profiles.
+// saturation is [Saturation] since the scrape before, and over a window at least. It begins anew where there have become
+// more or fewer workers.
 func (p *past) saturation(s *watt.Status, now time.Time) float64 {
-	m := moment{at: now, busy: s.BusyTime, shed: s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline}
-	for i := range s.PerInstance {
-		m.cpu += s.PerInstance[i].CPUTime
-		if s.PerInstance[i].State == "ready" {
-			m.capacity += max(0, s.Workers)
-		}
-	}
-	before := p.before(s.Name, m)
-	ratio := m.utilisation(s, before)
-	if m.shed > before.shed {
-		ratio = max(ratio, 1)
-	}
-	return ratio
+	before := p.before(look{now, *s})
+	return Saturation(&before.of, s, now.Sub(before.at))
 }
 
-// utilisation is what is used of the workers that there are: none of a raw app, or one elsewhere.
-func (m moment) utilisation(s *watt.Status, before moment) float64 {
-	capacity, elapsed := float64(m.capacity), m.at.Sub(before.at).Seconds()
-	switch {
-	case m.capacity == 0:
-		return 0
-	case s.Profile == watt.IOBound:
-		return float64(s.Busy+s.Queued) / capacity
-	case elapsed <= 0:
-		return min(1, float64(s.Busy)/capacity)
-	}
-	ratio := min(1, (m.busy-before.busy).Seconds()/elapsed/capacity)
-	if s.Profile == watt.CPUBound {
-		ratio = max(ratio, (m.cpu-before.cpu).Seconds()/elapsed/capacity)
-	}
-	return max(ratio, 0)
-}
-
-// before returns the moment to compare with, and remembers this one for later.
-func (p *past) before(name string, now moment) moment {
+// before returns the look to compare with, and remembers this one for later.
+func (p *past) before(now look) look {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.apps == nil {
 		p.apps = make(map[string]*since)
 	}
-	known := p.apps[name]
-	if known == nil || known.later.capacity != now.capacity {
+	known := p.apps[now.of.Name]
+	if known == nil || workersOf(&known.later.of) != workersOf(&now.of) {
 		known = &since{now, now}
-		p.apps[name] = known
+		p.apps[now.of.Name] = known
 	}
 	if now.at.Sub(known.later.at) >= window {
 		known.before, known.later = known.later, now

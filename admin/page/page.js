@@ -12,17 +12,9 @@ let reports = [] // of the last ten seconds, the oldest first
 
 const workers = app => Math.max(0, app.Workers) * (app.PerInstance ?? []).filter(i => i.State === 'ready').length
 
-// load is how much of what an app can do it has to do: 1 is all.
-function load(app) {
-	const n = workers(app)
-	if (!n) return 0
-	const used = app.Profile === 'iobound' ? (app.Busy + app.Queued) / n : app.Now.Utilisation
-	return app.Now.Shed > 0 ? Math.max(1, used) : used
-}
-
 const serves = state => state === 'ready' || state === 'new'
 const alive = app => serves(app.State) || app.Isolation === 'remote'
-const colour = app => !alive(app) ? 'dead' : load(app) >= .9 ? 'hot' : load(app) >= .7 ? 'warm' : 'calm'
+const colour = app => !alive(app) ? 'dead' : app.Now.Saturation >= .9 ? 'hot' : app.Now.Saturation >= .7 ? 'warm' : 'calm'
 
 // out says which instances do not serve, in words: '1 drained'.
 function out(app) {
@@ -217,7 +209,7 @@ function node(app, at) {
 	const dots = element('span', { class: 'dots', 'aria-hidden': true }, ...(app.PerInstance ?? []).slice(0, 8).map(one =>
 		element('i', { class: serves(one.State) ? 'calm' : one.State === 'failed' ? 'hot' : 'dead' })))
 	return element('a', { class: `box ${colour(app)}`, href: `#${encodeURIComponent(app.Name)}`, title: reasons(app), style: at && `left:${at.x}px;top:${at.row.top}px` },
-		parts(element('strong', {}, app.Name), !alive(app) ? app.State : workers(app) ? percent(Math.min(1, load(app))) : ''),
+		parts(element('strong', {}, app.Name), !alive(app) ? app.State : workers(app) ? percent(Math.min(1, app.Now.Saturation)) : ''),
 		parts(good, `p99 ${duration(app.Now.P99)}`),
 		parts(dots, out(app) || (app.Queued ? `${app.Queued} wait` : '')),
 		element('span', { class: 'fails' }, bad.join(', ')))
