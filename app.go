@@ -87,7 +87,7 @@ type App struct {
 
 	// Instances is the number of running copies. If zero: 1, which is nearly always right in one process (more are for
 	// state that must not be shared and for restarts without a gap); CPUBound in processes of its own, one for each
-	// processor of the container. At most 64 can have processes of their own.
+	// processor of the container. At most 1024, of which 64 can have processes of their own.
 	Instances int
 
 	// Workers bounds the requests in progress of one instance (never its connections). If zero: 64;

@@ -52,6 +52,7 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 		{watt.App{Name: "enums", Handler: h, Profile: 17, Isolation: -3}, []string{"Profile: ", "Isolation: "}},
 		{watt.App{Name: "remote", Handler: h, Isolation: watt.Remote}, []string{"Isolation: "}},
 		{watt.App{Name: "counts", Handler: h, Instances: -1, Workers: -1, Queue: -2, MaxConns: -2, MaxRestarts: -2}, []string{"Instances: ", "Workers: ", "Queue: ", "MaxConns: ", "MaxRestarts: "}},
+		{watt.App{Name: "many", Handler: h, Instances: 1025}, []string{"Instances: 1025 is out of range: use 1024 or less"}},
 		{watt.App{Name: "tight", Handler: h, Isolation: watt.OwnProcess, MemoryLimit: 64 << 20}, []string{"MemoryLimit: must be 128 MiB at least"}},
 		{watt.App{Name: "priority", Handler: h, MemoryLimit: -1, Nice: 20}, []string{"MemoryLimit, Nice: ", "MemoryLimit: ", "Nice: "}},
 		{watt.App{Name: "times", Handler: h, QueueTimeout: -2, Timeout: -2, StartTimeout: -2, DrainTimeout: -2}, []string{"QueueTimeout: ", "Timeout: ", "StartTimeout: ", "DrainTimeout: "}},

@@ -178,13 +178,16 @@ func isolationProblem(a *App) string {
 	return enumProblem(int(a.Isolation), int(Remote))
 }
 
-// processesProblem finds more instances than the page has room for.
-func processesProblem(a *App) string {
+// maxInstances is how many instances an app may have: what it takes to start them grows with the square of it.
+const maxInstances = 1024
+
+// instancesProblem finds more instances than there can be, or than the page has room for.
+func instancesProblem(a *App) string {
 	filled := a.withDefaults() // the profile may have decided on processes
 	if filled.Isolation == OwnProcess && filled.Instances > maxProcesses {
 		return fmt.Sprintf("at most %d can have processes of their own", maxProcesses)
 	}
-	return ""
+	return rangeProblem(int64(a.Instances), 0, maxInstances)
 }
 
 func enumProblem(v, last int) string {
@@ -214,12 +217,11 @@ func rangeProblem(value, least, most int64) string {
 // -1, or -1 where that makes no sense, among others.
 func (p *problems) checkLimits(a *App) {
 	p.add(a, "ReadyPath", readyPathProblem(a.ReadyPath))
-	p.add(a, "Instances", processesProblem(a))
+	p.add(a, "Instances", instancesProblem(a))
 	for _, f := range []struct {
 		name         string
 		value, least int
 	}{
-		{"Instances", a.Instances, 0},
 		{"Workers", a.Workers, 0},
 		{"Queue", a.Queue, -1},
 		{"MaxConns", a.MaxConns, -1},

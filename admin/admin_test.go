@@ -253,6 +253,7 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"nonsense", http.MethodPatch, url + "/apps/orders", `{"workers": "many"}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"unknown limits", http.MethodPatch, url + "/apps/orders", `{"walkers": 5}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"impossible limits", http.MethodPatch, url + "/apps/orders", `{"workers": -5}`, []func(*http.Request){authorized}, http.StatusConflict},
+		{"absurd limits", http.MethodPatch, url + "/apps/orders", `{"instances": 1000000000}`, []func(*http.Request){authorized}, http.StatusConflict},
 		{"two wishes", http.MethodPatch, url + "/apps/orders", `{"workers": 6}{"workers": 8}`, []func(*http.Request){authorized}, http.StatusBadRequest},
 		{"limits of nobody", http.MethodPatch, url + "/apps/nobody", `{}`, []func(*http.Request){authorized}, http.StatusNotFound},
 		{"too much", http.MethodPatch, url + "/apps/orders", `{"workers": 1` + strings.Repeat(" ", 5000) + "}", []func(*http.Request){authorized}, http.StatusBadRequest},
