@@ -258,14 +258,13 @@ func nativeBuckets(h *dto.Histogram) map[int]int64 {
 }
 
 func TestLint(t *testing.T) {
-	rt := shop()
+	rt := everything()
 	top := watttest.Start(t, rt)
-	get(t, top.URL("gateway")+"/panic")
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.NewCollector(rt))
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
+	get(t, top.URL("gateway"))
+	all := scrape(t, rt)
+	var families []*dto.MetricFamily
+	for _, name := range names(all) {
+		families = append(families, all[name])
 	}
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()
 	if err != nil {
