@@ -48,8 +48,8 @@ func (s *shares) run(over <-chan struct{}) {
 func (s *shares) sample(over <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cores = nil
 	if s.others > 0 {
+		s.cores = nil
 		return
 	}
 	cut := make(chan struct{})
