@@ -205,6 +205,7 @@ func TestStrangersAreNotToldWhatIsNotReady(t *testing.T) {
 		told   bool
 	}{
 		{"here", loopback{}, "127.0.0.1", func(*http.Request) {}, true},
+		{"here, by a Unix socket", &net.UnixAddr{Name: "@watt", Net: "unix"}, "localhost", func(*http.Request) {}, true},
 		{"here, by another's name", loopback{}, "evil.example", func(*http.Request) {}, false},
 		{"elsewhere", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", func(*http.Request) {}, false},
 		{"elsewhere, with the token", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", authorized, true},
@@ -235,6 +236,8 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"a wrong token", http.MethodPost, restart, "", []func(*http.Request){with("Authorization", "Bearer open")}, http.StatusUnauthorized},
 		{"an empty token", http.MethodPost, restart, "", []func(*http.Request){with("Authorization", "Bearer ")}, http.StatusUnauthorized},
 		{"another origin", http.MethodPost, restart, "", []func(*http.Request){authorized, with("Sec-Fetch-Site", "cross-site")}, http.StatusForbidden},
+		{"another origin, by an older browser", http.MethodPost, restart, "", []func(*http.Request){authorized, with("Origin", "http://evil.example")}, http.StatusForbidden},
+		{"another origin of the same site", http.MethodPost, restart, "", []func(*http.Request){authorized, with("Sec-Fetch-Site", "same-site")}, http.StatusForbidden},
 		{"another name", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "evil.example")}, http.StatusMisdirectedRequest},
 		{"another name that begins well", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "127.0.0.1.evil.example")}, http.StatusMisdirectedRequest},
 		{"a probe by a pod's address", http.MethodGet, url + "/healthz", "", []func(*http.Request){with("Host", "10.1.2.3:9090")}, http.StatusOK},
