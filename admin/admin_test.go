@@ -628,6 +628,11 @@ func TestItRemembersFromTheStart(t *testing.T) {
 		if got := len(fetched[[]admin.Point](t, h, "/history")); got < 12 {
 			t.Errorf("got %d points of a minute in which nobody asked", got)
 		}
+		time.Sleep(20 * time.Minute)
+		all := fetched[[]admin.Point](t, h, "/history")
+		if age := time.Since(all[0].Time); len(all) > 180 || age < 14*time.Minute || age > 16*time.Minute {
+			t.Errorf("after 20 minutes: got %d points, the first of %v ago; want those of 15 minutes", len(all), age)
+		}
 	})
 }
 
@@ -700,6 +705,46 @@ func TestTheReportTellsThePeakAndWhatHasEnded(t *testing.T) {
 		time.Sleep(time.Minute)
 		if r := look(); r.Apps[0].Peak != 0 {
 			t.Errorf("after a change: got a peak of %v", r.Apps[0].Peak)
+		}
+	})
+}
+
+func TestTheReportTellsWhatTheLastResizeDid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "io", Workers: 1, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Second) })})
+		watttest.Start(t, rt)
+		h := admin.Handler(rt, admin.Options{})
+		look := func() admin.App { return fetched[admin.Report](t, h, "/status").Apps[0] }
+		look()
+		ctx, stop := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		defer callers.Wait()
+		defer stop()
+		for range 4 {
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					if resp, err := rt.Env().Get(ctx, "http://io.watt.local/"); err == nil {
+						resp.Body.Close()
+					}
+				}
+			})
+		}
+		time.Sleep(30 * time.Second)
+		if err := rt.Update("io", func(a *watt.App) { a.Workers = 2 }); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+		if got := look(); got.Before != nil || got.Now.Requests < 1.5 {
+			t.Errorf("soon: got %v requests a second, and %+v before; want those since then, and none before", got.Now.Requests, got.Before)
+		}
+		time.Sleep(10 * time.Second)
+		got := look()
+		if got.Before == nil || got.BeforeWorkers != 1 || got.Before.Requests > 1.3 || got.Now.Requests < 1.7 {
+			t.Errorf("later: got %v requests a second, and with %d workers %+v", got.Now.Requests, got.BeforeWorkers, got.Before)
+		}
+		time.Sleep(15 * time.Minute)
+		if got := look(); got.Before != nil {
+			t.Errorf("after the time of the charts: got %+v", got.Before)
 		}
 	})
 }
