@@ -131,6 +131,26 @@ func TestWhatIsServed(t *testing.T) {
 	}
 }
 
+func TestBrowsersKeepNothingAndLoadNothingFromElsewhere(t *testing.T) {
+	_, url := started(t, admin.Options{})
+	for path, want := range map[string]map[string]string{
+		"/":        {"Content-Security-Policy": "default-src 'self';", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"},
+		"/page.js": {"Content-Security-Policy": "frame-ancestors 'none'"},
+		"/status":  {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+	} {
+		resp, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		for name, has := range want {
+			if got := resp.Header.Get(name); !strings.Contains(got, has) {
+				t.Errorf("%s: got %s %q, want %q in it", path, name, got, has)
+			}
+		}
+	}
+}
+
 func TestReadinessFollowsTheApps(t *testing.T) {
 	rt, url := started(t, admin.Options{}, watt.App{Name: "flaky", MaxRestarts: -1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 		if conn, err := ln.Accept(); err == nil {
@@ -438,13 +458,20 @@ func TestAFieldThatCannotBeEncodedSaysWhy(t *testing.T) {
 func TestLogsShowWhatInstancesOfOtherProcessesWrite(t *testing.T) {
 	logs := new(admin.Logs)
 	_, url := started(t, admin.Options{Logs: logs})
-	logs.Output("mill", 1, "it grinds <b>")
-	logs.Output("press", 0, "it presses")
+	write := func() {
+		logs.Output("press", 0, "it presses")
+		logs.Output("mill", 1, "it grinds <b>")
+	}
+	write()
+	seen := 0
 	events(t, url+"/logs?app=mill", func(data string) bool {
-		if strings.Contains(data, "presses") {
-			t.Error("a line of another app is there")
+		if !strings.Contains(data, `"App":"mill"`) || !strings.Contains(data, "it grinds") || !strings.Contains(data, `"instance":1`) {
+			t.Errorf("got %s", data)
 		}
-		return strings.Contains(data, `"App":"mill"`) && strings.Contains(data, "it grinds") && strings.Contains(data, `"instance":1`)
+		if seen++; seen == 1 {
+			write() // one was there, one comes
+		}
+		return seen == 2
 	})
 }
 

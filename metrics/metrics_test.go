@@ -193,6 +193,88 @@ func TestWhatIsServedShows(t *testing.T) {
 	}
 }
 
+func TestWhatGoesWrongShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, hold := holding(t, func(a *watt.App) { a.Workers, a.Queue, a.QueueTimeout = 1, 1, time.Second })
+		var calls sync.WaitGroup
+		call := func(ctx context.Context) {
+			calls.Go(func() {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://orders.watt.local/", strings.NewReader("seven b"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if resp, err := rt.Env().Client.Do(req); err == nil {
+					resp.Body.Close()
+				}
+			})
+			synctest.Wait()
+		}
+		release := hold(1)
+		for range 3 { // the first waits
+			call(t.Context())
+		}
+		time.Sleep(200 * time.Millisecond) // now it is overloaded: newer ones push out older ones
+		for range 3 {
+			call(t.Context())
+		}
+		s, got := rt.Status()[0], scrape(t, rt)
+		for name, want := range map[string]float64{
+			"watt_overloaded": 1, "watt_queue_length": 1, "watt_workers_busy": 1,
+			"watt_worker_busy_seconds_total": s.BusyTime.Seconds(), "watt_worker_downstream_seconds_total": 0,
+		} {
+			if n := got.value(t, name, `watt_app="orders"`); n != want {
+				t.Errorf("%s: got %v, want %v", name, n, want)
+			}
+		}
+		time.Sleep(2 * time.Second) // the last one waits too long
+		for range 5 {
+			ctx, cancel := context.WithCancel(t.Context())
+			call(ctx)
+			cancel()
+			synctest.Wait()
+		}
+		release()
+		release = hold(1) // as long as the one before, as far as anybody knows
+		for range 4 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			call(ctx)
+		}
+		release()
+		calls.Wait()
+		broken := time.Now()
+		if rt.Restart("orders", 0) == nil {
+			t.Error("it starts again")
+		}
+		got = scrape(t, rt)
+		for sample, want := range map[string]float64{
+			`watt_requests_shed_total{reason="queue_full",watt_app="orders"}`:                  2,
+			`watt_requests_shed_total{reason="pushed_out",watt_app="orders"}`:                  3,
+			`watt_requests_shed_total{reason="wait_too_long",watt_app="orders"}`:               1,
+			`watt_requests_shed_total{reason="gone",watt_app="orders"}`:                        5,
+			`watt_requests_shed_total{reason="deadline",watt_app="orders"}`:                    4,
+			`watt_call_errors_total{kind="overloaded",watt_app="orders",watt_caller="(main)"}`: 10,
+			`watt_call_errors_total{kind="canceled",watt_app="orders",watt_caller="(main)"}`:   5,
+			`watt_call_sent_bytes_total{watt_app="orders",watt_caller="(main)"}`:               15 * 7,
+			`watt_instance_restarts_total{cause="asked",watt_app="orders",watt_instance="0"}`:  1,
+			`watt_instance_restarts_total{cause="start",watt_app="orders",watt_instance="0"}`:  1,
+			`watt_instance_up{watt_app="orders",watt_instance="0"}`:                            0,
+			`watt_instance_state_timestamp_seconds{watt_app="orders",watt_instance="0"}`:       float64(broken.UnixMilli()) / 1000,
+		} {
+			name, labels, _ := strings.Cut(strings.TrimSuffix(sample, "}"), "{")
+			if n := got.value(t, name, labels); n != want {
+				t.Errorf("%s: got %v, want %v", sample, n, want)
+			}
+		}
+		wait := got.find(t, "watt_queue_wait_seconds", `watt_app="orders",watt_instance="0"`).GetHistogram()
+		took := got.find(t, "watt_request_duration_seconds", `watt_app="orders",watt_instance="0"`).GetHistogram()
+		if wait.GetSampleSum() > 0.001 || took.GetSampleSum() < 2 || took.GetSampleCount() != 2 {
+			t.Errorf("got a wait of %v and %d requests of %v", wait.GetSampleSum(), took.GetSampleCount(), took.GetSampleSum())
+		}
+	})
+}
+
 // bytesOf is what the gateway has answered with, which it has from orders.
 func bytesOf(s samples, app string) float64 {
 	return s.has("watt_response_bytes_total", fmt.Sprintf(`watt_app=%q,watt_instance="0"`, app)).GetCounter().GetValue()

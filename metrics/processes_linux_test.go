@@ -53,6 +53,13 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 	if n := got.value(t, "watt_instance_up", `watt_app="mill",watt_instance="1"`); n != 0 {
 		t.Error("the stopped instance is up")
 	}
+	for i, chosen := range []float64{1, 0} {
+		labels := fmt.Sprintf(`watt_app="mill",watt_instance="%d"`, i)
+		if n := got.value(t, "watt_listener_chosen", labels); n != chosen {
+			t.Errorf("instance %d: got %v as chosen for new connections, want %v", i, n, chosen)
+		}
+		got.find(t, "watt_listener_backlog", labels)
+	}
 	if got.value(t, "watt_instance_state", `state="silent",watt_app="mill",watt_instance="1"`) != 1 {
 		t.Error("the stopped instance is not silent")
 	}
