@@ -14,7 +14,6 @@ import (
 const (
 	schema    = 2
 	perDouble = 4
-	last      = 49 // has what is longer than the one before it
 )
 
 // The classic buckets are the powers of two from 122 µs to 32 s, each of which ends where a native one does: so both
@@ -49,7 +48,7 @@ func classicBuckets(t *watt.Times) []*dto.Bucket {
 	for exponent := firstClassic; exponent <= lastClassic; exponent++ {
 		var n uint64
 		for i, in := range t.Buckets {
-			if i <= exponent*perDouble && i != last {
+			if i <= exponent*perDouble {
 				n += in
 			}
 		}
