@@ -21,6 +21,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/org/watt"
 	"github.com/org/watt/metrics"
@@ -275,6 +278,67 @@ func TestWhatGoesWrongShows(t *testing.T) {
 	})
 }
 
+func TestWhatClashesIsLeftOutAndLogged(t *testing.T) {
+	registers := func(all ...prometheus.Collector) func(context.Context, *watt.Env) (http.Handler, error) {
+		return func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			env.Metrics.MustRegister(all...)
+			return http.NotFoundHandler(), nil
+		}
+	}
+	rt := watt.New(
+		watt.App{Name: "first", New: registers(
+			prometheus.NewCounter(prometheus.CounterOpts{Name: "ambiguous", Help: "A counter."}),
+			prometheus.NewGauge(prometheus.GaugeOpts{Name: "watt_workers", Help: "Not its own."}))},
+		watt.App{Name: "second", New: registers(
+			prometheus.NewGauge(prometheus.GaugeOpts{Name: "ambiguous", Help: "A gauge."}),
+			prometheus.NewGauge(prometheus.GaugeOpts{Name: "fine", Help: "Nobody else's."}))},
+	)
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core)
+	watttest.Start(t, rt)
+	got := scrape(t, rt)
+	got.find(t, "ambiguous", `watt_app="first",watt_instance="0"`)
+	got.find(t, "fine", `watt_app="second",watt_instance="0"`)
+	if n := got.value(t, "watt_workers", `watt_app="first"`); n != 64 || got.has("ambiguous", `watt_app="second",watt_instance="0"`) != nil {
+		t.Errorf("got %v workers and %v", n, got["ambiguous"])
+	}
+	all := fmt.Sprint(logs.All())
+	for _, has := range []string{"metrics are missing", "ambiguous", "watt_workers"} {
+		if !strings.Contains(all, has) {
+			t.Errorf("got the log %s, want %q in it", all, has)
+		}
+	}
+}
+
+func TestConnectionsShowByKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "talk", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			watt.LongLived(r.Context())
+			<-r.Context().Done()
+		})})
+		watttest.Start(t, rt)
+		ctx, leave := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		for range 2 {
+			calls.Go(func() { rt.Env().Get(ctx, "http://talk.watt.local/") })
+		}
+		conn, err := rt.Env().Dial(ctx, "talk")
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		got := scrape(t, rt)
+		for kind, want := range map[string]float64{"stream": 2, "raw": 1, "upgraded": 0, "public": 0} {
+			if n := got.value(t, "watt_connections", fmt.Sprintf(`kind=%q,watt_app="talk"`, kind)); n != want {
+				t.Errorf("%s: got %v, want %v", kind, n, want)
+			}
+		}
+		leave()
+		calls.Wait()
+		conn.Close()
+	})
+}
+
 // bytesOf is what the gateway has answered with, which it has from orders.
 func bytesOf(s samples, app string) float64 {
 	return s.has("watt_response_bytes_total", fmt.Sprintf(`watt_app=%q,watt_instance="0"`, app)).GetCounter().GetValue()
@@ -362,6 +426,7 @@ func TestBeforeTheStartThereIsAnAnswerToo(t *testing.T) {
 	if got.value(t, "watt_workers", `watt_app="orders"`) != 0 {
 		t.Error("there are workers before the start")
 	}
+	got.find(t, "go_goroutines", "") // of this process
 }
 
 // saturation returns what tells the ratio of a runtime's only app.
