@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"runtime/pprof"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
 	"github.com/org/watt/admin"
@@ -48,7 +50,16 @@ func TestWhatAppsOfTheFirstProcessComputeIsSampled(t *testing.T) {
 
 func TestAProfileThatIsAskedForGoesFirst(t *testing.T) {
 	_, url := burning(t, admin.Options{CPUShares: true})
-	for range 3 { // the first ends a sample
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for goroutines := ""; !strings.Contains(goroutines, "admin.profiled"); <-tick.C { // a sample is taken
+		var text strings.Builder
+		if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
+			t.Fatal(err)
+		}
+		goroutines = text.String()
+	}
+	for range 2 {
 		if status, text := do(t, http.MethodGet, url+"/debug/pprof/profile?seconds=1", ""); status != http.StatusOK {
 			t.Errorf("got %d %s", status, text)
 		}
