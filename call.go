@@ -46,6 +46,7 @@ type call struct {
 	read     bool // the body was read to its end
 	once     sync.Once
 	cancel   context.CancelCauseFunc // ends a ctx of the call's own; nil if it is the caller's
+	unheed   context.CancelFunc      // ends the watch over the request's Cancel; nil if there is none
 }
 
 // call sends req to a, behind its admission.
@@ -62,13 +63,17 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 			c.by = time.Time{}
 		}
 	}
+	sent := req
+	if req.Cancel != nil && c.ctx.Done() == nil { //nolint:staticcheck // callers may still use it
+		sent = c.heed(req)
+	}
 	returned := false
 	defer func() {
 		if !returned { // the caller's trace, or its body, has panicked
 			c.finish(count.Other)
 		}
 	}()
-	resp, err := a.place.send(c, req)
+	resp, err := a.place.send(c, sent)
 	returned = true
 	if err == nil {
 		err = c.accept(resp)
@@ -80,6 +85,22 @@ func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
 	}
 	resp.Request = req
 	return resp, nil
+}
+
+// heed returns req with a context that ends when its Cancel is closed. Where a context can end by itself, net/http leaves
+// open whether Cancel counts; an [http.Client] with a Timeout sets both.
+func (c *call) heed(req *http.Request) *http.Request {
+	ctx, cancel := context.WithCancel(c.ctx)
+	c.ctx, c.unheed = ctx, cancel
+	closed := req.Cancel //nolint:staticcheck // see above
+	go func() {
+		defer cancel()
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
+	}()
+	return req.WithContext(ctx)
 }
 
 // admit takes a worker for req, or gives it up.
@@ -189,6 +210,9 @@ func (c *call) finish(failed count.Kind) {
 		c.edge.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {
 			c.cancel(net.ErrClosed) // for who reads on
+		}
+		if c.unheed != nil {
+			c.unheed()
 		}
 	})
 }

@@ -327,6 +327,31 @@ func TestClosingTheBodyEarlyCancelsTheCallee(t *testing.T) {
 	}
 }
 
+func TestClosingCancelEndsACallWithoutAContext(t *testing.T) {
+	for _, url := range []string{"http://blocked.watt.local/", "http://blocked.watt.local/headers"} {
+		for _, withTimer := range []bool{false, true} {
+			began, cause := make(chan struct{}, 1), make(chan error, 1)
+			rt := start(t, blocked(began, cause))
+			req := request(context.Background(), http.MethodGet, url, nil)
+			req.Close = withTimer // which needs a connection
+			cancel := make(chan struct{})
+			req.Cancel = cancel //nolint:staticcheck // what it is about
+			go func() { <-began; close(cancel) }()
+			resp, err := rt.Env().Client.Do(req)
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			if _, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: got %v", url, err)
+			}
+			if err := within(t, cause, "the callee's cancellation"); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: the callee got %v", url, err)
+			}
+		}
+	}
+}
+
 func TestHTTPClientTimeoutWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, cause := make(chan struct{}, 2), make(chan error, 2)
