@@ -212,9 +212,10 @@ func (b *intake) refuse() {
 	}
 }
 
-// begins is called before the status is said: a client of HTTP/1.0 is not promised a connection that may not be kept.
+// begins is called before the status is said: a client is not promised a connection that may not be kept, as with
+// HTTP/1.0, nor one that will not be. Without duplex, that is for settle to find out.
 func (b *intake) begins(h http.Header) {
-	if b.open() && !b.request.ProtoAtLeast(1, 1) {
+	if b.open() && (!b.request.ProtoAtLeast(1, 1) || b.refused && b.duplex) {
 		h.Set("Connection", "close")
 	}
 }

@@ -233,6 +233,11 @@ func TestWhatIsTooLargeIsToldWhileTheClientSends(t *testing.T) {
 		"by its length": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "no", http.StatusRequestEntityTooLarge)
 		}),
+		"in duplex": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			http.Error(w, "no", http.StatusRequestEntityTooLarge)
+			http.NewResponseController(w).Flush()
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
