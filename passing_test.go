@@ -38,6 +38,13 @@ func addTold(mux *http.ServeMux, env *watt.Env) {
 		io.Copy(flushing{w}, r.Body)
 	})
 	mux.HandleFunc("/abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	mux.HandleFunc("/half", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "half")
+		if r.URL.RawQuery == "" {
+			panic(http.ErrAbortHandler)
+		}
+		panic("of the handler")
+	})
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(w, "%d\n", env.Instance)
@@ -257,6 +264,24 @@ func TestAHandlerMayCutTheConnectionOfWhatWasHandedOver(t *testing.T) {
 	fmt.Fprint(conns[0], "GET /abort HTTP/1.1\r\nHost: pair\r\n\r\n")
 	if answer, err := io.ReadAll(conns[0]); len(answer) > 0 || err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %q, %v, want the connection closed", answer, err)
+	}
+}
+
+func TestHalfAnAnswerToWhatWasHandedOverIsCut(t *testing.T) {
+	rt := pair()
+	_, _, conns := busyFirst(t, rt, 3)
+	for i, path := range []string{"/half", "/half?panics"} {
+		fmt.Fprintf(conns[i], "GET %s HTTP/1.1\r\nHost: pair\r\n\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conns[i]), nil)
+		if err != nil { // nothing of it, as if it were not handed over
+			continue
+		}
+		if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: got %s, %q, %v", path, resp.Status, body, err)
+		}
+	}
+	if got := words(t, conns[2], "/who"); got[1] != "1" {
+		t.Errorf("got %q: the sibling is taken for dead", got)
 	}
 }
 

@@ -249,13 +249,8 @@ var errPanicked = errors.New("watt: handler panicked")
 // answer has begun. The app goes on.
 func (q *request) panicked(r *http.Request, reason any) {
 	if reason == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
-		if a := &q.answer; a.peer.handed && !a.begun { // the connection to cut is a sibling's
-			clear(a.Header())
-			a.Header().Set(headerRefused, refusedAborted)
-			a.ResponseWriter.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		panic(reason)
+		q.abort()
+		return
 	}
 	q.gen.tally.Panics.Add(1)
 	q.gen.env.Logger.Error("handler panicked",
@@ -263,9 +258,28 @@ func (q *request) panicked(r *http.Request, reason any) {
 		zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack())) // encoding reason might panic
 	if q.answer.begun {
 		q.answer.status = http.StatusInternalServerError // as far as it goes
-		panic(http.ErrAbortHandler)
+		q.abort()
+		return
 	}
 	WriteError(&q.answer.answer, errPanicked)
+}
+
+// abort cuts the connection. If the one to cut is a sibling's, that is told so, or has the half of the answer that
+// there is: else it would take this instance for dead, and answer for it.
+func (q *request) abort() {
+	a := &q.answer
+	switch {
+	case !a.peer.handed || a.hijacked != nil:
+	case !a.begun:
+		clear(a.Header())
+		a.Header().Set(headerRefused, refusedAborted)
+		a.ResponseWriter.WriteHeader(http.StatusBadGateway)
+		return
+	default:
+		q.intake.settle() // else the server reads the body first, for as long as that takes
+		_ = http.NewResponseController(a.ResponseWriter).Flush()
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // count counts the request, which is over. How long what outlived its worker took says nothing.
