@@ -177,6 +177,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var t *timedWriter
 		t, w = newTimedWriter(w)
 		defer t.over()
+		t.old = !r.ProtoAtLeast(1, 1)
 		in.comes(t)
 		if p = p.public.clean(w, r, p); p == nil {
 			return

@@ -144,6 +144,18 @@ func TestInformationalAnswersCrossTheMesh(t *testing.T) {
 	}
 }
 
+func TestNobodyInformsAClientOfHTTP10(t *testing.T) { // which would take that for the answer
+	rt := start(t, public(app("web", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		io.WriteString(w, "hello")
+	})))
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	if got, err := io.ReadAll(conn); !strings.HasPrefix(string(got), "HTTP/1.0 200 OK\r\n") || !strings.HasSuffix(string(got), "\r\n\r\nhello") {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestHEADCrossesTheMesh(t *testing.T) {
 	rt := start(t, app("users", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000000")

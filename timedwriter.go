@@ -25,6 +25,7 @@ const (
 type timedWriter struct {
 	http.ResponseWriter
 	http1   bool
+	old     bool  // it speaks HTTP/1.0, where every answer is the last
 	written int64 // bytes
 
 	mu    sync.Mutex
@@ -111,8 +112,11 @@ func (t *timedWriter) SetWriteDeadline(at time.Time) error {
 	return t.control().SetWriteDeadline(at)
 }
 
-// WriteHeader sends an informational answer at once. The server holds any other back.
+// WriteHeader sends an informational answer at once, if the client knows such. The server holds any other back.
 func (t *timedWriter) WriteHeader(status int) {
+	if t.old && status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		return
+	}
 	if status < http.StatusOK {
 		t.begin()
 		defer t.end()
