@@ -22,8 +22,8 @@ func (g *gathering) answer(w http.ResponseWriter) {
 		if g.got[i].err != nil {
 			failed = append(failed, p.member+";reason="+reasonOf(g.got[i].err))
 			g.got[i].json = p.fallback
-		} else if g.got[i].partial {
-			failed = append(failed, p.member+";reason=partial")
+		} else if partial := g.got[i].partial; partial != "" {
+			failed = append(failed, p.member+";reason=partial"+inner(partial))
 		}
 		if json := g.got[i].json; json != nil {
 			size += len(p.name) + len(json)
@@ -62,6 +62,20 @@ func (g *gathering) write(w http.ResponseWriter, size int) {
 	_ = b.Flush()
 }
 
+// maxInner is how much of a part's own X-Watt-Partial is repeated, in bytes.
+const maxInner = 1 << 10
+
+// inner returns what a part says of itself as a parameter of its member, or "" if that is too long, or not text.
+func inner(partial string) string {
+	if len(partial) > maxInner || strings.ContainsFunc(partial, unprintable) {
+		return ""
+	}
+	return ";inner=" + strconv.Quote(partial)
+}
+
+// unprintable reports whether c cannot stand in a quoted string.
+func unprintable(c rune) bool { return c < ' ' || c > '~' }
+
 // member returns a key as a member of a list of structured fields (RFC 9651): bare if it can be,
 // quoted, or percent-encoded.
 func member(key string) string {
@@ -69,7 +83,7 @@ func member(key string) string {
 	switch {
 	case key != "" && letter(rune(key[0])) && strings.TrimLeftFunc(key, func(c rune) bool { return letter(c) || strings.ContainsRune(token, c) }) == "":
 		return key
-	case !strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' }):
+	case !strings.ContainsFunc(key, unprintable):
 		return strconv.Quote(key)
 	}
 	var b strings.Builder

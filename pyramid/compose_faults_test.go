@@ -334,10 +334,26 @@ func TestWhatAPartItselfHasNotGotShows(t *testing.T) {
 	for _, coalesce := range []bool{false, true} {
 		h := newHome(t, pyramid.Parts{"in": {App: "inner", Path: "/home/{id}", Coalesce: coalesce}}, inner, failing)
 		r := h.get(t)
-		wantAnswer(t, r, "in;reason=partial", `{"in":{"x":0}}`)
+		wantAnswer(t, r, `in;reason=partial;inner="x;reason=status"`, `{"in":{"x":0}}`)
 		if got := r.header.Get("Cache-Control"); got != "no-store" {
 			t.Errorf("got Cache-Control %q", got)
 		}
+	}
+}
+
+func TestWhatAPartSaysOfItselfIsRepeatedIfItIsShortText(t *testing.T) {
+	for said, want := range map[string]string{
+		`"\";reason=timeout`:         `a;reason=partial;inner="\"\\\";reason=timeout"`,
+		"é;reason=timeout":           "a;reason=partial",
+		strings.Repeat("x", 1<<10):   `a;reason=partial;inner="` + strings.Repeat("x", 1<<10) + `"`,
+		strings.Repeat("x", 1<<10+1): "a;reason=partial",
+		"":                           "",
+	} {
+		partial := handling("partial", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Watt-Partial", said)
+			io.WriteString(w, "1")
+		})
+		wantAnswer(t, newHome(t, pyramid.Parts{"a": {App: "partial", Path: "/"}}, partial).get(t), want, `{"a":1}`)
 	}
 }
 

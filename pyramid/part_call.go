@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/org/watt"
 )
@@ -27,7 +28,7 @@ const suffix = ".watt.local"
 // content is what became of a part that has not failed.
 type content struct {
 	json    []byte
-	partial bool // it is composed itself, and something in it has failed
+	partial string // its own X-Watt-Partial: it is composed itself, and something in it has failed
 }
 
 // fetch calls the part's app and returns its JSON as it came.
@@ -55,7 +56,7 @@ func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) (conte
 	if err != nil {
 		return content{}, p.called(err)
 	}
-	return content{body, resp.Header[headerPartial] != nil}, nil
+	return content{body, strings.Join(resp.Header[headerPartial], ", ")}, nil
 }
 
 // called makes err, if it is not, the error of a call: what went wrong is the app's.
