@@ -209,15 +209,17 @@ func TestAnAppThatIsAwayIsMissingUntilItIsBack(t *testing.T) {
 }
 
 func TestAnAppsPlaceCanBeToldAndSoCanADocument(t *testing.T) {
+	own := []byte("openapi: 3.0.0\ninfo: {title: Own, version: '1'}\npaths: {/home: {}}")
 	d := openapi.Document{Apps: []openapi.App{
 		{Name: "a", Path: "/docs/api.yaml?full=1", Prefix: "/~v1/users/"},
-		{Name: "own", Prefix: "/", Data: []byte("openapi: 3.0.0\ninfo: {title: Own, version: '1'}\npaths: {/home: {}}")},
+		{Name: "own", Prefix: "/", Data: own},
 	}}
 	top := watttest.Start(t, watt.New(gateway(d, handling("a", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.String() == "/docs/api.yaml?full=1" {
 			_, _ = io.WriteString(w, api("3.1.0", `"paths":{"/x":{},"/y":{"$ref":"#/paths/~1x"}}`))
 		}
 	}))...))
+	clear(own) // it may be changed afterwards
 	ask(t, top).want(t, map[string]string{
 		"/x-watt-missing": "",
 		"/paths":          `{"/home":{},"/~v1/users/x":{},"/~v1/users/y":{"$ref":"#/paths/~1~0v1~1users~1x"}}`,

@@ -71,7 +71,7 @@ func newSource(env *watt.Env, app App, maxBytes int64) *source {
 		panic("openapi: New: " + err.Error())
 	}
 	return &source{
-		app: app.Name, prefix: strings.TrimRight(cmp.Or(app.Prefix, "/"+app.Name), "/"), url: u, own: app.Data,
+		app: app.Name, prefix: strings.TrimRight(cmp.Or(app.Prefix, "/"+app.Name), "/"), url: u, own: bytes.Clone(app.Data),
 		maxBytes: maxBytes, client: env.Client.Transport,
 	}
 }

@@ -327,6 +327,14 @@ func TestExactlyMaxBytesAreNotTooMany(t *testing.T) {
 	wantAnswer(t, h.get(t), "d;reason=too_large", `{"a":12345,"b":12345,"c":12345,"e":12345}`)
 }
 
+func TestADefaultStaysAsItWasWhenItWasDeclared(t *testing.T) {
+	own := json.RawMessage(`[1]`)
+	failing := handling("failing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	h := newHome(t, pyramid.Parts{"a": {App: "failing", Path: "/", Default: own}}, failing)
+	own[1] = '2'
+	wantAnswer(t, h.get(t), "a;reason=status", `{"a":[1]}`)
+}
+
 func TestWhatAPartItselfHasNotGotShows(t *testing.T) {
 	inner := homeApp(pyramid.Parts{"x": {App: "failing", Path: "/", Default: 0}})
 	inner.Name, inner.Calls = "inner", []string{"failing"}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -34,7 +35,8 @@ type Part struct {
 	// Func, instead of App and Path, returns something that [json.Marshal] takes; a [json.RawMessage] is
 	// passed on as it is. It is for gRPC, transformations, other methods than GET, and calls that
 	// depend on one another. Its request is its own, without the body, and with a context that ends when the part's time
-	// is up or its result no longer wanted. A panic fails the part and nothing else.
+	// is up or its result no longer wanted. A panic fails the part and nothing else. Traces show the calls that it makes
+	// with that context, and itself only by a span that it begins.
 	Func func(r *http.Request) (any, error)
 
 	// Timeout bounds the time that the part takes. If zero, it has what is left of the answer's.
@@ -134,6 +136,6 @@ func (p *part) limits() (wrong []string) {
 	if err != nil {
 		wrong = append(wrong, "Default: "+err.Error())
 	}
-	p.fallback = fallback
+	p.fallback = slices.Clone(fallback) // which may be the caller's own bytes
 	return wrong
 }
