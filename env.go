@@ -26,7 +26,8 @@ type Env struct {
 	// Client calls other apps as http://<app>.watt.local, any port being ignored, and everything
 	// else as an ordinary client would. Give requests the context of the request being served: with
 	// it travel deadline, cancellation and trace. Failed calls are [*CallError]s. It has no Timeout
-	// of its own, and does not follow a redirect from the outside into the mesh.
+	// of its own, and does not follow a redirect from the outside into the mesh. A [net/http/httptrace.ClientTrace] that
+	// panics can end the program where net/http makes the call: gRPC's, those of apps with a URL, and outside ones.
 	Client *http.Client
 
 	// Logger carries the app and the instance in every line. It is never nil; if the runtime's is, it writes warnings
