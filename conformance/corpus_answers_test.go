@@ -100,6 +100,79 @@ func handlers() []scenario {
 				w.WriteHeader(http.StatusEarlyHints)
 			}
 		}},
+		late("announces a trailer after the status", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			w.Header().Set("Trailer", "X-T")
+			io.WriteString(w, "body")
+			w.Header().Set("X-T", "1")
+		}),
+		late("announces a trailer after bytes", get(), func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "body")
+			http.NewResponseController(w).Flush()
+			w.Header().Set("Trailer", "X-T")
+			w.Header().Set("X-T", "1")
+			w.Header().Set(http.TrailerPrefix+"X-Marked", "2")
+		}),
+		late("answers twice", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusCreated)
+			w.Header().Set("X-Late", "1")
+			w.WriteHeader(http.StatusTeapot)
+			w.WriteHeader(http.StatusEarlyHints)
+			io.WriteString(w, "body")
+		}),
+		late("writes nothing, and then something", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.Write(nil)
+			w.Header().Set("X-Late", "1")
+			http.NewResponseController(w).Flush()
+			w.Write([]byte{})
+			io.WriteString(w, "body")
+		}),
+		late("flushes HEAD", newRequest("HEAD", "http://callee.test/"), func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "body")
+			http.NewResponseController(w).Flush()
+			io.WriteString(w, text(4<<10))
+		}),
+		late("informs of everything", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			for _, status := range []int{100, 102, 103, 199} {
+				w.WriteHeader(status)
+			}
+			io.WriteString(w, "ok")
+		}),
+		late("says more than its length", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			n, err := io.WriteString(w, "okay")
+			w.Header().Set("X-N", fmt.Sprint(n, err))
+			io.WriteString(w, "ok")
+		}),
+		late("says less than its length", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "9")
+			io.WriteString(w, "ok")
+		}),
+		late("reads nothing, and then all", eight, func(w http.ResponseWriter, r *http.Request) {
+			n, err := r.Body.Read(nil)
+			got, readErr := digest(r.Body)
+			m, end := r.Body.Read(nil)
+			fmt.Fprint(w, n, err, got, readErr, m, end)
+		}),
+		late("closes the body and reads", get(post, memory("hello")), func(w http.ResponseWriter, r *http.Request) {
+			n, err := r.Body.Read(make([]byte, 2))
+			fmt.Fprint(w, n, err, r.Body.Close(), r.Body.Close())
+			n, err = r.Body.Read(make([]byte, 2))
+			fmt.Fprint(w, n, err)
+		}),
+		late("reads beyond the end", get(post, memory("hello")), func(w http.ResponseWriter, r *http.Request) {
+			got, err := digest(r.Body)
+			n, end := r.Body.Read(make([]byte, 2))
+			fmt.Fprint(w, got, err, n, end, r.Body.Close())
+			n, end = r.Body.Read(make([]byte, 2))
+			fmt.Fprint(w, n, end)
+		}),
+		late("says 101", get(), func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			_, err := io.WriteString(w, "body")
+			fmt.Fprint(w, err)
+		}),
 		late("redirects", get(), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusFound) }),
 	}
 	for _, method := range []string{"GET", "HEAD", "POST"} {
