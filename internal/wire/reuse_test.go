@@ -3,14 +3,19 @@ package wire_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -176,6 +181,25 @@ func TestAnEarlyAnswerThatClosesDoesNotWait(t *testing.T) {
 			t.Errorf("it took %v", got)
 		}
 	})
+}
+
+func TestInformingIsBoundedUnlessSomebodyLooks(t *testing.T) {
+	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+	const hints = 2 * wire.MaxHeader / len(hint)
+	pool, _ := script(t, respond(strings.Repeat(hint, hints)+ok), respond(strings.Repeat(hint, hints)+ok))
+	if resp, err := (lean{pool}).RoundTrip(request(t, t.Context(), http.MethodGet, nil)); !errors.Is(err, wire.ErrHeaderTooLong) {
+		t.Errorf("got %v, %v", resp, err)
+	}
+	seen := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
+		seen++
+		return nil
+	}})
+	resp, err := (lean{pool}).RoundTrip(request(t, ctx, http.MethodGet, nil))
+	if err != nil || seen != hints {
+		t.Fatalf("saw %d of %d, %v", seen, hints, err)
+	}
+	resp.Body.Close()
 }
 
 func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
