@@ -143,20 +143,30 @@ func TestWhatTheCallerDoesToTheAnswerIsItsOwnAffair(t *testing.T) {
 	}
 }
 
-func TestValuesOfOneAnswerDoNotGrowIntoEachOther(t *testing.T) {
-	resp := get(t, func(w http.ResponseWriter, _ *http.Request) {
+func TestValuesOfOneMessageDoNotGrowIntoEachOther(t *testing.T) {
+	name := func(i int) string { return "X-" + strconv.Itoa(i) }
+	twenty := func(h http.Header) {
 		for i := range 20 {
-			w.Header()["X-"+strconv.Itoa(i)] = []string{"a"}
+			h[name(i)] = []string{"a"}
 		}
+	}
+	grow := func(h http.Header) {
+		for i := range 20 {
+			h.Add(name(i), "mine")
+		}
+		for i := range 20 {
+			if got := h[name(i)]; !slices.Equal(got, []string{"a", "mine"}) {
+				t.Errorf("got %q", got)
+			}
+		}
+	}
+	req := request(t, t.Context(), http.MethodGet, nil)
+	twenty(req.Header)
+	resp := answer(t, req, func(w http.ResponseWriter, r *http.Request) {
+		grow(r.Header)
+		twenty(w.Header())
 	})
-	for i := range 20 {
-		resp.Header.Add("X-"+strconv.Itoa(i), "mine")
-	}
-	for i := range 20 {
-		if got := resp.Header["X-"+strconv.Itoa(i)]; !slices.Equal(got, []string{"a", "mine"}) {
-			t.Errorf("got %q", got)
-		}
-	}
+	grow(resp.Header)
 }
 
 // The race detector must find nothing to say about what a handler leaves behind.

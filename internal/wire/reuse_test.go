@@ -202,6 +202,16 @@ func TestInformingIsBoundedUnlessSomebodyLooks(t *testing.T) {
 	resp.Body.Close()
 }
 
+func TestValuesOfOneAnswerDoNotGrowIntoEachOther(t *testing.T) {
+	pool, _ := script(t, respond("HTTP/1.1 200 OK\r\nX-A: a\r\nX-B: a\r\nContent-Length: 0\r\n\r\n"))
+	resp, err := (lean{pool}).RoundTrip(request(t, t.Context(), http.MethodGet, nil))
+	readAll(t, resp, err)
+	resp.Header.Add("X-A", "mine")
+	if got := resp.Header.Get("X-B"); got != "a" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestTheConnectionUsedLastIsUsedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := serve(t, http.HandlerFunc(describeNothing))
