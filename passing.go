@@ -245,7 +245,11 @@ func (x *passing) failed(err error) {
 		return
 	}
 	if x.request.reason() == nil {
-		x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
+		if _, bodys := errors.AsType[*wire.BodyError](err); bodys { // the client has failed it
+			err = &CallError{Status: http.StatusBadRequest, Started: true, Err: err}
+		} else {
+			x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
+		}
 	}
 	x.peer.sayLate(x.Header(), err)
 	WriteError(x, x.handover.failure(err))

@@ -285,6 +285,18 @@ func TestHalfAnAnswerToWhatWasHandedOverIsCut(t *testing.T) {
 	}
 }
 
+func TestABodyThatBreaksOffIsNoFaultOfTheSibling(t *testing.T) {
+	_, _, conns := busyFirst(t, pair(), 1)
+	fmt.Fprint(conns[0], "POST /told HTTP/1.1\r\nHost: pair\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno chunk\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body := read(t, resp, nil); resp.StatusCode != http.StatusBadRequest || !resp.Close {
+		t.Errorf("got %s, %q, closed after it: %t", resp.Status, body, resp.Close)
+	}
+}
+
 func TestARequestThatWouldBeRefusedIsHandedOver(t *testing.T) {
 	rt := tight()
 	_, _, conns := busyFirst(t, rt, 1)
