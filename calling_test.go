@@ -458,6 +458,35 @@ func TestCallsOfAServeAppShareConnections(t *testing.T) {
 }
 
 // A body that breaks off looks like a connection that does, and is none.
+// closing is a body that counts how often it is closed.
+type closing struct {
+	io.Reader
+	times atomic.Int32
+}
+
+func (c *closing) Close() error {
+	c.times.Add(1)
+	return nil
+}
+
+func TestTheBodyOfACallThatIsNotMadeIsClosed(t *testing.T) {
+	began, cause := make(chan struct{}, 1), make(chan error, 1)
+	busy := blocked(began, cause)
+	busy.Workers, busy.Queue = 1, -1
+	rt := start(t, busy)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	going(ctx, rt, "blocked.watt.local/")
+	within(t, began, "the worker to be taken")
+	for _, url := range []string{"http://blocked.watt.local/", "https://blocked.watt.local/", "http://nobody.watt.local/"} {
+		body := &closing{Reader: strings.NewReader("unread")}
+		resp, err := rt.Env().Client.Transport.RoundTrip(request(t.Context(), http.MethodPost, url, body))
+		if _, ok := errors.AsType[*watt.CallError](err); !ok || body.times.Load() != 1 {
+			t.Errorf("%s: got %v, %v, closed %d times", url, resp, err, body.times.Load())
+		}
+	}
+}
+
 func TestABodyThatBreaksOffIsNoFaultOfTheCallee(t *testing.T) {
 	t.Parallel()
 	rt := start(t, serving("a", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))

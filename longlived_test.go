@@ -327,6 +327,10 @@ func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
 			case "/hijack":
 				if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 					conn.Close()
+					conn.Close()
+				}
+				if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrHijacked) {
+					t.Errorf("a second hijack: got %v", err)
 				}
 			default:
 				work(w, r)
