@@ -48,6 +48,11 @@ type panicking struct{}
 func (panicking) Read([]byte) (int, error) { panic("on purpose") }
 func (panicking) Close() error             { return nil }
 
+// boasting is a body that says it has read more than there is room for, over which whoever copies it panics.
+type boasting struct{ panicking }
+
+func (boasting) Read(p []byte) (int, error) { return len(p) + 1, nil }
+
 func TestABodyThatPanicsIsTheCallsErrorAndNotTheProgramsEnd(t *testing.T) {
 	reads := func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }
 	server := httptest.NewServer(http.HandlerFunc(reads))
@@ -55,14 +60,16 @@ func TestABodyThatPanicsIsTheCallsErrorAndNotTheProgramsEnd(t *testing.T) {
 	rt := start(t, app("handler", reads), serving("serve", reads), watt.App{Name: "away", URL: server.URL})
 	for _, name := range []string{"handler", "serve", "away"} {
 		for _, content := range []string{"text/plain", "application/grpc"} {
-			req := request(t.Context(), http.MethodPost, "http://"+name+".watt.local/", panicking{})
-			req.Header.Set("Content-Type", content)
-			resp, err := rt.Env().Client.Do(req)
-			if err == nil {
-				resp.Body.Close()
-			}
-			if err == nil || !strings.Contains(err.Error(), "the body has panicked") && content == "text/plain" {
-				t.Errorf("%s, %s: got error %v", name, content, err)
+			for _, body := range []io.Reader{panicking{}, boasting{}} {
+				req := request(t.Context(), http.MethodPost, "http://"+name+".watt.local/", body)
+				req.Header.Set("Content-Type", content)
+				resp, err := rt.Env().Client.Do(req)
+				if err == nil {
+					resp.Body.Close()
+				}
+				if err == nil || !strings.Contains(err.Error(), "the body has panicked") && content == "text/plain" {
+					t.Errorf("%s, %s, %T: got error %v", name, content, body, err)
+				}
 			}
 		}
 	}

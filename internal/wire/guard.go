@@ -39,7 +39,10 @@ func (g *guarded) Read(p []byte) (n int, err error) {
 			n, err = 0, panicked("the body", reason, g.log)
 		}
 	}()
-	return g.body.Read(p)
+	if n, err = g.body.Read(p); n < 0 || n > len(p) {
+		panic(fmt.Sprintf("%d bytes read into %d", n, len(p))) // as whoever copies would
+	}
+	return n, err
 }
 
 // Close implements [io.Closer].
