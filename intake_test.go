@@ -76,6 +76,24 @@ func TestASilentBodyThatIsNotReadDelaysItsAnswerByASecondAtMost(t *testing.T) {
 	}
 }
 
+func TestInDuplexASilentBodyDelaysTheAnswersEndByAMomentOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, dial := bubble(t, public(app("web", func(w http.ResponseWriter, _ *http.Request) {
+			http.NewResponseController(w).EnableFullDuplex()
+			io.WriteString(w, "hello")
+			http.NewResponseController(w).Flush()
+		})))
+		conn := dial()
+		defer conn.Close()
+		io.WriteString(conn, announced)
+		_, body, took := answerOn(t, bufio.NewReader(conn))
+		if body != "hello" {
+			t.Errorf("got %q", body)
+		}
+		wantTook(t, took, 50*time.Millisecond)
+	})
+}
+
 // wantSoon fails the test unless h answers a request whose body does not come, and the connection ends. If h is nil
 // the request is shed.
 func wantSoon(t *testing.T, h http.HandlerFunc, mesh bool) {
