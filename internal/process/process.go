@@ -102,10 +102,28 @@ func (p *Process) Exit() *ExitError { return p.exit }
 
 // LowerPriority sets the niceness of the process, and of all that it starts, unless it has inherited a higher one.
 func (p *Process) LowerPriority(nice int) error {
-	if inherited, err := niceness(p.PID()); err == nil && inherited >= nice {
+	return p.unlessGone(func() error {
+		if inherited, err := niceness(p.PID()); err == nil && inherited >= nice {
+			return nil
+		}
+		return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+	})
+}
+
+// SetMemoryLimit makes the process's requests for more than so many bytes of memory fail; not in a program with the
+// race detector, and not on other systems than Linux.
+func (p *Process) SetMemoryLimit(bytes uint64) error {
+	return p.unlessGone(func() error { return limitMemory(p.PID(), bytes) })
+}
+
+// unlessGone does something to the process, whose number may be another's once it has ended.
+func (p *Process) unlessGone(do func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
 		return nil
 	}
-	return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
+	return do()
 }
 
 // Kill kills the process and all of its group. The first reason given is that of its end, unless it ends by itself

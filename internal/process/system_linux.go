@@ -36,11 +36,10 @@ func niceness(pid int) (int, error) {
 	return 20 - n, err // as the kernel has it
 }
 
-// SetMemoryLimit makes the process's requests for more than so many bytes of memory fail; not in a program with the
-// race detector.
-func (p *Process) SetMemoryLimit(bytes uint64) error {
+// limitMemory limits what a process may ask for.
+func limitMemory(pid int, bytes uint64) error {
 	if racing {
 		return nil
 	}
-	return unix.Prlimit(p.PID(), unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
+	return unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
 }

@@ -18,8 +18,8 @@ func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: tr
 // niceness returns that of a process.
 func niceness(pid int) (int, error) { return unix.Getpriority(unix.PRIO_PROCESS, pid) }
 
-// SetMemoryLimit fails on this system.
-func (p *Process) SetMemoryLimit(uint64) error { return errors.ErrUnsupported }
+// limitMemory fails on this system.
+func limitMemory(int, uint64) error { return errors.ErrUnsupported }
 
 // reap waits for the end of the process and calls end.
 func (p *Process) reap(end func()) {
