@@ -222,7 +222,7 @@ func (c *call) failure(err error) error {
 	if _, known := errors.AsType[*CallError](err); known {
 		return c.mesh.failed(c.app.name, err)
 	}
-	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !undialled(err) || c.begun(), Err: err}
+	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !unseen(err) || c.begun(), Err: err}
 	cause := c.ended()
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded) && c.late():
@@ -231,7 +231,7 @@ func (c *call) failure(err error) error {
 		e.Err = cause
 	case cause != nil:
 		e.Err = fmt.Errorf("%w: %w", c.ctx.Err(), cause)
-	case undialled(err):
+	case unseen(err):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case lost(err) && e.Started:
 		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrInstanceDied, err)
@@ -260,10 +260,10 @@ func (c *call) ended() error {
 // late reports whether it was the callee's Timeout that has passed, and not the caller's deadline.
 func (c *call) late() bool { return !c.by.IsZero() && !c.answered.Load() && !time.Now().Before(c.by) }
 
-// undialled reports whether err means that there was no connection, so that nobody has seen the request.
-func undialled(err error) bool {
+// unseen reports whether err means that there was no connection, or none any more, so that nobody has seen the request.
+func unseen(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
+	return ok && op.Op == "dial" || errors.Is(err, wire.ErrNotSent)
 }
 
 // lost reports whether err means that the connection has ended under the call.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/org/watt/internal/wire"
 )
@@ -23,8 +24,12 @@ type side interface {
 // pick returns the side that a request prefers, other than not. If there is no other it waits for one, if it may.
 type pick func(ctx context.Context, not side, wait bool) (side, error)
 
-// tries is how many sides a request may be sent to, one after the other, of which the first have not begun.
-const tries = 3
+// A request may be sent to some sides one right after the other, of which the first have not begun it. More of them may
+// go while it waits: then it takes its time.
+const (
+	tries    = 3
+	tryPause = 10 * time.Millisecond
+)
 
 // cross sends a request to one of several instances in other processes: to the one that pick prefers, and if
 // that refuses it or is gone before it has begun, to another, perhaps the one that takes its place.
@@ -34,33 +39,59 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
+	var by time.Time // since the first has not begun it, as long as a request may wait
 	for n := 1; ; n++ {
 		resp, err := c.try(req, to)
-		if err == nil || !untouched(err) || n == tries {
+		if err == nil || !untouched(err) {
 			return resp, err
 		}
-		gone := undialled(err) || errors.Is(err, ErrUnavailable)
-		if n > 1 && !gone { // one try more is enough for who is full
+		if by.IsZero() {
+			by = time.Now().Add(max(0, c.app.conf().QueueTimeout))
+		}
+		gone := unseen(err) || errors.Is(err, ErrUnavailable)
+		if !c.more(n, gone, by) {
 			return nil, err
 		}
 		if req = wire.Again(req); req == nil {
 			return nil, err
 		}
 		var none error
-		if to, none = c.other(pick, to, gone); none != nil {
+		if to, none = c.other(pick, to, gone, by); none != nil {
 			closeBody(req)
 			return nil, err
 		}
 	}
 }
 
-// other picks another side. If not has gone it may wait for one, as long as a request may.
-func (c *call) other(pick pick, not side, gone bool) (side, error) {
+// more reports whether a request may be sent once more, after n sides that have not begun it.
+func (c *call) more(n int, gone bool, by time.Time) bool {
+	if !gone {
+		return n == 1 // one try more is enough for who is full
+	}
+	if n < tries {
+		return true
+	}
+	left := time.Until(by)
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(min(left, tryPause))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.ctx.Done():
+		return false
+	}
+}
+
+// other picks another side. If not has gone it may wait for one.
+func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error) {
 	if !gone {
 		return pick(c.ctx, not, false)
 	}
 	c.mesh.forget(not.key()) // what else is kept to it is of no use either
-	ctx, cancel := context.WithTimeout(c.ctx, max(0, c.app.conf().QueueTimeout))
+	ctx, cancel := context.WithDeadline(c.ctx, by)
 	defer cancel()
 	return pick(ctx, not, true)
 }
@@ -94,7 +125,7 @@ func idlest(n int, load func(i int) (int64, bool)) int {
 // untouched reports whether err is the refusal of a door, or means that there was none.
 func untouched(err error) bool {
 	call, refused := errors.AsType[*CallError](err)
-	return refused && !call.Started && !errors.Is(err, context.DeadlineExceeded) || undialled(err)
+	return refused && !call.Started && !errors.Is(err, context.DeadlineExceeded) || unseen(err)
 }
 
 func closeBody(req *http.Request) {

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/org/watt/internal/wire"
 )
 
 // Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.
@@ -227,7 +225,7 @@ func (x *passing) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 // failed answers a request that the sibling has not served, unless it has not begun to.
 func (x *passing) failed(err error) {
 	call, known := errors.AsType[*CallError](err)
-	refused := untouched(err) || errors.Is(err, wire.ErrNotSent)
+	refused := untouched(err)
 	if refused {
 		if x.whole = x.body.restart(); x.whole != nil {
 			return

@@ -47,13 +47,13 @@ func (e *BodyError) Unwrap() error { return e.Err }
 // why returns the reason behind err, which is what reading the answer has met.
 func (x *exchange) why(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		x.stale = false
+		x.lost = false
 		return context.Cause(ctx)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.fault != nil {
-		x.stale = false
+		x.lost = false
 		return x.fault
 	}
 	return err

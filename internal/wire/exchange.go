@@ -37,7 +37,7 @@ type exchange struct {
 	body   *requestBody  // written beside the reading; nil if there is none, or it was written before
 	answer io.ReadCloser // the answer's body as it comes from the connection
 	sized  sizedBody     // that, if its length is known
-	stale  bool          // the connection was kept, and has ended without a byte of the answer
+	lost   bool          // the connection has ended without a byte of the answer
 
 	mu      sync.Mutex
 	keep    bool        // both sides are willing to use the connection again
@@ -124,8 +124,8 @@ func (x *exchange) write(req *http.Request) error {
 // await waits for the first byte of the answer.
 func (x *exchange) await() error {
 	if _, err := x.c.br.Peek(1); err != nil {
-		if x.c.reused && x.c.limit == MaxHeader && !errors.Is(err, os.ErrDeadlineExceeded) {
-			x.stale = true
+		x.lost = x.c.limit == MaxHeader && !errors.Is(err, os.ErrDeadlineExceeded)
+		if x.lost && x.c.reused {
 			return fmt.Errorf("%w: %w", errStale, err)
 		}
 		return x.c.malformed(err)

@@ -80,15 +80,15 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 			resp.Request = req
 			return resp, nil
 		}
-		if !x.stale {
+		if !x.lost {
 			break
 		}
 		sent, _ := c.out.progress()
-		if sent && got == nil { // nobody can tell what the server has begun
-			break
-		}
 		if !sent {
 			err = fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
+		if !c.reused || sent && got == nil { // nobody can tell what the server has begun
+			break
 		}
 	}
 	return nil, err
@@ -111,8 +111,8 @@ func Again(req *http.Request) *http.Request {
 	return req
 }
 
-// ErrNotSent means that a kept connection had ended before anything of the request was sent on it, and that the
-// request's body cannot be read again for another.
+// ErrNotSent means that the connection had ended before anything of the request was sent on it: a new one, or a kept one
+// and the request's body cannot be read again for another.
 var ErrNotSent = errors.New("nothing of the request was sent")
 
 var (

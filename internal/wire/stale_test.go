@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // failing is a connection whose Writes fail while it can still be read.
@@ -132,6 +134,34 @@ func TestAStaleConnectionIsReplacedIfThatIsSafe(t *testing.T) {
 				if got := n.open.Load(); got != 0 {
 					t.Errorf("%d connections are still open", got)
 				}
+			})
+		})
+	}
+}
+
+func TestOfANewConnectionThatEndsItIsKnownWhetherTheRequestWasSent(t *testing.T) {
+	for name, test := range map[string]struct {
+		server func(net.Conn)
+		unsent bool
+	}{
+		"unseen": {func(conn net.Conn) { conn.Close() }, true},
+		"seen":   {hangUp(), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pool, n := script(t, test.server)
+				dial := pool.Dial
+				pool.Dial = func(ctx context.Context) (net.Conn, error) {
+					conn, err := dial(ctx)
+					synctest.Wait()
+					return conn, err
+				}
+				req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
+				_, err := pool.RoundTrip(req, time.Time{}, nil)
+				if err == nil || errors.Is(err, wire.ErrNotSent) != test.unsent {
+					t.Errorf("got error %v, want one that says that nothing was sent: %t", err, test.unsent)
+				}
+				clean(t, n, req)
 			})
 		})
 	}

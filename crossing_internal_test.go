@@ -1,0 +1,68 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// leaving is an instance that ends when somebody calls it, unless it stays.
+type leaving struct {
+	door  *door
+	stays bool
+}
+
+func (l *leaving) key() any { return l }
+func (l *leaving) doubt()   {}
+
+func (l *leaving) connect(ctx context.Context, caller string) (net.Conn, error) {
+	if l.stays {
+		return l.door.connect(ctx, caller)
+	}
+	return nil, &net.OpError{Op: "dial", Net: "unix", Err: errDraining}
+}
+
+func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
+	for name, test := range map[string]struct {
+		leave int
+		want  error
+		took  time.Duration
+	}{
+		"none":        {0, nil, 0},
+		"a few":       {2, nil, 0},
+		"many":        {50, nil, 480 * time.Millisecond},
+		"all of them": {1000, ErrUnavailable, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
+				if err := rt.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				defer rt.Shutdown(context.Background())
+				asked := 0
+				pick := func(context.Context, side, bool) (side, error) {
+					asked++
+					return &leaving{rt.app("a").place.(*door), asked > test.leave}, nil
+				}
+				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
+				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+				began := time.Now()
+				resp, err := c.cross(req, pick)
+				if took := time.Since(began); !errors.Is(err, test.want) || took != test.took {
+					t.Errorf("got %v after %v, want %v after %v", err, took, test.want, test.took)
+				}
+				if err == nil {
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				c.cancel(context.Canceled)
+			})
+		})
+	}
+}
