@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,7 +25,7 @@ type door struct {
 	inner    *http.Server    // of the mesh, for what needs a connection
 	base     context.Context //nolint:containedctx // what the server's contexts hold, for requests without a connection
 	public   *publicServer   // nil if the app does not listen
-	conns    atomic.Int64    // open connections of inner
+	callers  foreigners      // connections from other processes
 }
 
 // peer is what the door knows of the other side of a connection.
@@ -67,7 +66,6 @@ func newDoor(a *app) *door {
 			}
 			return context.WithValue(ctx, peerKey{}, p)
 		},
-		ConnState: d.note,
 	}
 	d.base = context.WithValue(context.Background(), http.ServerContextKey, d.inner)
 	d.base = context.WithValue(d.base, http.LocalAddrContextKey, d.listener.Addr())
@@ -128,6 +126,7 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 	if err != nil {
 		return err
 	}
+	d.callers.enter(conn)
 	if err = d.listener.Deliver(ctx, conn); err != nil {
 		_ = conn.Close()
 	}
@@ -243,33 +242,23 @@ func (d *door) quiet(ctx context.Context) error {
 		d.public.quiet(ctx)
 	}
 	if d.app.rt.child != nil {
-		wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= chosenTime })
+		wait(ctx, func() bool { return d.callers.count() == 0 || time.Since(began) >= chosenTime })
 	}
 	return nil
 }
 
-// note counts the connections of the mesh.
-func (d *door) note(_ net.Conn, state http.ConnState) {
-	switch state { //nolint:exhaustive // the others are in between
-	case http.StateNew:
-		d.conns.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		d.conns.Add(-1)
-	}
-}
-
-// lingerTime is for the slowest of them: the parent closes its connections as soon as its calls are over, but other
-// callers keep theirs.
+// lingerTime is how long those have to go whose connections do not end by themselves.
 const lingerTime = time.Second
 
-// linger lets callers in other processes go. They are told that an instance drains, but perhaps while they
-// send it a request: that is refused, and so sent elsewhere, as long as its connection is open.
+// linger lets callers in other processes go. They are told that an instance drains, but perhaps while they send it a
+// request: that is refused, and so sent elsewhere, as long as its connection is open.
 func (d *door) linger(ctx context.Context) {
 	if d.app.rt.child == nil {
 		return
 	}
+	d.callers.endRequests()
 	began := time.Now()
-	wait(ctx, func() bool { return d.conns.Load() == 0 || time.Since(began) >= lingerTime })
+	wait(ctx, func() bool { return d.callers.count() == 0 || time.Since(began) >= lingerTime })
 }
 
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.

@@ -1,8 +1,12 @@
 package watt
 
 import (
+	"bytes"
 	"net"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/org/watt/internal/control"
 )
@@ -10,8 +14,12 @@ import (
 // foreign is the end of a connection from another process.
 type foreign struct {
 	net.Conn
-	what  connection
-	local net.Addr
+	what   connection
+	local  net.Addr
+	closed func() // nil if nobody wants to know
+
+	begun bool        // something was read
+	http2 atomic.Bool // which begins with HTTP/2
 }
 
 // newForeign makes a connection of its descriptor, which belongs to it from then on.
@@ -20,7 +28,25 @@ func newForeign(f *os.File, what connection, callee string) (*foreign, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &foreign{conn, what, address(callee)}, nil
+	return &foreign{Conn: conn, what: what, local: address(callee)}, nil
+}
+
+// Read notes by the first bytes which protocol the other side speaks.
+func (c *foreign) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.begun && n > 0 {
+		c.begun = true
+		c.http2.Store(bytes.HasPrefix(p[:n], []byte("PRI ")))
+	}
+	return n, err
+}
+
+// Close closes the connection.
+func (c *foreign) Close() error {
+	if c.closed != nil {
+		defer c.closed()
+	}
+	return c.Conn.Close()
 }
 
 // LocalAddr names the app that was called.
@@ -31,3 +57,46 @@ func (c *foreign) RemoteAddr() net.Addr { return address(c.what.Caller) }
 
 // CloseWrite ends this direction alone.
 func (c *foreign) CloseWrite() error { return closeWrite(c.Conn) }
+
+// foreigners are the connections from other processes to a door.
+type foreigners struct {
+	mu   sync.Mutex
+	open map[*foreign]struct{}
+}
+
+// enter counts a connection until it is closed.
+func (s *foreigners) enter(c *foreign) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = make(map[*foreign]struct{})
+	}
+	s.open[c] = struct{}{}
+	c.closed = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.open, c)
+	}
+}
+
+func (s *foreigners) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// endRequests has nothing more come in over the connections that are there. Who has a request for one cannot send any of
+// it from now on, and knows that; what has been sent is read and answered, and then the connection ends. HTTP/2 has its
+// own way to say so, and where the system drops what was not read there is none.
+func (s *foreigners) endRequests() {
+	if runtime.GOOS != "linux" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if half, ok := c.Conn.(interface{ CloseRead() error }); ok && !c.http2.Load() {
+			_ = half.CloseRead()
+		}
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.

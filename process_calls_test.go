@@ -383,6 +383,89 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	calls.Wait()
 }
 
+func TestAnInstanceThatEndsAnswersWhatHasReachedIt(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	watttest.Start(t, rt)
+	for range 5 {
+		var callers sync.WaitGroup
+		for range 30 {
+			conn, err := rt.Env().Dial(t.Context(), "speaker")
+			if err != nil {
+				t.Fatal(err)
+			}
+			callers.Go(func() {
+				defer conn.Close()
+				for answers := bufio.NewReader(conn); ; {
+					if _, err := io.WriteString(conn, "GET /proto HTTP/1.1\r\nHost: speaker\r\n\r\n"); err != nil {
+						return // nobody has seen it
+					}
+					resp, err := http.ReadResponse(answers, nil)
+					if read(t, resp, err); err != nil {
+						return
+					}
+					if resp.StatusCode != http.StatusOK {
+						if refused := resp.Header.Get("X-Watt-Refused"); refused != "unavailable" {
+							t.Errorf("got %s, %q", resp.Status, refused)
+						}
+						return
+					}
+				}
+			})
+		}
+		if err := rt.Restart("speaker", 0); err != nil {
+			t.Error(err)
+		}
+		callers.Wait()
+	}
+}
+
+func TestAnInstanceThatEndsDoesNotWaitForCallersThatKeepTheirConnections(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	watttest.Start(t, rt)
+	soon(t, "a drain that soon ends what is kept", func() bool {
+		conn, err := rt.Env().Dial(t.Context(), "speaker")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		began, drained := time.Now(), make(chan error, 1)
+		go func() { drained <- rt.Drain("speaker", 0) }()
+		io.Copy(io.Discard, conn)
+		took := time.Since(began)
+		if err := errors.Join(<-drained, rt.Restart("speaker", 0)); err != nil {
+			t.Error(err)
+		}
+		return took < 500*time.Millisecond
+	})
+}
+
+func TestACallOutlastsAnyNumberOfRestarts(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
+	watttest.Start(t, rt)
+	ctx, cancel := context.WithCancel(t.Context())
+	var calls sync.WaitGroup
+	for range 8 {
+		calls.Go(func() {
+			for ctx.Err() == nil {
+				if r := get(t.Context(), rt, "speaker.watt.local/proto"); r.err != nil {
+					t.Error(r.err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		if err := rt.Restart("speaker", 0); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	calls.Wait()
+}
+
 func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 	t.Parallel()
 	rt := far()

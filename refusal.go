@@ -37,7 +37,7 @@ func (d *door) refuse(w http.ResponseWriter, p *peer, err error) {
 
 func refusalOf(err error) string {
 	switch {
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled): // the server reads no more, as when it drains
 		return refusedUnavailable
 	case errors.Is(err, context.DeadlineExceeded):
 		return refusedTimeout
