@@ -99,7 +99,7 @@ func (c *child) run() error {
 		if inner := errors.Unwrap(err); inner != nil { // its parent says of whom
 			err = inner
 		}
-		_ = c.say(sayFailed, startFailure{err.Error()})
+		_ = c.say(sayFailed, startFailure{shortened(err)})
 		return err
 	}
 	return c.end(<-c.drain)
@@ -174,7 +174,7 @@ func (c *child) end(d draining) error {
 	}
 	var report drained
 	if err := c.app.drain(ctx); err != nil {
-		report.Error = err.Error()
+		report.Error = shortened(err)
 	}
 	c.count()
 	return c.say(sayDrained, report)

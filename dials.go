@@ -35,6 +35,32 @@ func (o *own) dial(ask dialling) {
 	}
 }
 
+// refuseMore refuses a connection to a child that waits for too many. It does not wait until the child reads that.
+func (o *own) refuseMore(ask dialling) {
+	o.refusing.Lock()
+	defer o.refusing.Unlock()
+	if o.refused = append(o.refused, ask); len(o.refused) == 1 {
+		o.place.app.rt.owned.Go(o.refuseAll)
+	}
+}
+
+// refuseAll refuses those connections, one after the other.
+func (o *own) refuseAll() {
+	for {
+		o.refusing.Lock()
+		next := o.refused[0]
+		o.refusing.Unlock()
+		o.refuse(next, errManyDials)
+		o.refusing.Lock()
+		o.refused = o.refused[1:]
+		over := len(o.refused) == 0
+		o.refusing.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
 // refuse tells the child why it gets no connection, if it can hear.
 func (o *own) refuse(ask dialling, err error) {
 	answer := dialled{ID: ask.ID, Kind: 1, Text: brief(err)}

@@ -1,6 +1,9 @@
 package watt
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // What parent and child say to each other, in this order at the start. Descriptors travel with it.
 const (
@@ -66,6 +69,18 @@ type dialled struct {
 	ID   uint64
 	Kind int // of the error, see kinds; 0: there is none
 	Text string
+}
+
+// maxSaid is how much of an error a child tells its parent, in bytes: whatever it is made of, a message has room for it.
+const maxSaid = 8 << 10
+
+// shortened returns the text of an error, or the beginning of a long one.
+func shortened(err error) string {
+	text := err.Error()
+	if more := len(text) - maxSaid; more > 0 {
+		return fmt.Sprintf("%s … and %d bytes more", text[:maxSaid], more)
+	}
+	return text
 }
 
 type draining struct{ Within time.Duration } // 0: no limit

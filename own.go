@@ -39,6 +39,9 @@ type own struct {
 	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
 
+	refusing sync.Mutex
+	refused  []dialling // that are to be told that they are too many
+
 	saying   chan struct{} // held by who says something
 	closed   atomic.Bool   // it is given no more connections, since it would not take them
 	unread   atomic.Int64  // since when it has read nothing of what it is told, in Unix nanoseconds; 0: it reads
@@ -72,16 +75,37 @@ func (o *own) start(ctx context.Context) error {
 		return fmt.Errorf("main did not reach Run in time: %s: %w", rerun, context.Cause(ctx))
 	}
 	if err := o.beginning(); err != nil {
-		return err
+		return o.whyNotTold(err)
 	}
 	select {
 	case err := <-o.ready:
 		return o.begun(ctx, err)
 	case <-o.process.Done():
-		return o.process.Exit()
+		return o.whyNotReady()
 	case <-ctx.Done():
 		return fmt.Errorf("not ready in time: %w", context.Cause(ctx))
 	}
+}
+
+// whyNotTold explains why a child could not be told something: most likely it has ended, which is about to be known.
+func (o *own) whyNotTold(err error) error {
+	if !lost(err) {
+		return err
+	}
+	select {
+	case <-o.process.Done():
+		return o.process.Exit()
+	case <-time.After(partTime):
+		return err
+	}
+}
+
+// whyNotReady explains the end of a child that was not ready, by its own words if it has said why.
+func (o *own) whyNotReady() error {
+	if err, said := lastWords(o, o.ready); said && err != nil {
+		return err
+	}
+	return o.process.Exit()
 }
 
 // begun is called when the child says that it is ready, or why it is not: perhaps because its time is up, which is its
@@ -193,7 +217,7 @@ func (o *own) heard(m control.Message) error {
 			select {
 			case o.dials <- struct{}{}:
 			default:
-				o.refuse(d, errManyDials)
+				o.refuseMore(d)
 				return
 			}
 			o.place.app.rt.owned.Go(func() {
@@ -327,7 +351,7 @@ func (o *own) follow(grace context.Context) (err error, over bool) {
 	case <-grace.Done():
 		return nil, false
 	}
-	d, said := o.lastWords()
+	d, said := lastWords(o, o.drained)
 	switch {
 	case !said:
 		return o.process.Exit(), true
@@ -337,20 +361,20 @@ func (o *own) follow(grace context.Context) (err error, over bool) {
 	return nil, true
 }
 
-// lastWords returns what a child has said before it ended. They are there, but nobody can say when there is nothing more
+// lastWords returns what a child has said in c before it ended. It is there, but nobody can say when there is nothing more
 // to come if something that main has started holds on to the control socket.
-func (o *own) lastWords() (d drained, said bool) {
+func lastWords[T any](o *own, c <-chan T) (words T, said bool) {
 	select {
-	case d = <-o.drained:
-		return d, true
+	case words = <-c:
+		return words, true
 	case <-o.deaf:
 	case <-time.After(partTime):
 	}
 	select {
-	case d = <-o.drained:
-		return d, true
+	case words = <-c:
+		return words, true
 	default:
-		return d, false
+		return words, false
 	}
 }
 

@@ -138,6 +138,24 @@ func TestAnErrorOfNewInAChildIsTheErrorOfTheStart(t *testing.T) {
 	}
 }
 
+// verbose's New fails with an error that no message has room for.
+func verbose() *watt.Runtime {
+	return watt.New(watt.App{Name: "verbose", Isolation: watt.OwnProcess, New: func(context.Context, *watt.Env) (http.Handler, error) {
+		return nil, fmt.Errorf("no database: %s", strings.Repeat("\x00", 100<<10))
+	}})
+}
+
+func TestALongErrorOfNewInAChildIsShortened(t *testing.T) {
+	stderr := os.Stderr
+	t.Cleanup(func() { os.Stderr = stderr })
+	os.Stderr, _ = os.OpenFile(os.DevNull, os.O_WRONLY, 0) // for the child, which says all of it
+	err := verbose().Start(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), `watt: app "verbose": start: no database: `) || len(err.Error()) > 10<<10 ||
+		!strings.HasSuffix(err.Error(), "bytes more") {
+		t.Errorf("got %.200v", err)
+	}
+}
+
 // chatty logs to stderr.
 func chatty() *watt.Runtime {
 	rt := watt.New(watt.App{Name: "chatty", Isolation: watt.OwnProcess, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {

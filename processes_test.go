@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	if !runMain() && !runProgram() {
 		go lasting()
-		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing, shift, shy, chatty, heist, far, poor, grumble, safe, aloof, hoarder)
+		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, failing, verbose, shift, shy, chatty, heist, far, poor, grumble, safe, aloof, hoarder)
 	}
 }
 
