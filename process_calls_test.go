@@ -480,3 +480,28 @@ func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 		}
 	}
 }
+
+func TestACallThatOutlastsTheRuntimeFails(t *testing.T) {
+	rt := farm()
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began, over, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		close(began)
+		<-over
+	}})
+	go func() {
+		resp, err := rt.Env().Client.Do(request(ctx, http.MethodGet, "http://mill.watt.local/who", http.NoBody))
+		if err == nil {
+			resp.Body.Close()
+		}
+		done <- err
+	}()
+	within(t, began, "the call to have a connection")
+	if err := rt.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	close(over)
+	wantErr(t, within(t, done, "the end of the call"), watt.ErrUnavailable)
+}

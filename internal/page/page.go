@@ -2,7 +2,8 @@
 // may read and write at any time, without asking and without waiting.
 //
 // One process makes a page and hands its file to others, which open it. The page has a [Slot] for each
-// child, and room to count its calls. Whoever dies leaves its slot as it was; the memory lives until the last process has closed it.
+// child, and room to count its calls. Whoever dies leaves its slot as it was; the memory lives until the last process
+// has given it back.
 //
 // On Linux nobody who got the file can change the page's size, so nobody can crash the others that way.
 // On other Unix systems that depends on the good will of all. Elsewhere there are no pages.
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"unsafe"
 
@@ -34,11 +36,10 @@ var errOther = errors.New("not a page of this program, or one of another version
 
 // Page is memory that several processes share.
 type Page struct {
-	file   *os.File
-	memory []byte
-	slots  []Slot
-	calls  []count.Calls
-	close  sync.Once
+	file  *os.File
+	slots []Slot
+	calls []count.Calls
+	close sync.Once
 }
 
 // Create makes a page of slots, and of blocks to count calls in, which are all zero. Its error wraps
@@ -117,7 +118,8 @@ func load(file *os.File, slots, calls int) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Page{file: file, memory: memory}
+	p := &Page{file: file}
+	runtime.AddCleanup(p, func(memory []byte) { _ = unmap(memory) }, memory)
 	p.slots = unsafe.Slice((*Slot)(unsafe.Pointer(&memory[SlotSize])), slots)
 	if calls > 0 {
 		p.calls = unsafe.Slice((*count.Calls)(unsafe.Pointer(&memory[(1+slots)*SlotSize])), calls)
@@ -132,24 +134,18 @@ func (p *Page) File() *os.File { return p.file }
 // others cannot change it.
 func (p *Page) Len() int { return len(p.slots) }
 
-// Slot returns one of the Len slots, counted from 0; other numbers panic. The slot ends with the page.
+// Slot returns one of the Len slots, counted from 0; other numbers panic. The slot is there as long as something
+// refers to the page.
 func (p *Page) Slot(i int) *Slot { return &p.slots[i] }
 
-// Calls returns one of the blocks for calls, counted from 0; numbers that Create was not asked for panic. It ends
-// with the page.
+// Calls returns one of the blocks for calls, counted from 0; numbers that Create was not asked for panic. It is
+// there as long as something refers to the page.
 func (p *Page) Calls(i int) *count.Calls { return &p.calls[i] }
 
-// Close gives the memory back and closes the file; the second time it does nothing and returns nil.
-//
-// It belongs to whoever owns all users of the page in this process, and must come after the last use:
-// touching a slot of a closed page is no panic but ends the process, or changes what has come to be at
-// its place.
+// Close closes the file; the second time it does nothing and returns nil. The memory is given back once nothing refers
+// to the page any more: whoever keeps one of its slots must keep the page too.
 func (p *Page) Close() error {
 	var err error
-	p.close.Do(func() {
-		memory := p.memory
-		p.memory, p.slots, p.calls = nil, nil, nil
-		err = errors.Join(unmap(memory), p.file.Close())
-	})
+	p.close.Do(func() { err = p.file.Close() })
 	return err
 }

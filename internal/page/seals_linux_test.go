@@ -1,10 +1,13 @@
 package page_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +24,44 @@ func TestNobodyCanChangeTheSizeOfAPage(t *testing.T) {
 		t.Errorf("got %q from the child, want that it is done", output.Text())
 	}
 	p.Slot(1).Room.Store(1) // is there still
+}
+
+func TestTheMemoryOfAClosedPageIsThereForWhoeverHasThePage(t *testing.T) {
+	mapped := func() int {
+		all, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Count(all, []byte("watt page"))
+	}
+	soon := func(what string, ok func() bool) {
+		t.Helper()
+		for began := time.Now(); !ok(); runtime.GC() {
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("waited in vain for %s", what)
+			}
+		}
+	}
+	soon("the memory of earlier tests to be given back", func() bool { return mapped() == 0 })
+	p := create(t, 1)
+	slot := p.Slot(0)
+	p.Close()
+	for range 3 {
+		runtime.GC()
+		slot.Beat.Add(1)
+	}
+	if slot := p.Slot(0); slot.Beat.Load() != 3 {
+		t.Errorf("got beat %d, want 3", slot.Beat.Load())
+	}
+	for range 100 {
+		p, err := page.Create(1, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	soon("the memory of closed pages to be given back", func() bool { return mapped() == 1 })
+	runtime.KeepAlive(p)
 }
 
 func TestAPageCanBeOpenedThroughTheProcessThatHasIt(t *testing.T) {
