@@ -181,6 +181,35 @@ func TestACleanupOrAnUpdateThatBlocksDoesNotBlockTheShutdown(t *testing.T) {
 	}
 }
 
+func TestAnUpdateThatOutlastsTheRuntimeStartsNothing(t *testing.T) {
+	var started atomic.Int64
+	rt := watt.New(watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) {
+		started.Add(1)
+		return http.NotFoundHandler(), nil
+	}})
+	rt.ShutdownTimeout = 50 * time.Millisecond
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	updating, release, updated := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		updated <- rt.Update("a", func(a *watt.App) {
+			close(updating)
+			<-release
+			a.Instances = 3
+		})
+	}()
+	within(t, updating, "the update")
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	wantErr(t, within(t, updated, "the end of the update"), watt.ErrUnavailable)
+	if n := started.Load(); n != 1 {
+		t.Errorf("%d instances have started, want one", n)
+	}
+}
+
 func TestTheCallersCodeRunsWithoutLocks(t *testing.T) {
 	rt := watt.New(app("a", sayHello))
 	rt.Transport = func(_ string, next http.RoundTripper) http.RoundTripper {

@@ -48,9 +48,13 @@ func (a *app) report(err error) {
 	}
 }
 
-// grow starts instances until there are n, in parallel, and returns when all are ready.
+// grow starts instances until there are n, in parallel, and returns when all are ready. It starts none once the app drains.
 func (a *app) grow(ctx context.Context, n int) error {
 	a.mu.Lock()
+	if a.closing && len(a.instances) < n {
+		a.mu.Unlock()
+		return errStopped
+	}
 	var added []*instance
 	for len(a.instances) < n {
 		in := newInstance(a, a.first+len(a.instances))
