@@ -31,6 +31,7 @@ import (
 const (
 	programVariable = "WATT_TEST_PROGRAM" // the address that it listens at
 	strangeVariable = "WATT_TEST_STRANGE" // its children describe other apps, or do not reach Run
+	untoldVariable  = "WATT_TEST_UNTOLD"  // its children get no signal when it dies
 )
 
 // program is what that main describes: two public instances in processes of their own.
@@ -199,6 +200,17 @@ func TestAParentThatIsKilledLeavesNothingBehindAndANewOneStartsAtOnce(t *testing
 	within(t, held, "the end of the request")
 	resp, err := http.Get("http://" + again.address + "/")
 	read(t, resp, err)
+}
+
+func TestChildrenThatTheSystemDoesNotTellEndWithTheirControlSocket(t *testing.T) {
+	t.Parallel()
+	p := launch(t, "127.0.0.1:0", func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, untoldVariable+"=1") })
+	if p.address == "" {
+		t.Fatalf("it has not started: %s", p.stderr)
+	}
+	pids := p.pids(t)
+	syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL)
+	soon(t, "their end", func() bool { return !slices.ContainsFunc(pids, alive) })
 }
 
 func TestCtrlCForTheWholeGroupLetsRequestsFinish(t *testing.T) {

@@ -31,6 +31,9 @@ import (
 // this.
 var farewell = func() (signal int) {
 	unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&signal)), 0, 0, 0)
+	if os.Getenv(untoldVariable) != "" && os.Getenv("WATT_CHILD") != "" {
+		unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+	}
 	return signal
 }()
 

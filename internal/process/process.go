@@ -3,6 +3,9 @@
 package process
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -70,7 +73,9 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	kills, _ := cgroup.OOMKills()
 	started := make(chan error)
 	s.work <- func() { started <- p.cmd.Start() }
-	if err := <-started; err != nil {
+	if err := <-started; errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the file of this program has gone, or been replaced; start it anew: %w", err)
+	} else if err != nil {
 		return nil, err
 	}
 	go p.wait(kills)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,6 +50,16 @@ func roles() map[string]func() {
 			if err := cmd.Start(); err != nil {
 				panic(err)
 			}
+		},
+		"start without a file": func() {
+			if err := os.Remove(os.Args[0]); err != nil {
+				panic(err)
+			}
+			s, err := process.NewStarter()
+			if err == nil {
+				_, err = s.Start(process.Spec{Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard})
+			}
+			fmt.Println(err)
 		},
 		"flood": func() {
 			for range 3 << 10 {
@@ -191,6 +202,20 @@ func TestAProcessGetsTheProgramsArgumentsButNoFlagsOfTests(t *testing.T) {
 	p.exit(t)
 	if got := strings.TrimSpace(p.stdout.String()); got != "serve -addr=:80 test.txt - --" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestAProgramWhoseFileHasGoneIsNotStartedAgain(t *testing.T) {
+	t.Parallel()
+	program, err := os.ReadFile(os.Args[0])
+	file := filepath.Join(t.TempDir(), "program")
+	if err = errors.Join(err, os.WriteFile(file, program, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(file)
+	cmd.Env = append(os.Environ(), roleVariable+"=start without a file")
+	if said, err := cmd.Output(); err != nil || !strings.Contains(string(said), "has gone, or been replaced; start it anew") {
+		t.Errorf("got %s, %v", said, err)
 	}
 }
 
