@@ -209,6 +209,13 @@ func TestChildrenThatTheSystemDoesNotTellEndWithTheirControlSocket(t *testing.T)
 		t.Fatalf("it has not started: %s", p.stderr)
 	}
 	pids := p.pids(t)
+	t.Cleanup(func() {
+		for _, pid := range pids {
+			if t.Failed() {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	})
 	syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL)
 	soon(t, "their end", func() bool { return !slices.ContainsFunc(pids, alive) })
 }
