@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,6 +93,35 @@ func TestInstancesComeAndGoUnderLoad(t *testing.T) {
 	if seen := f.instances(); len(seen) != 2 {
 		t.Errorf("got answers from %v, want two instances", seen)
 	}
+}
+
+func TestNoConnectionIsMeantForAnInstanceThatIsDown(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	watttest.Start(t, rt)
+	chosen := func(want ...bool) func() bool {
+		return func() bool {
+			for i, l := range statusOf(t, rt, "ward").PerListener {
+				if l.Chosen != want[i] {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	soon(t, "all to be chosen", chosen(true, true, true))
+	if err := rt.Drain("ward", 1); err != nil {
+		t.Error(err)
+	}
+	soon(t, "the others to be chosen", chosen(true, false, true))
+	pid := statusOf(t, rt, "ward").PerInstance[2].PID
+	stop(t, pid)
+	soon(t, "the one that shows itself to be chosen", chosen(true, false, false))
+	syscall.Kill(pid, syscall.SIGCONT)
+	if err := rt.Restart("ward", 1); err != nil {
+		t.Error(err)
+	}
+	soon(t, "all to be chosen again", chosen(true, true, true))
 }
 
 func TestAnInstanceThatWasAddedAndCannotStartIsTakenBack(t *testing.T) {
