@@ -34,9 +34,9 @@
 // for when that is. Otherwise a slow I/O app keeps the workers of the instances waiting, their queues fill, and what does not fit
 // is refused at their doors. Nothing is kept anywhere without a limit.
 //
-// An instance does not know what others have begun in the meantime. What they have begun waits at the I/O app, in a queue that
-// is no longer than the instances have workers, for as long as the I/O app's QueueTimeout and the deadlines of clients
-// allow: work is lost where the I/O app needs longer than that for one request of each worker.
+// An instance does not know what others have begun in the meantime. What they have computed waits at the I/O app, in a queue that
+// is no longer than the instances have workers, for as long as their requests last: the Timeout of the CPU-bound app, or as long
+// as their clients have patience. Work is lost where the I/O app needs longer than that for one request of each worker.
 package funnel
 
 import (
@@ -48,8 +48,8 @@ import (
 	"github.com/org/watt"
 )
 
-// keptWait is how long the result of work may wait to be kept: rather longer than what has cost nothing yet.
-const keptWait = 10 * time.Second
+// keptWait is how far off the I/O app may be for work to be begun.
+const keptWait = 5 * time.Second
 
 // New returns cpu and io wired, as [watt.New] takes them: cpu may call io, its Profile is [watt.CPUBound] and io's
 // [watt.IOBound], unless they have others; so cpu has one instance per processor of the container, each in a process
@@ -57,7 +57,9 @@ const keptWait = 10 * time.Second
 // profiles to fill, but for one. The two can stand among the apps of a pyramid, and several funnels may end in the same io: give the
 // runtime that one once. Mistakes are left for the runtime to report, all together.
 //
-// The QueueTimeout of io is 10 s, unless it has another: what has been computed had better wait than be thrown away.
+// The QueueTimeout of io is 5 s, unless it has another: so far off may it be for work to be begun. A call of io by env.Client that
+// has waited for a second or more, and got no place, waits again, since what has been computed had better wait than be thrown
+// away: until its context ends, for a minute at most, and if its body can be sent again (GetBody of [http.Request]).
 //
 // Before cpu's Handler, or the one that its New makes, does any work, a request is refused:
 //

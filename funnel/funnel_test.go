@@ -27,7 +27,7 @@ func TestNewWiresTheTwoAndLeavesTheRestToTheProfiles(t *testing.T) {
 	if want := []string{"mail", "store"}; !slices.Equal(cpu.Calls, want) || calls[:2][1] != "" {
 		t.Errorf("got Calls %v, want %v, and %v unchanged", cpu.Calls, want, calls[:2])
 	}
-	if cpu.Profile != watt.CPUBound || store.Profile != watt.IOBound || cpu.Isolation != 0 || cpu.Workers != 0 || store.Workers != 0 || store.QueueTimeout != 10*time.Second {
+	if cpu.Profile != watt.CPUBound || store.Profile != watt.IOBound || cpu.Isolation != 0 || cpu.Workers != 0 || store.Workers != 0 || store.QueueTimeout != 5*time.Second {
 		t.Errorf("got %+v and %+v", cpu, store)
 	}
 	cpu, store = funnel.New(watt.App{Name: "a", Calls: []string{"b"}, Profile: watt.Entrypoint}, watt.App{Name: "b", Profile: watt.CPUBound, QueueTimeout: -1})
@@ -141,7 +141,7 @@ func TestWorkThatCouldNotBeStoredIsNotBegun(t *testing.T) {
 func TestWorkThatCouldNotBeStoredInTimeIsNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var begun atomic.Int64
-		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, Handler: slow(3 * time.Second)}))
+		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, QueueTimeout: 10 * time.Second, Handler: slow(3 * time.Second)}))
 		top := watttest.Start(t, rt)
 		top.Get("http://job.watt.local/") // so that the time of a request is known
 		for range 3 {
@@ -165,7 +165,7 @@ func TestWorkThatCouldNotBeStoredInTimeIsNotBegun(t *testing.T) {
 }
 
 func TestAStoreThatTakesItsTimeWastesNoWork(t *testing.T) {
-	began, kept := produce(t, time.Second/2, http.StatusOK, watt.App{Name: "store", Workers: 1, Handler: slow(3 * time.Second)})
+	began, kept := produce(t, 2, time.Second/2, 10*time.Second, http.StatusOK, watt.App{Name: "store", Workers: 1, Handler: slow(3 * time.Second)})
 	if began == 0 || began != kept {
 		t.Errorf("%d jobs were begun, and %d kept", began, kept)
 	}
@@ -173,19 +173,88 @@ func TestAStoreThatTakesItsTimeWastesNoWork(t *testing.T) {
 
 func TestALimitReachesTheInstancesBeforeTheWork(t *testing.T) {
 	limit := &funnel.Limit{Total: 200}
-	began, kept := produce(t, time.Millisecond, http.StatusOK, watt.App{Name: "store", Handler: limit.Handler(slow(0))})
+	began, kept := produce(t, 2, time.Millisecond, 10*time.Second, http.StatusOK, watt.App{Name: "store", Handler: limit.Handler(slow(0))})
 	if kept < 1600 || (began-kept)*20 > began {
 		t.Errorf("%d jobs were begun, and %d kept, want about 2000 to be kept, and 5 %% wasted at most", began, kept)
 	}
 }
 
-// produce has two instances do jobs that take a time, for ten seconds, and asks for more than they can do. It returns how many were
-// begun, and of how many the store has answered so.
-func produce(t *testing.T, takes time.Duration, want int, store watt.App) (begun, kept int64) {
+func TestWhatComesLaterDoesNotPushOutWhatIsComputed(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second / 2, 2 * time.Second} { // of which many wait, so that the newest are served first
+		began, kept := produce(t, 8, time.Second, 2*time.Minute, http.StatusOK, watt.App{Name: "store", Workers: 1, Handler: slow(takes)})
+		if kept*20 < int64(2*time.Minute/takes)*19 || (began-kept)*20 > began {
+			t.Errorf("%d jobs were begun, and %d kept, by a store that takes %v, want all, but for a few", began, kept, takes)
+		}
+	}
+}
+
+func TestACallThatHasWaitedInVainWaitsAgainIfItCanBeSentAgain(t *testing.T) {
+	for what, test := range map[string]struct {
+		sent          string
+		stream        bool
+		busy, timeout time.Duration
+		want          int
+		after         time.Duration
+	}{
+		"a result":                     {"tea", false, 7 * time.Second, 0, http.StatusOK, 7 * time.Second},
+		"nothing":                      {"", false, 7 * time.Second, 0, http.StatusOK, 7 * time.Second},
+		"a stream":                     {"tea", true, 7 * time.Second, 0, http.StatusServiceUnavailable, 2 * time.Second},
+		"while there is time":          {"tea", false, time.Hour, 9 * time.Second, http.StatusGatewayTimeout, 9 * time.Second},
+		"for a minute, if not limited": {"tea", false, time.Hour, -1, http.StatusServiceUnavailable, time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cpu := watt.App{Name: "job", Timeout: test.timeout, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					var body io.Reader = strings.NewReader(test.sent)
+					if test.stream {
+						body = io.MultiReader(body)
+					}
+					req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://store.watt.local/", body)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp, err := env.Client.Do(req)
+					if err != nil {
+						watt.WriteError(w, err)
+						return
+					}
+					defer resp.Body.Close()
+					io.Copy(w, resp.Body)
+				}), nil
+			}}
+			store := watt.App{Name: "store", Workers: 1, QueueTimeout: 2 * time.Second, Timeout: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet {
+					slow(test.busy).ServeHTTP(w, r)
+				}
+				io.Copy(w, r.Body)
+			})}
+			rt := watt.New(funnel.New(cpu, store))
+			top := watttest.Start(t, rt)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				if resp, err := rt.Env().Get(ctx, "http://store.watt.local/"); err == nil {
+					resp.Body.Close()
+				}
+			}()
+			synctest.Wait()
+			began := time.Now()
+			status, body := top.Get("http://job.watt.local/")
+			if took := time.Since(began); status != test.want || took != test.after || status == http.StatusOK && body != test.sent {
+				t.Errorf("%s: got %d %q after %v, want %d after %v", what, status, body, took, test.want, test.after)
+			}
+		})
+	}
+}
+
+// produce has n instances do jobs that take a time, as long as it is told, and asks for more than they can do. It returns how many
+// were begun, and of how many the store has answered so.
+func produce(t *testing.T, n int, takes, lasts time.Duration, want int, store watt.App) (begun, kept int64) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var begins, keeps atomic.Int64
-		cpu := watt.App{Name: "job", Workers: 1, Instances: 2, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		cpu := watt.App{Name: "job", Workers: 1, Instances: n, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				begins.Add(1)
 				time.Sleep(takes)
@@ -195,13 +264,13 @@ func produce(t *testing.T, takes time.Duration, want int, store watt.App) (begun
 			}), nil
 		}}
 		top := watttest.Start(t, watt.New(funnel.New(cpu, store)))
-		end := time.Now().Add(10 * time.Second)
+		end := time.Now().Add(lasts)
 		var clients sync.WaitGroup
-		for range 8 {
+		for range 4 * n {
 			clients.Go(func() {
 				for time.Now().Before(end) {
 					if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK {
-						time.Sleep(50 * time.Millisecond)
+						time.Sleep(max(50*time.Millisecond, takes/2))
 					}
 				}
 			})
@@ -322,7 +391,7 @@ func TestWhatAStoreRefusesAtItsDoorIsBelievedUnlessThereWasADeadline(t *testing.
 	for within, want := range map[time.Duration]int64{0: 2, time.Minute: 5} {
 		synctest.Test(t, func(t *testing.T) {
 			var begun atomic.Int64
-			rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, QueueTimeout: time.Second, Handler: slow(20 * time.Second)}))
+			rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Workers: 1, QueueTimeout: time.Second / 2, Handler: slow(20 * time.Second)}))
 			top := watttest.Start(t, rt)
 			go top.Get("http://store.watt.local/") // how long it takes is not known yet
 			synctest.Wait()

@@ -36,6 +36,10 @@ const (
 	enoughRefusals = 2
 	// mostPause is how long it stays closed at most before a request may find out.
 	mostPause = 5 * time.Second
+	// inVain is how long a call must have waited for it to be worth while to wait again.
+	inVain = time.Second
+	// mostWait is how long it may wait altogether, unless its context ends before.
+	mostWait = time.Minute
 )
 
 // newGuard returns a guard, and has it hear what the client of env is answered, which is this instance's own from then on.
@@ -79,13 +83,13 @@ func (g *guard) check(r *http.Request) error {
 
 // RoundTrip implements [http.RoundTripper].
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := g.next.RoundTrip(req)
 	if req.URL == nil {
-		return resp, err // which says so
+		return g.next.RoundTrip(req) // which says so
 	}
 	if app, _ := watt.AppOf(req.URL.Host); app != g.app {
-		return resp, err
+		return g.next.RoundTrip(req)
 	}
+	resp, err := g.insist(req)
 	after := refusalOf(req, resp, err)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -96,6 +100,46 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		g.refusals = refusals{}
 	}
 	return resp, err
+}
+
+// insist calls app, and again if the call has waited at its door in vain: what has been computed had better wait than be thrown
+// away, and in an overloaded queue those who have come last are served first. What was refused at once would be so again.
+func (g *guard) insist(req *http.Request) (*http.Response, error) {
+	for first := time.Now(); ; {
+		began := time.Now()
+		resp, err := g.next.RoundTrip(req)
+		if time.Since(began) < inVain || time.Since(first) >= mostWait || req.Context().Err() != nil || !refused(err) {
+			return resp, err
+		}
+		next := repeated(req)
+		if next == nil {
+			return resp, err
+		}
+		req = next
+	}
+}
+
+// refused reports whether app's door has refused a call.
+func refused(err error) bool {
+	call, failed := errors.AsType[*watt.CallError](err)
+	return failed && !call.Started && (errors.Is(err, watt.ErrOverloaded) || errors.Is(err, watt.ErrUnavailable))
+}
+
+// repeated returns req once more, or nil if its body is there only once.
+func repeated(req *http.Request) *http.Request {
+	next := req.Clone(req.Context())
+	if req.Body == nil || req.Body == http.NoBody {
+		return next
+	}
+	if req.GetBody == nil {
+		return nil
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil
+	}
+	next.Body = body
+	return next
 }
 
 // refusalOf returns how long app wants not to be called: 503 with Retry-After, by its handler or its door. What was
