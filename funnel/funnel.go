@@ -64,10 +64,11 @@ const keptWait = 5 * time.Second
 // Before cpu's Handler, or the one that its New makes, does any work, a request is refused:
 //
 //   - With the error of [watt.Env.CheckContext], if that has one: io has no room, or would not come to it in time, or cannot start.
-//   - With 503, if the last two calls of io by this instance's env.Client were refused with 503 and a Retry-After, by io's
-//     handler or at its door: its database is away, or a [Limit] of all callers is reached. That lasts as long as Retry-After
-//     says; then, and every 5 s, one request may find out, and the first answer of another kind ends it. What the door has refused to
-//     a call with a deadline does not count, nor does 429, which is about one client.
+//   - With 503, if the last two calls of io by this instance's env.Client were refused with a Retry-After, by io's handler or
+//     at its door: with 503, since its database is away, or a [Limit] of all callers is reached; or with 429, if that is a Limit's
+//     of cpu. That lasts as long as Retry-After says; then, and every 5 s, one request may find out, and the first answer of another
+//     kind ends it. What the door has refused to a call with a deadline does not count, nor does any other 429, which is about
+//     one client.
 //
 // An io that only restarts refuses nothing, for calls wait for it. Requests for cpu's ReadyPath (GET) are never refused: being
 // busy is no reason not to start. A cpu with Serve gets no such guard, since its requests are not seen here: ask

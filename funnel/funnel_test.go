@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -172,10 +173,11 @@ func TestAStoreThatTakesItsTimeWastesNoWork(t *testing.T) {
 }
 
 func TestALimitReachesTheInstancesBeforeTheWork(t *testing.T) {
-	limit := &funnel.Limit{Total: 200}
-	began, kept := produce(t, 2, time.Millisecond, 10*time.Second, http.StatusOK, watt.App{Name: "store", Handler: limit.Handler(slow(0))})
-	if kept < 1600 || (began-kept)*20 > began {
-		t.Errorf("%d jobs were begun, and %d kept, want about 2000 to be kept, and 5 %% wasted at most", began, kept)
+	for name, limit := range map[string]*funnel.Limit{"of all": {Total: 200}, "of the instances' app": {PerCaller: 200}} {
+		began, kept := produce(t, 2, time.Millisecond, 10*time.Second, http.StatusOK, watt.App{Name: "store", Handler: limit.Handler(slow(0))})
+		if kept < 1600 || (began-kept)*20 > began {
+			t.Errorf("%s: %d jobs were begun, and %d kept, want about 2000 to be kept, and 5 %% wasted at most", name, began, kept)
+		}
 	}
 }
 
@@ -305,7 +307,9 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 			}), nil
 		}}
 		store := watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Second)
 			w.Header().Set("Retry-After", "8")
+			w.Header().Set("X-Watt-Limited", "store") // somebody whom the store asks has a Limit for that
 			w.WriteHeader(int(status.Load()))
 		})}
 		rt := watt.New(funnel.New(cpu, store))
@@ -331,7 +335,10 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		ask(http.StatusServiceUnavailable, 3) // one may find out
+		go top.Get("http://job.watt.local/") // one may find out
+		synctest.Wait()
+		ask(http.StatusServiceUnavailable, 3)
+		time.Sleep(time.Second)
 		ask(http.StatusServiceUnavailable, 3)
 		status.Store(http.StatusOK)
 		time.Sleep(5 * time.Second)
@@ -366,6 +373,26 @@ func TestAStoreIsBelievedHoweverItsNameIsWritten(t *testing.T) {
 		}
 		if got := begun.Load(); got != 2 {
 			t.Errorf("got %d begun, want 2", got)
+		}
+	})
+}
+
+func TestWhatOtherAppsSayIsNotTheStores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cpu := watt.App{Name: "job", Calls: []string{"mail"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return pyramid.Proxy(env, "mail"), nil
+		}}
+		cpu, store := funnel.New(cpu, watt.App{Name: "store", Handler: slow(0)})
+		mail := watt.App{Name: "mail", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "8")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			io.WriteString(w, "mail is away")
+		})}
+		top := watttest.Start(t, watt.New(cpu, store, mail))
+		for range 5 {
+			if status, body := top.Get("http://job.watt.local/"); body != "mail is away" {
+				t.Errorf("got %d %q, want what the other app says", status, body)
+			}
 		}
 	})
 }
@@ -485,6 +512,40 @@ func TestAHandlerIsGuardedToo(t *testing.T) {
 			t.Errorf("got %d, want 503", status)
 		}
 	})
+}
+
+func TestFunnelsInOneProgramShareItsProcessorsAndNothingElse(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
+	synctest.Test(t, func(t *testing.T) {
+		crop, gallery := funnel.New(between("crop", "gallery"), watt.App{Name: "gallery", Handler: slow(0)})
+		scan, gallery := funnel.New(between("scan", "gallery"), gallery)
+		sum, ledger := funnel.New(between("sum", "ledger"), watt.App{Name: "ledger", Workers: 1, Queue: -1, Handler: slow(time.Minute), Timeout: -1})
+		rt := watt.New(pyramid.New(watt.App{Name: "gateway"}, crop, scan, gallery, sum, ledger)...)
+		top := watttest.Start(t, rt)
+		workers := 0
+		for _, s := range rt.Status() {
+			if s.Profile == watt.CPUBound {
+				workers += s.Workers
+			}
+		}
+		if workers < 3 || workers > 7 {
+			t.Errorf("got %d workers that compute, want no more than there are processors to spare", workers)
+		}
+		go top.Get("http://ledger.watt.local/") // which is full then
+		synctest.Wait()
+		for app, want := range map[string]int{"crop": http.StatusOK, "scan": http.StatusOK, "sum": http.StatusServiceUnavailable} {
+			if status, _ := top.Get("http://gateway.watt.local/" + app + "/"); status != want {
+				t.Errorf("%s: got %d, want %d", app, status, want)
+			}
+		}
+	})
+}
+
+// between is a CPU-bound app that passes everything on.
+func between(name, io string) watt.App {
+	return watt.App{Name: name, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return pyramid.Proxy(env, io), nil
+	}}
 }
 
 func TestAnAppThatServesByItselfAndOneElsewhereAreLeftAlone(t *testing.T) {

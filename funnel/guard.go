@@ -90,7 +90,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return g.next.RoundTrip(req)
 	}
 	resp, err := g.insist(req)
-	after := refusalOf(req, resp, err)
+	after := g.refusalOf(req, resp, err)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -143,10 +143,12 @@ func repeated(req *http.Request) *http.Request {
 }
 
 // refusalOf returns how long app wants not to be called: 503 with Retry-After, by its handler or its door. What was
-// refused with a deadline may have been so for the deadline. 429 is about one client, and not about all.
-func refusalOf(req *http.Request, resp *http.Response, err error) time.Duration {
+// refused with a deadline may have been so for the deadline. 429 is about one client, and not about all, unless a [Limit]
+// says that it is about this app.
+func (g *guard) refusalOf(req *http.Request, resp *http.Response, err error) time.Duration {
 	if err == nil {
-		if resp.StatusCode != http.StatusServiceUnavailable {
+		limited := resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get(headerLimited) == g.env.App
+		if resp.StatusCode != http.StatusServiceUnavailable && !limited {
 			return 0
 		}
 		return retryAfter(resp.Header.Get("Retry-After"))

@@ -20,7 +20,7 @@ import (
 type Limit struct {
 	// PerCaller is how many requests per second each caller may make: the app that [watt.Caller] names; those from outside
 	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After, though no
-	// later than in 36 hours.
+	// later than in 36 hours. X-Watt-Limited names the caller: the instances of a funnel ([New]) begin no work until then.
 	PerCaller rate.Limit
 
 	// Total is how many requests per second all may make together. What is too much is answered with 503, since it is
@@ -37,10 +37,17 @@ type Limit struct {
 	callers map[string]*rate.Limiter
 }
 
+// headerLimited names the app whose rate is reached: 429 alone may be about one client of that app's.
+const headerLimited = "X-Watt-Limited"
+
 // Handler returns next with the limit in front. Refused requests are answered at once, with a problem document.
 func (l *Limit) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status, wait := l.take(watt.Caller(r.Context()), time.Now()); status != 0 {
+		caller := watt.Caller(r.Context())
+		if status, wait := l.take(caller, time.Now()); status != 0 {
+			if status == http.StatusTooManyRequests && caller != "" {
+				w.Header().Set(headerLimited, caller)
+			}
 			refuse(w, status, scattered(wait), "too many requests per second")
 			return
 		}

@@ -74,8 +74,8 @@ func TestWhatACallerSendsTooMuchIsRefusedWith429(t *testing.T) {
 
 func TestWhatAllSendTooMuchIsRefusedWith503(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ask := limited(t, &funnel.Limit{PerCaller: 10, Total: 2}, "a", "b")
-		for _, want := range []int{200, 200, 503} {
+		ask := limited(t, &funnel.Limit{PerCaller: 3, Total: 2}, "a", "b")
+		for _, want := range []int{200, 200, 503, 503} {
 			if status, after := ask("a"); status != want || (want == 503) != (after == 1) {
 				t.Errorf("got %d, Retry-After %d, want %d", status, after, want)
 			}

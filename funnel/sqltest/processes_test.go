@@ -25,10 +25,11 @@ import (
 
 	"github.com/org/watt"
 	"github.com/org/watt/funnel"
+	"github.com/org/watt/pyramid"
 	"github.com/org/watt/watttest"
 )
 
-func TestMain(m *testing.M) { watttest.Main(m, mill) }
+func TestMain(m *testing.M) { watttest.Main(m, mill, mills) }
 
 // database tells the store, which lives in the first process, where its file is.
 const database = "SQLTEST_DATABASE"
@@ -526,4 +527,66 @@ func TestStreamsEndInBothDirections(t *testing.T) {
 		t.Errorf("got %v and %d MiB sent to a store that has refused them", err, large.read.Load()>>20)
 	}
 	p.idle()
+}
+
+// mills are two funnels that end in the same store, behind a gateway.
+func mills() *watt.Runtime {
+	cpu := func(name string) watt.App {
+		return watt.App{Name: name, New: newHash, Isolation: watt.OwnProcess, Instances: 1}
+	}
+	hash, store := funnel.New(cpu("hash"), watt.App{Name: "store", New: openStore})
+	digest, store := funnel.New(cpu("digest"), store)
+	return watt.New(pyramid.New(watt.App{Name: "gateway", Listen: "127.0.0.1:0"}, hash, digest, store)...)
+}
+
+func TestTwoFunnelsMayEndInOneStoreBehindAGateway(t *testing.T) {
+	name := file(t)
+	t.Setenv(database, name)
+	db, rt := open(t, name), mills()
+	top := watttest.Start(t, rt)
+	p := &plant{t, rt, top.URL("gateway"), db}
+	ask := func(path string) (status int, replayed bool) {
+		t.Helper()
+		resp, err := p.client().Do(p.request(t.Context(), path, "k", strings.NewReader(path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header.Get("Idempotent-Replayed") == "true"
+	}
+	for _, again := range []bool{false, true} {
+		for _, path := range []string{"/hash/hash", "/digest/hash"} { // to each its own keys
+			if status, replayed := ask(path); status != http.StatusCreated || replayed != again {
+				t.Errorf("%s: got %d, replayed: %v, want 201, replayed: %v", path, status, replayed, again)
+			}
+		}
+	}
+	store := func() watt.Status {
+		all := rt.Status()
+		return all[slices.IndexFunc(all, func(s watt.Status) bool { return s.Name == "store" })]
+	}
+	if err := rt.Update("store", func(a *watt.App) { a.Workers, a.Queue = 1, -1 }); err != nil {
+		t.Fatal(err)
+	}
+	body, end := io.Pipe() // keeps the only worker
+	defer end.Close()
+	go func() {
+		req, _ := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://store.watt.local/sink", body)
+		if resp, err := rt.Env().Client.Do(req); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	for began := time.Now(); store().Busy == 0; await(time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatal("nobody got to the store")
+		}
+	}
+	for _, path := range []string{"/hash/hash", "/digest/hash"} {
+		if status, _ := ask(path); status != http.StatusServiceUnavailable {
+			t.Errorf("%s: got %d while the store is full, want 503", path, status)
+		}
+	}
+	if s := store(); s.QueueFull > 0 {
+		t.Errorf("got %d requests at the store, which were hashed for nothing", s.QueueFull)
+	}
 }
