@@ -167,14 +167,16 @@ func rewind(r *http.Request, body []byte) {
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 }
 
-// unread answers a request whose body could not be read.
+// unread answers a request whose body could not be read: it is too large, has not come in time, or its client has left.
 func (i *Idempotency) unread(w http.ResponseWriter, r *http.Request, err error) {
-	if _, large := errors.AsType[*http.MaxBytesError](err); large || r.Context().Err() != nil {
-		i.count("refused")
-		watt.WriteError(w, err)
+	if late := context.Cause(r.Context()); errors.Is(late, context.DeadlineExceeded) {
+		err = late
+	} else if _, large := errors.AsType[*http.MaxBytesError](err); !large {
+		i.refuse(w, http.StatusBadRequest, 0, "the body broke off")
 		return
 	}
-	i.refuse(w, http.StatusBadRequest, 0, "the body broke off")
+	i.count("refused")
+	watt.WriteError(w, err)
 }
 
 // identify returns what stands for the key in its scope, and for what came with it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -292,7 +293,7 @@ func TestAKeyIsAnotherInAnotherAppOfTheMesh(t *testing.T) {
 		rt := watt.New(watt.App{Name: "orders", Handler: answer("orders")}, watt.App{Name: "payments", Handler: answer("payments")})
 		watttest.Start(t, rt)
 		for _, name := range []string{"orders", "payments"} {
-			for _, host := range []string{name + ".watt.local", strings.ToUpper(name) + ".watt.local:80", name + ".watt.local."} {
+			for i, host := range []string{name + ".watt.local", strings.ToUpper(name) + ".watt.local:80", name + ".watt.local."} {
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+"/", http.NoBody)
 				if err != nil {
 					t.Fatal(err)
@@ -302,8 +303,9 @@ func TestAKeyIsAnotherInAnotherAppOfTheMesh(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if body, _ := io.ReadAll(resp.Body); string(body) != name {
-					t.Errorf("got the answer of %s from %s", body, name)
+				body, _ := io.ReadAll(resp.Body)
+				if replayed := resp.Header.Get("Idempotent-Replayed") != ""; string(body) != name || replayed != (i > 0) {
+					t.Errorf("%s: got the answer of %s, replayed: %v", host, body, replayed)
 				}
 				resp.Body.Close()
 			}
@@ -332,8 +334,8 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 			"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256),
 			`"a";`, `"a";!!`, `"a"; b=`, `"a";b= 1`, `"a" ;b`, `"a";x, "b"`, `"a";"b"`, `"a";B`, `"a";b=1.`, `"a";b=1234567890123456`, `"a";b=?2`, `"a";b=:!:`, `"a", "b"`,
 		} {
-			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || !strings.Contains(got.body, "Idempotency-Key") {
-				t.Errorf("%q: got %d %s, want 400", key, got.status, got.body)
+			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || got.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(got.body, "Idempotency-Key") {
+				t.Errorf("%q: got %d %v %s, want 400, and why", key, got.status, got.header, got.body)
 			}
 		}
 		two := post(t.Context(), "/sell", "a", "tea")
@@ -359,10 +361,12 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 				t.Errorf("got %d %s, want 422", s.status, s.body)
 			}
 		}
-		get := post(t.Context(), "/sell", "", "")
-		get.Method = http.MethodGet
-		if got, err := x.do(get); err != nil || got.status > 299 {
-			t.Errorf("got %d, %v for a GET without a key", got.status, err)
+		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "OPTIONS": 200, "PUT": 400, "PATCH": 400, "DELETE": 400} {
+			bare := post(t.Context(), "/sell", "", "")
+			bare.Method = method
+			if got, err := x.do(bare); err != nil || got.status != want {
+				t.Errorf("%s without a key: got %d, %v, want %d", method, got.status, err, want)
+			}
 		}
 	})
 }
@@ -575,6 +579,28 @@ func TestABodyThatBreaksOffIsNotWorkedOn(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
+}
+
+func TestAClientWhoseBodyDoesNotComeIsToldSo(t *testing.T) {
+	i := &funnel.Idempotency{}
+	top := watttest.Start(t, watt.New(watt.App{
+		Name: "till", Listen: "127.0.0.1:0", Timeout: 50 * time.Millisecond, Handler: i.Handler(http.NotFoundHandler()),
+	}))
+	for status, end := range map[string]func(*net.TCPConn){
+		"400 Bad Request":     func(conn *net.TCPConn) { conn.CloseWrite() },
+		"504 Gateway Timeout": func(*net.TCPConn) {},
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(top.URL("till"), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 10\r\n\r\ntea")
+		end(conn.(*net.TCPConn))
+		if got, _ := io.ReadAll(conn); !strings.HasPrefix(string(got), "HTTP/1.1 "+status) {
+			t.Errorf("got %q, want %s", got, status)
+		}
+		conn.Close()
+	}
 }
 
 func TestOutcomesAreCounted(t *testing.T) {
