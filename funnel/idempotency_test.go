@@ -94,6 +94,7 @@ func (x *till) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		x.Error(err)
 	}
+	w.WriteHeader(http.StatusEarlyHints) // which is lost
 	w.WriteHeader(status)
 	w.WriteHeader(http.StatusTeapot) // too late
 	fmt.Fprintf(w, "sale %d of %s", x.sales, body)
@@ -207,6 +208,8 @@ func TestHeadersOfMiddlewareInFrontAreNotRepeated(t *testing.T) {
 	h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Add("Vary", "Accept")
 		w.Header().Set("Content-Length", "0")
+		w.Header().Set("Date", "then")
+		w.Header().Set("Connection", "close")
 		w.Header().Del("Server")
 		w.WriteHeader(http.StatusCreated)
 	}))
@@ -223,6 +226,9 @@ func TestHeadersOfMiddlewareInFrontAreNotRepeated(t *testing.T) {
 		got := send(front, "/", "k").Header()
 		if vary := strings.Join(got.Values("Vary"), ", "); vary != "Origin, Accept" || got.Get("Server") != "" || got.Get("Content-Length") != "0" {
 			t.Errorf("got %v, want what the handler made of it", got)
+		}
+		if first := i == 0; first != (got.Get("Date") == "then") || first != (got.Get("Connection") == "close") {
+			t.Errorf("got %v, want Date and Connection the first time alone", got)
 		}
 		if id := strconv.Itoa(i + 1); got.Get("X-Request-Id") != id || got.Get("Set-Cookie") != "session="+id {
 			t.Errorf("got %v, want request %s's own", got, id)
@@ -526,8 +532,10 @@ func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
 		for i := range 100 {
 			x.post("/sell", strconv.Itoa(i), "tea")
 		}
-		if newest, oldest := x.post("/sell", "99", "tea"), x.post("/sell", "0", "tea"); !newest.replayed || oldest.replayed {
-			t.Errorf("got the newest kept: %v, the oldest: %v", newest.replayed, oldest.replayed)
+		for key, kept := range map[string]bool{"99": true, "50": true, "30": false, "0": false} { // of 64 KiB, each takes a little more than one
+			if got := x.post("/sell", key, "tea"); got.replayed != kept {
+				t.Errorf("%s: got it kept: %v, want %v", key, got.replayed, kept)
+			}
 		}
 		h := (&funnel.Idempotency{MaxBytes: 4 << 10}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", strings.Repeat("x", 3<<10))
@@ -540,6 +548,18 @@ func TestMemoryIsBoundedInTimeAndSize(t *testing.T) {
 		}
 		if got := x.post("/sell", "large", strings.Repeat("x", 1025)); got.status != http.StatusRequestEntityTooLarge {
 			t.Errorf("got %d for a body that is too large, want 413", got.status)
+		}
+	})
+}
+
+func TestAnswersAreKeptForADayUnlessToldOtherwise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		for _, replayed := range []string{"", "true", ""} {
+			if got := send(h, "/", "k").Header().Get("Idempotent-Replayed"); got != replayed {
+				t.Errorf("got replayed %q at %v, want %q", got, time.Now(), replayed)
+			}
+			time.Sleep(24*time.Hour - time.Second)
 		}
 	})
 }
