@@ -299,6 +299,25 @@ func TestACallThatHasNotBegunEndsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestATurnThatComesTogetherWithTheEndOfTheContextIsGivenOn(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that who waits sees both at once
+	b := &funnel.Batch{DB: open(t, file(t))}
+	for i := range 20 { // and takes either
+		ctx, cancel := context.WithCancel(t.Context())
+		h := hold(t, b, func(context.Context, *sql.Tx) error { cancel(); return nil })
+		both := make(chan error, 1)
+		go func() { both <- b.Do(ctx, write(strconv.Itoa(i))) }()
+		waiting(t, b, 1)
+		h.letGo()
+		if err := result(t, both); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := errors.Join(result(t, h.done), result(t, doing(b, write("after "+strconv.Itoa(i))))); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestACallThatHasBegunIsFinishedAfterItsContext(t *testing.T) {
 	db := open(t, file(t))
 	b := &funnel.Batch{DB: db}
@@ -434,6 +453,9 @@ func TestMaxSizeAndMaxDelay(t *testing.T) {
 	two := doing(b, write("b"))
 	if err := errors.Join(result(t, one), result(t, two)); err != nil {
 		t.Error(err)
+	}
+	if calls, times := metric(t, b, "watt_batch_calls"); calls != 2 || times != 1 {
+		t.Errorf("got %v calls in %d transactions, want the first to wait for the second", calls, times)
 	}
 	b = &funnel.Batch{DB: open(t, file(t)), MaxDelay: time.Millisecond}
 	if err := result(t, doing(b, write("a"))); err != nil { // nobody else comes
