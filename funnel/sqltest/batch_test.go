@@ -449,7 +449,10 @@ func TestMaxSizeAndMaxDelay(t *testing.T) {
 	}
 
 	b = &funnel.Batch{DB: open(t, file(t)), MaxSize: 2, MaxDelay: time.Hour}
-	one := doing(b, write("a"))
+	ran := make(chan struct{})
+	one := doing(b, func(context.Context, *sql.Tx) error { close(ran); return nil })
+	<-ran
+	<-time.After(10 * time.Millisecond) // it waits
 	two := doing(b, write("b"))
 	if err := errors.Join(result(t, one), result(t, two)); err != nil {
 		t.Error(err)
@@ -460,6 +463,41 @@ func TestMaxSizeAndMaxDelay(t *testing.T) {
 	b = &funnel.Batch{DB: open(t, file(t)), MaxDelay: time.Millisecond}
 	if err := result(t, doing(b, write("a"))); err != nil { // nobody else comes
 		t.Error(err)
+	}
+}
+
+func TestATransactionHas128CallsAtMostUnlessToldOtherwise(t *testing.T) {
+	b := &funnel.Batch{DB: open(t, file(t))}
+	nothing := make([]func(context.Context, *sql.Tx) error, 128)
+	for i := range nothing {
+		nothing[i] = func(context.Context, *sql.Tx) error { return nil }
+	}
+	behind(t, b, nothing...)
+	if calls, times := metric(t, b, "watt_batch_calls"); calls != 129 || times != 2 {
+		t.Errorf("got %v calls in %d transactions, want 129 in 2", calls, times)
+	}
+}
+
+func TestADatabaseThatIsLockedIsTriedAgainForThoseWhoCameLater(t *testing.T) {
+	name := file(t)
+	lock, err := open(t, name).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback() }()
+	b := &funnel.Batch{DB: open(t, name, "_pragma=busy_timeout(200)"), MaxSize: 2}
+	results := []chan error{doing(b, write("0"))}
+	for i := range 4 {
+		results = append(results, doing(b, write(strconv.Itoa(i))))
+		waiting(t, b, i+1)
+	}
+	for _, c := range results {
+		if err := result(t, c); !errors.Is(err, watt.ErrUnavailable) {
+			t.Errorf("got %v, want unavailable", err)
+		}
+	}
+	if tries, _ := metric(t, b, "watt_batch_lost_total"); tries != 3 {
+		t.Errorf("got %v tries for 5 calls, want one for each 2", tries)
 	}
 }
 
