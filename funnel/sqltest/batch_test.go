@@ -385,6 +385,16 @@ func TestADoThatWaitsForItselfEndsWithTheRequest(t *testing.T) {
 			t.Errorf("on %s context: got %v, want its end", name, err)
 		}
 	}
+	request, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err := b.Do(request, func(outer context.Context, _ *sql.Tx) error {
+		return b.Do(outer, func(inner context.Context, _ *sql.Tx) error {
+			return b.Do(inner, func(context.Context, *sql.Tx) error { return b.Do(inner, write("a")) })
+		})
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("on an inner fn's context: got %v, want the end of the request's", err)
+	}
 	if err := b.Do(t.Context(), write("b")); err != nil {
 		t.Errorf("after it: %v", err)
 	}
