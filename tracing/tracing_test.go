@@ -2,6 +2,7 @@ package tracing_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -416,6 +417,27 @@ func TestTheRouteIsThatOfARouterOfChiToo(t *testing.T) {
 		if got := ended(t, exporter, 3)[2]; got.Name != name {
 			t.Errorf("%s: got the name %q, want %q", path, got.Name, name)
 		}
+	}
+}
+
+func TestQueriesOfStrangersAreNotInSpans(t *testing.T) {
+	url, exporter := instrumented(t, tracing.Options{}, http.NotFoundHandler())
+	get(t, url+"/home/7?key=secret", "")
+	for _, s := range ended(t, exporter, 3) {
+		if text := fmt.Sprint(s.Name, s.Attributes, s.Events); strings.Contains(text, "secret") {
+			t.Errorf("got %s", text)
+		}
+	}
+}
+
+func TestAPanicGoesOn(t *testing.T) {
+	rt := watt.New(watt.App{Name: "app", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") })})
+	provider := sdk.NewTracerProvider()
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := watttest.Start(t, rt).Get("http://app.watt.local/"); status != http.StatusInternalServerError || rt.Status()[0].Panics != 1 {
+		t.Errorf("got %d and %d panics, want 500 and one", status, rt.Status()[0].Panics)
 	}
 }
 
