@@ -338,7 +338,7 @@ func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hanging{make(chan struct{}), new(atomic.Int64), prometheus.NewDesc("seen", "Orders.", nil, nil)}
 		rt := begin(t,
-			watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			watt.App{Name: "a", Instances: 2, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 				return http.NotFoundHandler(), env.Metrics.Register(h)
 			}},
 			watt.App{Name: "b", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
@@ -352,19 +352,19 @@ func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
 		}
 		for range 3 {
 			families, took, err := gathered()
-			if err == nil || !strings.Contains(err.Error(), "a, instance 0") || took != time.Second {
+			if err == nil || !strings.Contains(err.Error(), "a, instance 0") || !strings.Contains(err.Error(), "a, instance 1") || took != time.Second {
 				t.Errorf("got %v after %v", err, took)
 			}
 			if len(families) != 1 || len(families[0].GetMetric()) != 1 {
 				t.Errorf("got %v, want b's alone", families)
 			}
 		}
-		if n := h.asked.Load(); n != 1 {
-			t.Errorf("it was asked %d times at once", n)
+		if n := h.asked.Load(); n != 2 {
+			t.Errorf("the two were asked %d times at once", n)
 		}
 		close(h.goOn)
 		synctest.Wait()
-		if families, took, err := gathered(); err != nil || took != 0 || len(families[0].GetMetric()) != 2 {
+		if families, took, err := gathered(); err != nil || took != 0 || len(families[0].GetMetric()) != 3 {
 			t.Errorf("got %v, %v after %v when it goes on", families, err, took)
 		}
 	})
