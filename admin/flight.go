@@ -52,7 +52,7 @@ func (f *flight) stop() {
 func (f *flight) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	dump := f.dump()
 	if dump == nil {
-		plain(w, http.StatusNotFound, "the flight recorder does not run: set admin.Options.FlightRecorder")
+		plain(w, http.StatusNotFound, "the flight recorder does not run: set admin.Options.FlightRecorder, or see the log")
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
