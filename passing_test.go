@@ -285,6 +285,19 @@ func TestHalfAnAnswerToWhatWasHandedOverIsCut(t *testing.T) {
 	}
 }
 
+func TestABodyThatASiblingDoesNotReadEndsTheConnectionAndTheAnswerSaysSo(t *testing.T) {
+	_, _, conns := busyFirst(t, pair(), 1)
+	fmt.Fprint(conns[0], "POST /who HTTP/1.1\r\nHost: pair\r\nContent-Length: 1000\r\n\r\n")
+	in := bufio.NewReader(conns[0])
+	resp, err := http.ReadResponse(in, nil)
+	if body := read(t, resp, err); !strings.HasSuffix(body, " 1") || !resp.Close {
+		t.Errorf("got %q, closed after it: %t", body, resp.Close)
+	}
+	if rest, err := io.ReadAll(in); len(rest) > 0 || err != nil {
+		t.Errorf("got %q, %v after the answer", rest, err)
+	}
+}
+
 func TestABodyThatBreaksOffIsNoFaultOfTheSibling(t *testing.T) {
 	_, _, conns := busyFirst(t, pair(), 1)
 	fmt.Fprint(conns[0], "POST /told HTTP/1.1\r\nHost: pair\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno chunk\r\n")
