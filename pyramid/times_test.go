@@ -53,9 +53,14 @@ func TestTheTimeOfAnEntrypointIsItsOwnOrThatOfTheAppsBehind(t *testing.T) {
 	computed := pyramid.Part{Func: func(*http.Request) (any, error) { time.Sleep(3 * time.Second); return 1, nil }}
 	shared := pyramid.Part{App: "slow", Path: "/", Coalesce: true}
 	handlers := func(env *watt.Env) map[string]http.Handler {
+		later := pyramid.Part{Func: func(r *http.Request) (any, error) {
+			time.Sleep(time.Second / 2)
+			return watt.JSON[any](env.Get(r.Context(), "http://slow.watt.local/"))
+		}}
 		return map[string]http.Handler{
 			"/proxied/":   http.StripPrefix("/proxied", pyramid.Proxy(env, "slow")),
 			"/composed":   pyramid.Compose(env, pyramid.Parts{"a": part, "b": part}),
+			"/staggered":  pyramid.Compose(env, pyramid.Parts{"a": part, "b": later}),
 			"/computed":   pyramid.Compose(env, pyramid.Parts{"a": part, "b": computed}),
 			"/coalesced":  pyramid.Compose(env, pyramid.Parts{"a": shared}),
 			"/unanswered": pyramid.Compose(env, pyramid.Parts{"a": {App: "slow", Path: "/", Optional: true, Timeout: 500 * time.Millisecond}}),
@@ -71,6 +76,7 @@ func TestTheTimeOfAnEntrypointIsItsOwnOrThatOfTheAppsBehind(t *testing.T) {
 		"/proxied/events":   {1, 2 * second, second}, // then its worker is another request's
 		"/proxied/upgrade":  {1, 2 * second, second}, // likewise
 		"/composed":         {1, 2 * second, second},
+		"/staggered":        {1, 2*second + second/2, second + second/2},
 		"/computed":         {1, 4 * second, second}, // what a function computes is the entrypoint's own
 		"/coalesced":        {3, 6 * second, 3 * second},
 		"/unanswered":       {1, second + second/2, second / 2},
