@@ -310,6 +310,31 @@ func TestCloseIdleLeavesRequestsAlone(t *testing.T) {
 }
 
 // A body that does not fit into the connection must not be written before the answer is read, even if it is in memory.
+func TestNothingIsKeptAfterClose(t *testing.T) {
+	pool, n := script(t, respond(ok))
+	pool.Close()
+	resp, err := (lean{pool}).RoundTrip(request(t, t.Context(), http.MethodGet, nil))
+	readAll(t, resp, err)
+	if got := n.open.Load(); got != 0 {
+		t.Errorf("%d connections are kept", got)
+	}
+}
+
+func TestABodyIsSentAfterASecondWithoutTheWordToProceed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, _ := script(t, respond(ok))
+		req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
+		req.Header.Set("Expect", "100-continue")
+		began := time.Now()
+		resp, err := (lean{pool}).RoundTrip(req)
+		readAll(t, resp, err)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %v", took)
+		}
+		pool.CloseIdle()
+	})
+}
+
 func TestAnAnswerComesThoughALongBodyIsNotRead(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"in memory": memory(text(1 << 20)), "known length": stream(text(1<<20), 1<<20), "unknown length": stream(text(1<<20), -1),
