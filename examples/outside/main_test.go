@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/org/watt/watttest"
@@ -102,6 +106,71 @@ func TestAServiceThatWantsMorePatienceIsNotWaitedFor(t *testing.T) {
 	status, _, header := ask(t, http.MethodGet, outside(t, a), "")
 	if tried := a.tried.Load(); status != http.StatusTooManyRequests || header.Get("Retry-After") != "60" || tried != 1 {
 		t.Errorf("got %d, Retry-After %q, after %d tries", status, header.Get("Retry-After"), tried)
+	}
+}
+
+func TestWhenEverythingFailsFewTriesAreMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const requests = 20
+		var tried atomic.Int64
+		status := http.StatusOK
+		c := newClient(roundTripper(func(req *http.Request) (*http.Response, error) {
+			tried.Add(1)
+			time.Sleep(100 * time.Millisecond)
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+		}))
+		ask := func(n int) {
+			var clients sync.WaitGroup
+			for range n {
+				clients.Go(func() {
+					if resp, err := c.Get("http://api"); err == nil {
+						resp.Body.Close()
+					}
+				})
+			}
+			clients.Wait()
+		}
+		ask(5 * requests) // so that the breaker takes no part
+		tried.Store(0)
+		status = http.StatusInternalServerError
+		ask(requests)
+		if again := tried.Load() - requests; again < 1 || again > requests/2 {
+			t.Errorf("got %d tries after the first of %d requests, want a tenth at a time", again, requests)
+		}
+	})
+}
+
+func TestWhatNobodyHasGotIsTriedAgain(t *testing.T) {
+	for op, want := range map[string]int{"dial": tries, "read": 1} {
+		tried := 0
+		c := newClient(roundTripper(func(*http.Request) (*http.Response, error) {
+			tried++
+			return nil, &net.OpError{Op: op, Err: errors.New("on purpose")}
+		}))
+		if resp, err := c.Post("http://api", "", strings.NewReader("tea")); err == nil {
+			resp.Body.Close()
+			t.Error("got an answer")
+		}
+		if tried != want {
+			t.Errorf("%s: got %d tries, want %d", op, tried, want)
+		}
+	}
+}
+
+func TestTheRateOfTheAPIIsKeptTo(t *testing.T) {
+	url := outside(t, &api{serve: func(http.ResponseWriter, *http.Request, int64) {}})
+	var clients sync.WaitGroup
+	var refused atomic.Int64
+	for range 100 { // fewer than may wait
+		clients.Go(func() {
+			if status, _, header := ask(t, http.MethodGet, url, ""); status != http.StatusOK && header.Get("Retry-After") != "" {
+				refused.Add(1)
+			}
+		})
+	}
+	clients.Wait()
+	if refused.Load() == 0 {
+		t.Error("got none of 100 requests refused")
 	}
 }
 
