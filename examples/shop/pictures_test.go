@@ -196,6 +196,9 @@ func TestAnUploadIsSavedOnce(t *testing.T) {
 	if home := decode[struct{ Pictures []picture }](t, s.get("/home/1")); len(home.Pictures) != 2 {
 		t.Errorf("got %v, want two pictures", home.Pictures)
 	}
+	if got := send(`"large"`, jpegOf(t, 1000, 3000)); got.status != http.StatusCreated { // its thumbnails are more than a key takes along by itself
+		t.Errorf("a large picture: got %d %s, want 201", got.status, got.body)
+	}
 }
 
 // TestTwoUsersMayHaveTheSameKey has two users send the same picture with the same key, and somebody who is not signed in.
