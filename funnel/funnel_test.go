@@ -250,6 +250,24 @@ func TestACallThatHasWaitedInVainWaitsAgainIfItCanBeSentAgain(t *testing.T) {
 	}
 }
 
+func TestWhatIsComputedWaitsForAStoreThatTakesLongToRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun, starts atomic.Int64
+		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", New: func(context.Context, *watt.Env) (http.Handler, error) {
+			if starts.Add(1) > 1 {
+				time.Sleep(3 * 5 * time.Second) // three times QueueTimeout
+			}
+			return slow(0), nil
+		}}))
+		top := watttest.Start(t, rt)
+		go rt.Restart("store", 0)
+		synctest.Wait()
+		if status, _ := top.Get("http://job.watt.local/"); status != http.StatusOK || begun.Load() != 1 {
+			t.Errorf("got %d and %d begun, want 200 and 1", status, begun.Load())
+		}
+	})
+}
+
 // produce has n instances do jobs that take a time, as long as it is told, and asks for more than they can do. It returns how many
 // were begun, and of how many the store has answered so.
 func produce(t *testing.T, n int, takes, lasts time.Duration, want int, store watt.App) (begun, kept int64) {

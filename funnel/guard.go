@@ -108,7 +108,7 @@ func (g *guard) insist(req *http.Request) (*http.Response, error) {
 	for first := time.Now(); ; {
 		began := time.Now()
 		resp, err := g.next.RoundTrip(req)
-		if time.Since(began) < inVain || time.Since(first) >= mostWait || req.Context().Err() != nil || !refused(err) {
+		if time.Since(began) < inVain || time.Since(first) >= mostWait || !refused(err) {
 			return resp, err
 		}
 		next := repeated(req)
