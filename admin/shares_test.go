@@ -52,12 +52,18 @@ func TestAProfileThatIsAskedForGoesFirst(t *testing.T) {
 	_, url := burning(t, admin.Options{CPUShares: true})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for goroutines := ""; !strings.Contains(goroutines, "admin.profiled"); <-tick.C { // a sample is taken
+	deadline := time.After(20 * time.Second)
+	for goroutines := ""; !strings.Contains(goroutines, "admin.profiled"); { // which takes a sample
 		var text strings.Builder
 		if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
 			t.Fatal(err)
 		}
 		goroutines = text.String()
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("nothing is sampled")
+		}
 	}
 	for range 2 {
 		if status, text := do(t, http.MethodGet, url+"/debug/pprof/profile?seconds=1", ""); status != http.StatusOK {

@@ -47,7 +47,6 @@ type sqliteConn interface {
 	driver.ExecerContext
 	driver.QueryerContext
 	driver.SessionResetter
-	driver.Validator
 }
 
 type failingConn struct {
