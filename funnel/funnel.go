@@ -29,14 +29,15 @@
 //
 // # What happens when it is too much
 //
-// Before an instance begins to work, it looks whether the result could be kept, and otherwise answers with 503. Retry-After
-// says how long the I/O app needs for what waits at it, or what it has said itself, and up to half as much more. See [New]
-// for when that is. Otherwise a slow I/O app keeps the workers of the instances waiting, their queues fill, and what does not fit
-// is refused at their doors. Nothing is kept anywhere without a limit.
+// Before an instance begins to work, it looks whether the result could be kept, and otherwise answers with 503.
+// Retry-After says how long the I/O app needs for what waits at it, or what it has said itself, and up to half as much
+// more. See [New] for when that is. Otherwise a slow I/O app keeps the workers of the instances waiting, their queues
+// fill, and what does not fit is refused at their doors. Nothing is kept anywhere without a limit.
 //
-// An instance does not know what others have begun in the meantime. What they have computed waits at the I/O app, in a queue that
-// is no longer than the instances have workers, for as long as their requests last: the Timeout of the CPU-bound app, or as long
-// as their clients have patience. Work is lost where the I/O app needs longer than that for one request of each worker.
+// An instance does not know what others have begun in the meantime. What they have computed waits at the I/O app, in a
+// queue that is no longer than the instances have workers, for as long as their requests last: the Timeout of the
+// CPU-bound app, or as long as their clients have patience. Work is lost where the I/O app needs longer than that for
+// one request of each worker.
 package funnel
 
 import (
@@ -52,27 +53,30 @@ import (
 const keptWait = 5 * time.Second
 
 // New returns cpu and io wired, as [watt.New] takes them: cpu may call io, its Profile is [watt.CPUBound] and io's
-// [watt.IOBound], unless they have others; so cpu has one instance per processor of the container, each in a process
-// of its own, or a share of this process's processors with Isolation [watt.InProcess]. All other fields are as given, for the
-// profiles to fill, but for one. The two can stand among the apps of a pyramid, and several funnels may end in the same io: give the
-// runtime that one once. Mistakes are left for the runtime to report, all together.
+// [watt.IOBound], unless they have others; so cpu has one instance per processor of the container, each in a process of
+// its own, or a share of this process's processors with Isolation [watt.InProcess]. All other fields are as given, for
+// the profiles to fill, but for one. The two can stand among the apps of a pyramid, and several funnels may end in the
+// same io: give the runtime that one once. Mistakes are left for the runtime to report, all together.
 //
-// The QueueTimeout of io is 5 s, unless it has another: so far off may it be for work to be begun. A call of io by env.Client that
-// has waited for a second or more, and got no place, waits again, since what has been computed had better wait than be thrown
-// away: until its context ends, for a minute at most, and if its body can be sent again (GetBody of [http.Request]).
+// The QueueTimeout of io is 5 s, unless it has another: so far off may it be for work to be begun. A call of io by
+// env.Client that has waited for a second or more, and got no place, waits again, since what has been computed had
+// better wait than be thrown away: until its context ends, for a minute at most, and if its body can be sent again
+// (GetBody of [http.Request]).
 //
 // Before cpu's Handler, or the one that its New makes, does any work, a request is refused:
 //
-//   - With the error of [watt.Env.CheckContext], if that has one: io has no room, or would not come to it in time, or cannot start.
-//   - With 503, if the last two calls of io by this instance's env.Client were refused with a Retry-After, by io's handler or
-//     at its door: with 503, since its database is away, or a [Limit] of all callers is reached; or with 429, if that is a Limit's
-//     of cpu. That lasts as long as Retry-After says; then, and every 5 s, one request may find out, and the first answer of another
-//     kind ends it. What the door has refused to a call with a deadline does not count, nor does any other 429, which is about
-//     one client.
+//   - With the error of [watt.Env.CheckContext], if that has one: io has no room, or would not come to it in time, or
+//     cannot start.
+//   - With 503, if the last two calls of io by this instance's env.Client were refused with a Retry-After, by io's
+//     handler or at its door: with 503, since its database is away, or a [Limit] of all callers is reached; or with
+//     429, if that is a Limit's of cpu. That lasts as long as Retry-After says; then, and every 5 s, one request may
+//     find out, and the first answer of another kind ends it. What the door has refused to a call with a deadline does
+//     not count, nor does any other 429, which is about one client.
 //
-// An io that only restarts refuses nothing, for calls wait for it. Requests for cpu's ReadyPath (GET) are never refused: being
-// busy is no reason not to start. A cpu with Serve gets no such guard, since its requests are not seen here: ask
-// env.CheckContext before the work. With a URL nothing is guarded here, but where cpu runs: use New there too, with io's URL.
+// An io that only restarts refuses nothing, for calls wait for it. Requests for cpu's ReadyPath (GET) are never
+// refused: being busy is no reason not to start. A cpu with Serve gets no such guard, since its requests are not seen
+// here: ask env.CheckContext before the work. With a URL nothing is guarded here, but where cpu runs: use New there
+// too, with io's URL.
 //
 // The parameters stand in the order in which a request passes them. The other way round, the first call is refused
 // with [watt.ErrNotAllowed] and a text that names both apps.

@@ -11,8 +11,8 @@ import (
 	"github.com/org/watt"
 )
 
-// guard refuses work whose result app would not take. It asks how busy app is, and remembers what app has answered: an app
-// that answers at once that its database is away looks idle.
+// guard refuses work whose result app would not take. It asks how busy app is, and remembers what app has answered: an
+// app that answers at once that its database is away looks idle.
 type guard struct {
 	env       *watt.Env
 	app       string
@@ -42,7 +42,8 @@ const (
 	mostWait = time.Minute
 )
 
-// newGuard returns a guard, and has it hear what the client of env is answered, which is this instance's own from then on.
+// newGuard returns a guard, and has it hear what the client of env is answered, which is this instance's own from then
+// on.
 func newGuard(env *watt.Env, app, readyPath string) *guard {
 	g := &guard{env: env, app: app, readyPath: readyPath, next: env.Client.Transport}
 	client := *env.Client
@@ -102,8 +103,9 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// insist calls app, and again if the call has waited at its door in vain: what has been computed had better wait than be thrown
-// away, and in an overloaded queue those who have come last are served first. What was refused at once would be so again.
+// insist calls app, and again if the call has waited at its door in vain: what has been computed had better wait than
+// be thrown away, and in an overloaded queue those who have come last are served first. What was refused at once would
+// be so again.
 func (g *guard) insist(req *http.Request) (*http.Response, error) {
 	for first := time.Now(); ; {
 		began := time.Now()
@@ -143,8 +145,8 @@ func repeated(req *http.Request) *http.Request {
 }
 
 // refusalOf returns how long app wants not to be called: 503 with Retry-After, by its handler or its door. What was
-// refused with a deadline may have been so for the deadline. 429 is about one client, and not about all, unless a [Limit]
-// says that it is about this app.
+// refused with a deadline may have been so for the deadline. 429 is about one client, and not about all, unless a
+// [Limit] says that it is about this app.
 func (g *guard) refusalOf(req *http.Request, resp *http.Response, err error) time.Duration {
 	if err == nil {
 		limited := resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get(headerLimited) == g.env.App

@@ -15,21 +15,22 @@ import (
 // behind the I/O app and has rates of its own, such as somebody else's API. How many requests are in progress is
 // bounded by the app's Workers, not here.
 //
-// A zero Limit lets everything pass: PerCaller and Total that are not above zero are no limit. Its fields may be set until the
-// first request; Handler's handlers may be used concurrently, and share the rates.
+// A zero Limit lets everything pass: PerCaller and Total that are not above zero are no limit. Its fields may be set
+// until the first request; Handler's handlers may be used concurrently, and share the rates.
 type Limit struct {
-	// PerCaller is how many requests per second each caller may make: the app that [watt.Caller] names; those from outside
-	// are one caller. What is too much is answered with 429, and when there is room again in Retry-After, though no
-	// later than in 36 hours. X-Watt-Limited names the caller: the instances of a funnel ([New]) begin no work until then.
+	// PerCaller is how many requests per second each caller may make: the app that [watt.Caller] names; those from
+	// outside are one caller. What is too much is answered with 429, and when there is room again in Retry-After,
+	// though no later than in 36 hours. X-Watt-Limited names the caller: the instances of a funnel ([New]) begin no
+	// work until then.
 	PerCaller rate.Limit
 
 	// Total is how many requests per second all may make together. What is too much is answered with 503, since it is
 	// not for this caller to mend, with Retry-After.
 	Total rate.Limit
 
-	// CallerBurst and TotalBurst are how many may come at once. If not above zero, what may come in a second, at least 1. In front
-	// of an app that the instances of a funnel call, a burst smaller than a second's worth wastes rate, since instances that
-	// were refused stay away for a second.
+	// CallerBurst and TotalBurst are how many may come at once. If not above zero, what may come in a second, at least
+	// 1. In front of an app that the instances of a funnel call, a burst smaller than a second's worth wastes rate,
+	// since instances that were refused stay away for a second.
 	CallerBurst, TotalBurst int
 
 	mu      sync.Mutex
@@ -75,10 +76,12 @@ func (l *Limit) take(caller string, now time.Time) (status int, wait time.Durati
 	return 0, 0
 }
 
-// longest is when there is room again at the latest, or so it is said: a rate may be so low that no number is large enough.
+// longest is when there is room again at the latest, or so it is said: a rate may be so low that no number is large
+// enough.
 const longest = 24 * time.Hour
 
-// reserve takes a token, or none if there is none now, and returns how long until there is. A nil limiter has always one.
+// reserve takes a token, or none if there is none now, and returns how long until there is. A nil limiter has always
+// one.
 func reserve(l *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) {
 	if l == nil {
 		return nil, 0
@@ -91,8 +94,8 @@ func reserve(l *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) 
 	return r, min(wait, longest)
 }
 
-// callerLocked returns the limiter of a caller; nil if there is no limit. There are no more of them than apps, and names in
-// certificates that Listen trusts.
+// callerLocked returns the limiter of a caller; nil if there is no limit. There are no more of them than apps, and
+// names in certificates that Listen trusts.
 func (l *Limit) callerLocked(caller string) *rate.Limiter {
 	if l.callers == nil {
 		l.callers = make(map[string]*rate.Limiter)
