@@ -84,7 +84,7 @@ func plainField(name string, values []string) bool {
 // headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
 	x.caller, x.toHead = req, req.Method == http.MethodHead
-	r := noRequest.WithContext(ctx)
+	r := newRequest(ctx)
 	r.URL, r.RequestURI = target(req.URL)
 	r.Method, r.Host, r.RemoteAddr = req.Method, host(req), x.RemoteAddr
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
@@ -103,8 +103,10 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 	return r
 }
 
-// noRequest is what Request begins with. A value of its own would be on the caller's stack, and make that grow.
-var noRequest http.Request
+// newRequest returns an empty request. What it copies is on its own stack, and not below all that Request calls.
+//
+//go:noinline
+func newRequest(ctx context.Context) *http.Request { return new(http.Request).WithContext(ctx) }
 
 // target returns the target that u makes, and what a server makes of that.
 func target(u *url.URL) (*url.URL, string) {
