@@ -66,3 +66,28 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 		})
 	}
 }
+
+// broken is an instance whose connections end before they answer.
+type broken struct{ doubts int }
+
+func (b *broken) key() any { return b }
+func (b *broken) doubt()   { b.doubts++ }
+
+func (b *broken) connect(context.Context, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go func() {
+		_, _ = there.Read(make([]byte, 4<<10))
+		_ = there.Close()
+	}()
+	return here, nil
+}
+
+func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) {
+	rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+	c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}, new(broken)
+	req, _ := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://a.watt.local/", nil)
+	if _, err := c.cross(req, func(context.Context, side, bool) (side, error) { return b, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 {
+		t.Errorf("got %v, %d doubts, want one", err, b.doubts)
+	}
+	c.cancel(context.Canceled)
+}

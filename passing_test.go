@@ -234,6 +234,30 @@ func TestAnInstanceThatDrainsTellsClientsToGoByAnswersOfSiblings(t *testing.T) {
 	}
 }
 
+func TestAShutdownTellsClientsOfInstancesToGoBeforeThoseDrain(t *testing.T) {
+	rt := pair()
+	top := watttest.Start(t, rt)
+	call := going(t.Context(), rt, "clerk.watt.local/hold") // whose caller drains first
+	soon(t, "it to be in progress", busyAndQueued(t, rt, 1, 0))
+	stopped := make(chan error, 1)
+	go func() { stopped <- rt.Shutdown(context.Background()) }()
+	ask := func(path string) bool {
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: pair\r\n\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		read(t, resp, err)
+		return resp != nil && resp.Close
+	}
+	soon(t, "an answer that tells to go", func() bool { return ask("/who") })
+	ask("/release")
+	if r := within(t, call, "the end of the call"); r.status != http.StatusOK {
+		t.Errorf("got %+v", r)
+	}
+	if err := within(t, stopped, "the shutdown"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAHandedOverStreamLeavesItsInstanceFreeAndEndsWithTheFirst(t *testing.T) {
 	rt := pair()
 	_, busy, conns := busyFirst(t, rt, 2)
