@@ -83,6 +83,9 @@ func TestInstancesComeAndGoUnderLoad(t *testing.T) {
 		if got := len(statusOf(t, rt, "ward").PerInstance); got != n {
 			t.Errorf("got %d instances, want %d", got, n)
 		}
+		if got := len(statusOf(t, rt, "ward").PerListener); got != n {
+			t.Errorf("got %d listeners, want %d", got, n)
+		}
 	}
 	f.instances()
 	f.more(t, 200)
@@ -93,6 +96,21 @@ func TestInstancesComeAndGoUnderLoad(t *testing.T) {
 	if seen := f.instances(); len(seen) != 2 {
 		t.Errorf("got answers from %v, want two instances", seen)
 	}
+}
+
+func TestNewLimitsReachInstancesThatRun(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	watttest.Start(t, rt)
+	if err := rt.Update("ward", func(a *watt.App) { a.Workers, a.Queue = 1, -1 }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	held := going(ctx, rt, "ward.watt.local/stuck")
+	soon(t, "it to be in progress", func() bool { return statusOf(t, rt, "ward").Busy == 1 })
+	wantErr(t, get(t.Context(), rt, "ward.watt.local/well").err, watt.ErrOverloaded)
+	cancel()
+	within(t, held, "the end of the call")
 }
 
 func TestNoConnectionIsMeantForAnInstanceThatIsDown(t *testing.T) {
