@@ -5,9 +5,11 @@ package watt
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
+	"github.com/org/watt/internal/cgroup"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
 )
@@ -69,5 +71,12 @@ func TestAChildThatDoesNotReadIsHeardWhateverIsRefused(t *testing.T) {
 			t.Fatalf("got %s, %v, want the refusal of %d", m.Data, err, id)
 		}
 		id++
+	}
+}
+
+func TestWhatComputesHasAProcessForEachProcessorAndComesLast(t *testing.T) {
+	a := (&App{Profile: CPUBound, Isolation: OwnProcess}).withDefaults()
+	if want := max(1, int(math.Round(cgroup.CPUs()))); a.Instances != want || a.Workers != 1 || a.Nice != 10 {
+		t.Errorf("got %d instances, %d workers, niceness %d, want %d, 1 and 10", a.Instances, a.Workers, a.Nice, want)
 	}
 }

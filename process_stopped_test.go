@@ -75,6 +75,23 @@ func TestShutdownDoesNotWaitForAStoppedInstance(t *testing.T) {
 	}
 }
 
+func TestWhatTakesTooLongAtAShutdownIsCutByTheChild(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	rt.Update("ward", func(a *watt.App) { a.DrainTimeout = time.Minute })
+	rt.ShutdownTimeout = 300 * time.Millisecond
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	call := going(t.Context(), rt, "ward.watt.local/stuck")
+	soon(t, "it to be in progress", func() bool { return statusOf(t, rt, "ward").Busy == 1 })
+	err := rt.Shutdown(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "1 requests or connections were cut") || strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v, want what the child has cut", err)
+	}
+	within(t, call, "the end of the call")
+}
+
 func TestASilentInstanceIsGivenNothing(t *testing.T) {
 	t.Parallel()
 	rt := alone()

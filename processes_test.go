@@ -93,6 +93,14 @@ func TestAnInstanceInAProcessOfItsOwnIsCalledLikeAnyOther(t *testing.T) {
 	}
 }
 
+func TestInATestWhereChildrenWouldNotFindTheirWayTheErrorSaysWhatToDo(t *testing.T) {
+	t.Setenv("WATT_TEST_PROCESSES", "")
+	err := farm().Start(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `app "mill": Isolation: in a test, processes of their own need watttest.Main in TestMain`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAProcessThatEndsIsRestartedAndSaysWhy(t *testing.T) {
 	rt := farm()
 	top := watttest.Start(t, rt)
