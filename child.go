@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,12 +170,12 @@ func (c *child) end(d draining) error {
 	ctx := context.Background()
 	if d.Within > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d.Within, errors.New("DrainTimeout has passed"))
+		ctx, cancel = context.WithTimeoutCause(ctx, d.Within, errors.New("it took too long"))
 		defer cancel()
 	}
 	var report drained
 	if err := c.app.drain(ctx); err != nil {
-		report.Error = shortened(err)
+		report.Error = strings.TrimPrefix(shortened(err), whose(c.app.name, c.birth.Instance)) // its parent says of whom
 	}
 	c.count()
 	return c.say(sayDrained, report)

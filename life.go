@@ -105,13 +105,18 @@ func (a *app) end(ctx context.Context, instances []*instance) error {
 	for i, in := range instances {
 		ending.Go(func() {
 			if err := in.end(ctx); err != nil {
-				errs[i] = fmt.Errorf("watt: app %q, instance %d: %w", a.name, in.index, err)
+				errs[i] = fmt.Errorf("%s%w", whose(a.name, in.index), err)
 			}
 			a.pool.Remove(in.member)
 		})
 	}
 	ending.Wait()
 	return errors.Join(errs...)
+}
+
+// whose begins an error of an instance.
+func whose(app string, instance int) string {
+	return fmt.Sprintf("watt: app %q, instance %d: ", app, instance)
 }
 
 // changed is called when an instance's state has changed.

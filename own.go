@@ -318,7 +318,7 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	if said != nil { // it has ended, which is about to be known, or does not listen
 		defer time.AfterFunc(partTime, cancel).Stop()
 	}
-	if err, over := o.follow(grace); over {
+	if err, over := o.follow(ctx, grace); over {
 		return err
 	}
 	o.process.Kill(errors.New("it did not end in time"))
@@ -344,8 +344,8 @@ func (o *own) grace(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// follow waits until the child has ended, or its grace is over.
-func (o *own) follow(grace context.Context) (err error, over bool) {
+// follow waits until the child has ended, or its grace is over. The child does not know why its time was as short as ctx.
+func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 	select {
 	case <-o.process.Done():
 	case <-grace.Done():
@@ -355,10 +355,12 @@ func (o *own) follow(grace context.Context) (err error, over bool) {
 	switch {
 	case !said:
 		return o.process.Exit(), true
-	case d.Error != "":
+	case d.Error == "":
+		return nil, true
+	case ctx.Err() == nil:
 		return errors.New(d.Error), true
 	}
-	return nil, true
+	return fmt.Errorf("%s: %w", d.Error, context.Cause(ctx)), true
 }
 
 // lastWords returns what a child has said in c before it ended. It is there, but nobody can say when there is nothing more

@@ -168,7 +168,7 @@ func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error 
 		return fmt.Errorf("watt: app %q has no instance %d", app, instance)
 	}
 	if err := in.ask(hold); err != nil {
-		return fmt.Errorf("watt: app %q, instance %d: %w", app, instance, err)
+		return fmt.Errorf("%s%w", whose(app, instance), err)
 	}
 	return nil
 }
