@@ -88,8 +88,8 @@ func (c *client) get(context.Context) error {
 		return err
 	}
 	if resp.length != len(c.want) {
-		_, err = c.read.Discard(resp.length)
-		return errors.Join(err, fmt.Errorf("%w: %d", errWrongAnswer, resp.status))
+		text, err := io.ReadAll(io.LimitReader(c.read, int64(resp.length)))
+		return errors.Join(err, fmt.Errorf("%w: %d: %s", errWrongAnswer, resp.status, bytes.TrimSpace(text)))
 	}
 	if _, err = io.ReadFull(c.read, c.body); err == nil && (resp.status != http.StatusOK || !bytes.Equal(c.body, c.want)) {
 		err = fmt.Errorf("%w: %d", errWrongAnswer, resp.status)
