@@ -28,6 +28,7 @@ func observeBenchmarks() []benchmark {
 		contenders: []contender{
 			{name: watt, start: loadOf("/home", watched)},
 			{name: off, floor: true, start: loadOf("/home", wattPyramid)},
+			{name: "flight recorder", floor: true, start: loadOf("/home", recording)},
 			{name: "all traced", floor: true, start: loadOf("/home", traced)},
 		},
 		bars: []bar{atLeast(0.95, "answers vs everything off", ratio(figureOf(watt, perSecond), figureOf(off, perSecond)))},
@@ -41,7 +42,7 @@ func (discard) ExportSpans(context.Context, []sdk.ReadOnlySpan) error { return n
 func (discard) Shutdown(context.Context) error                        { return nil }
 
 // playWatched plays a pyramid with its page open, and scraped, and with spans of a part of the requests.
-func playWatched(part float64) (string, func(), error) {
+func playWatched(part float64, flightRecorder bool) (string, func(), error) {
 	rt := pyramidOf("127.0.0.1:0")
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(discard{}), sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(part))))
 	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
@@ -57,7 +58,8 @@ func playWatched(part float64) (string, func(), error) {
 		}
 		return new(net.ListenConfig).Listen(ctx, network, address)
 	}
-	rt.Admin = &http.Server{Addr: ln.Addr().String(), Handler: admin.Handler(rt, admin.Options{}), ReadHeaderTimeout: time.Second}
+	handler := admin.Handler(rt, admin.Options{FlightRecorder: flightRecorder})
+	rt.Admin = &http.Server{Addr: ln.Addr().String(), Handler: handler, ReadHeaderTimeout: time.Second}
 	address, end, err := playWatt(rt)
 	if err != nil {
 		return "", nil, errors.Join(err, ln.Close())

@@ -23,10 +23,11 @@ import (
 type role string
 
 const (
-	wattPyramid role = "watt"    // a gateway and its apps in one process
-	watched     role = "watched" // the same as watt, with everything that shows what goes on
-	traced      role = "traced"  // and with a span of every request and call
-	gateway     role = "gateway" // a gateway whose apps are processes
+	wattPyramid role = "watt"      // a gateway and its apps in one process
+	watched     role = "watched"   // the same as watt, with everything that shows what goes on
+	recording   role = "recording" // and with the flight recorder
+	traced      role = "traced"    // or with a span of every request and call
+	gateway     role = "gateway"   // a gateway whose apps are processes
 	app         role = "app"
 
 	roleVariable = "BENCH_ROLE"
@@ -61,9 +62,11 @@ func start(r role) (address string, end func(), err error) {
 	case wattPyramid:
 		address, end, err = playWatt(pyramidOf("127.0.0.1:0"))
 	case watched:
-		address, end, err = playWatched(tracedPart)
+		address, end, err = playWatched(tracedPart, false)
+	case recording:
+		address, end, err = playWatched(tracedPart, true)
 	case traced:
-		address, end, err = playWatched(1)
+		address, end, err = playWatched(1, false)
 	case ownProcesses:
 		address, end, err = playWatt(gatewayBeside(wattlib.OwnProcess))
 	case inProcess:
