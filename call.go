@@ -49,10 +49,10 @@ type call struct {
 	unheed   context.CancelFunc      // ends the watch over the request's Cancel; nil if there is none
 }
 
-// call sends req to a, behind its admission.
-func (m *mesh) call(a *app, req *http.Request) (*http.Response, error) {
+// call sends req to a, behind its admission, and has edge count it.
+func (m *mesh) call(a *app, edge *count.Calls, req *http.Request) (*http.Response, error) {
 	now := time.Now()
-	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: m.edges[a.name]}
+	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: edge}
 	c.edge.Sent.Add(max(0, req.ContentLength))
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)

@@ -83,7 +83,7 @@ func brief(err error) string {
 }
 
 func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
-	a, err := o.place.app.mesh.resolve(ask.App)
+	a, _, err := o.place.app.mesh.resolve(ask.App)
 	if ask.Handed && ask.App == o.place.app.name { // to a sibling
 		a, err = o.place.app, nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/idna"
 
+	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
 )
 
@@ -47,20 +48,20 @@ func AppOf(host string) (app string, mesh bool) {
 // connections for the next call.
 type mesh struct {
 	rt      *Runtime
-	caller  string          // empty for main and tests
-	calls   map[string]bool // nil: all
-	peer    peer            // the caller, as doors see it without a connection
-	address string          // likewise
+	caller  string // empty for main and tests
+	peer    peer   // the caller, as doors see it without a connection
+	address string // likewise
 
-	edges     edges             // of all that it may call
+	edges     edges             // of all that it may call, and of nothing else
 	transport http.RoundTripper // this mesh, wrapped
 
 	lines sync.Map // *lines by what they lead to
 }
 
-func newMesh(rt *Runtime, caller string, calls map[string]bool) *mesh {
+func newMesh(rt *Runtime, caller string, calls []string) *mesh {
 	return &mesh{
-		rt: rt, caller: caller, calls: calls, peer: peer{caller: caller}, address: address(caller).String(), edges: newEdges(calls),
+		rt: rt, caller: caller, peer: peer{caller: caller}, address: address(caller).String(),
+		edges: newEdges(slices.Values(calls)),
 	}
 }
 
@@ -88,20 +89,21 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// resolve returns the app that name means to this caller.
-func (m *mesh) resolve(name string) (*app, error) {
+// resolve returns the app that name means to this caller, and what counts its calls of it.
+func (m *mesh) resolve(name string) (*app, *count.Calls, error) {
 	apps := m.rt.running.Load()
 	if apps == nil {
-		return nil, m.failed(name, fmt.Errorf("%w: the runtime has not started", ErrUnavailable))
+		return nil, nil, m.failed(name, fmt.Errorf("%w: the runtime has not started", ErrUnavailable))
 	}
 	a := (*apps)[name]
 	if a == nil {
-		return nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(*apps)))
+		return nil, nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(*apps)))
 	}
-	if m.calls != nil && !m.calls[name] {
-		return nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
+	edge := m.edges[name]
+	if edge == nil {
+		return nil, nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
 	}
-	return a, nil
+	return a, edge, nil
 }
 
 // listedMost is how many apps an error names.
@@ -127,7 +129,7 @@ func (m *mesh) failed(app string, err error) *CallError {
 }
 
 func (m *mesh) check(app string, by time.Time) error {
-	a, err := m.resolve(nameOf(app))
+	a, _, err := m.resolve(nameOf(app))
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func (m *mesh) check(app string, by time.Time) error {
 }
 
 func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
-	a, err := m.resolve(nameOf(app))
+	a, _, err := m.resolve(nameOf(app))
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err := m.rt.outside.RoundTrip(req)
 		return resp, m.meant(req.URL.Hostname(), err)
 	}
-	a, err := m.resolve(name)
+	a, edge, err := m.resolve(name)
 	if err == nil && req.URL.Scheme != "http" {
 		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q: did you mean http://%s?", req.URL.Scheme, req.URL.Host))
 	}
@@ -187,7 +189,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	return m.call(a, req)
+	return m.call(a, edge, req)
 }
 
 // meant adds to what DNS says of a host that is called like an app.

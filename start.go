@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 
@@ -82,7 +83,7 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 		apps[i] = newApp(rt, configs[i])
 		byName[apps[i].name] = apps[i]
 	}
-	rt.mesh.edges = newEdges(byName)
+	rt.mesh.edges = newEdges(maps.Keys(byName))
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()

@@ -3,6 +3,7 @@ package watt
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"math"
 	"sync"
@@ -77,8 +78,8 @@ func (t *tallies) panics() (n uint64) {
 // edges are what calls are counted in, by callee.
 type edges map[string]*count.Calls
 
-func newEdges[T any](callees map[string]T) edges {
-	e := make(edges, len(callees))
+func newEdges(callees iter.Seq[string]) edges {
+	e := make(edges)
 	for name := range callees {
 		e[name] = new(count.Calls)
 	}
