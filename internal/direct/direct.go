@@ -46,9 +46,7 @@ type Exchange struct {
 	// Timers is where the timers of calls are kept for the next ones. If nil, each call makes its own.
 	Timers *Timers
 	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
-	ErrorLog interface {
-		Printf(format string, args ...any)
-	}
+	ErrorLog wire.Log
 
 	callee Callee
 	caller *http.Request // as the caller made it, who may change it after an error

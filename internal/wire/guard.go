@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// Log is told of panics that have become errors.
+// Log is told of what nobody else hears of, such as panics that have become errors.
 type Log interface {
 	Printf(format string, args ...any)
 }
