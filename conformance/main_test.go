@@ -1,34 +1,22 @@
 package conformance_test
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/org/watt/internal/leaktest"
 )
 
 // TestMain fails the package if a test leaves a goroutine behind.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // where net/http complains, by way of the log package
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	deadline := time.Now().Add(5 * time.Second)
-	for ; code == 0 && runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines left behind:")
-			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaktest.Run(m))
 }
 
 // run serves l with handler, and returns what ends that and waits for all handlers.

@@ -3,13 +3,9 @@ package direct_test
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,24 +14,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/direct"
+	"github.com/org/watt/internal/leaktest"
 	"github.com/org/watt/internal/pipe"
 )
 
-// TestMain fails the package if a test leaves a goroutine behind. The fuzzer does, for its workers.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
-	deadline := time.Now().Add(5 * time.Second)
-	for ; code == 0 && !fuzzing && runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines left behind:")
-			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 var (
 	errGivenUp = errors.New("the caller has given up")

@@ -1,33 +1,15 @@
 package pipe_test
 
 import (
-	"flag"
-	"fmt"
 	"net"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"testing"
-	"time"
 
+	"github.com/org/watt/internal/leaktest"
 	"github.com/org/watt/internal/pipe"
 )
 
-// TestMain fails the package if a test leaves a goroutine behind. The fuzzer does, for its workers.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
-	deadline := time.Now().Add(5 * time.Second)
-	for ; code == 0 && !fuzzing && runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines left behind:")
-			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // newPipe returns the ends of a pipe that is closed when the test ends.
 func newPipe(tb testing.TB) (a, b *pipe.Conn) {

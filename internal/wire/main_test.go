@@ -3,40 +3,26 @@ package wire_test
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/org/watt/internal/leaktest"
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
 
-// TestMain fails the package if a test leaves a goroutine behind. The fuzzer does, for its workers.
+// TestMain fails the package if a test leaves a goroutine behind.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // where net/http complains, by way of the log package
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
-	deadline := time.Now().Add(5 * time.Second)
-	for ; code == 0 && !fuzzing && runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines left behind:")
-			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(leaktest.Run(m))
 }
 
 // lean makes an http.RoundTripper of a pool.
