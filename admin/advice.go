@@ -32,11 +32,11 @@ const (
 	aim        = 0.7  // utilisation that more workers should bring
 	mostRaise  = 2    // times as many workers, at most, in one step
 	headroom   = 0.1  // of the processors: less is none
-	mostly     = 0.6
-	fewWorkers = 4 // no less is advised
-	burning    = 0.5
-	loop       = 3   // ends of an instance are no accident
-	busyEntry  = 0.2 // processors that an entrypoint's own work takes, to be worth a word
+	mostly     = 0.6  // of a time is most of it
+	fewWorkers = 4    // no less is advised
+	burning    = 0.5  // processors that an app may use that is not there to compute
+	loop       = 3    // ends of an instance are no accident
+	busyEntry  = 0.2  // processors that an entrypoint's own work takes, to be worth a word
 )
 
 // Advise says what should be done about apps, from the figures of a report: whose workers are short, by how much
