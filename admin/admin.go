@@ -21,10 +21,10 @@
 //	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while;
 //	    of the first process
 //
-// Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback address, to localhost or
-// to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of its own (DNS rebinding). A
-// runtime does not start if its Admin can be reached from elsewhere and there is no token; with one, everything but the
-// probes needs it there.
+// Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback
+// address, to localhost or to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of
+// its own (DNS rebinding). A runtime does not start if its Admin can be reached from elsewhere and there is no token;
+// with one, everything but the probes needs it there.
 package admin
 
 import (
@@ -46,8 +46,8 @@ type Options struct {
 	// Hosts are names, without ports, by which it may be called besides localhost and loopback addresses.
 	Hosts []string
 
-	// Minimum is how many instances of an app have to be ready for /readyz to answer 200, by the app's name. Of an app that
-	// is not there, one.
+	// Minimum is how many instances of an app have to be ready for /readyz to answer 200, by the app's name. Of an app
+	// that is not there, one.
 	Minimum map[string]int
 
 	// Logs are shown at /logs, if set.
@@ -56,9 +56,10 @@ type Options struct {
 	// Level is what PUT /level changes, if set: that of the first process, since each other one has its own.
 	Level *zap.AtomicLevel
 
-	// CPUShares has a CPU profile of the first process be taken for a second in 15, to know how much the apps that live in it
-	// compute: for advice, [Figures] and the metric watt_app_sampled_cpu_cores. Another CPU profile goes first: one that is asked for
-	// at /debug/pprof/profile ends the sample, one that the program takes itself must not begin during one.
+	// CPUShares has a CPU profile of the first process be taken for a second in 15, to know how much the apps that live in
+	// it compute: for advice, [Figures] and the metric watt_app_sampled_cpu_cores. Another CPU profile goes first: one
+	// that is asked for at /debug/pprof/profile ends the sample, one that the program takes itself must not begin during
+	// one.
 	CPUShares bool
 
 	// FlightRecorder keeps the last seconds of what the first process's scheduler did, for GET /debug/flight and go tool

@@ -140,8 +140,8 @@ func (a adviser) busy() string {
 	return fmt.Sprintf("its %d instances with %s each are busy ", n, each)
 }
 
-// waitedFor says what the app waits for, and that it is to be looked at: the callee whose calls take most of the time or,
-// where calls do not even end, the one that has most to do.
+// waitedFor says what the app waits for, and that it is to be looked at: the callee whose calls take most of the time
+// or, where calls do not even end, the one that has most to do.
 func (a adviser) waitedFor() string {
 	var slow, full string
 	var longest, all float64
@@ -168,8 +168,9 @@ func (a adviser) waitedFor() string {
 	return slow + ": look there first"
 }
 
-// more says what gives the app more workers, or nothing if it computes and has enough. They should be as many as requests
-// arrive in the time that one takes a worker (John Little, A Proof for the Queuing Formula L = λW, 1961), and some to spare.
+// more says what gives the app more workers, or nothing if it computes and has enough. They should be as many as
+// requests arrive in the time that one takes a worker (John Little, A Proof for the Queuing Formula L = λW, 1961), and
+// some to spare.
 func (a adviser) more() string {
 	busy := a.Now.Utilisation * float64(a.workers()) // requests at work at a time
 	if a.Now.Requests > 0 {

@@ -16,8 +16,8 @@ type Figures struct {
 	Requests, Errors, Shed float64
 	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain, in seconds.
 	P50, P99, Wait99 float64
-	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part that they waited for
-	// other apps: at most 1.
+	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part
+	// that they waited for other apps: at most 1.
 	Utilisation, Downstream float64
 	// Saturation is how much of what the app can do it had to do, by its profile ([metrics.Saturation]): 1 is all.
 	Saturation float64

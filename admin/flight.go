@@ -74,8 +74,8 @@ func (f *flight) dump() []byte {
 	return out.Bytes()
 }
 
-// note writes what led to it down, once the queue of an app has not been empty for a while. Overloaded are those that have
-// such queues now. It returns the file, "" if there is none.
+// note writes what led to it down, once the queue of an app has not been empty for a while. Overloaded are those that
+// have such queues now. It returns the file, "" if there is none.
 func (f *flight) note(now time.Time, overloaded []string) (file string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -88,7 +88,8 @@ func (l *logsWith) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return l.Logs.Write(e, slices.Concat(l.fields, fields))
 }
 
-// Output takes a line that an instance in a process of its own has written, whatever Level says, for [watt.Runtime].Output.
+// Output takes a line that an instance in a process of its own has written, whatever Level says, for
+// [watt.Runtime].Output.
 func (l *Logs) Output(app string, instance int, line string) {
 	l.add(Line{Time: time.Now(), App: app, Text: line, Fields: map[string]json.RawMessage{"instance": json.RawMessage(strconv.Itoa(instance))}})
 }
@@ -108,8 +109,8 @@ func lineOf(e zapcore.Entry, fields []zapcore.Field) Line {
 	return line
 }
 
-// textOf returns a field's value as JSON, or else the error as a string. Printing what cannot be encoded might never end:
-// it may contain itself.
+// textOf returns a field's value as JSON, or else the error as a string. Printing what cannot be encoded might never
+// end: it may contain itself.
 func textOf(value any) json.RawMessage {
 	text, err := encoded(value)
 	if err == nil {

@@ -303,7 +303,8 @@ func TestATokenThatFailsIsForgotten(t *testing.T) {
 	)
 }
 
-// TestThePageCanBeUsedByKeyboard goes to an app, and comes back with the focus where it was although everything is drawn anew.
+// TestThePageCanBeUsedByKeyboard goes to an app, and comes back with the focus where it was although everything is
+// drawn anew.
 func TestThePageCanBeUsedByKeyboard(t *testing.T) {
 	url, stop := serve(t, "127.0.0.1:0")
 	defer stop()

@@ -16,8 +16,8 @@ const (
 	sampleEvery = 15 * time.Second // one begins
 )
 
-// shares samples how much the apps that live in this process compute: a CPU profile now and then, whose samples have the
-// apps' labels. A process takes one CPU profile at a time, and anybody else's goes first.
+// shares samples how much the apps that live in this process compute: a CPU profile now and then, whose samples have
+// the apps' labels. A process takes one CPU profile at a time, and anybody else's goes first.
 type shares struct {
 	mu      sync.Mutex
 	others  int                // who want to profile
@@ -62,7 +62,8 @@ func (s *shares) sample(over <-chan struct{}) {
 	s.running, s.cores = nil, cores
 }
 
-// profiled returns how many processors each app uses for a moment, or nil if that is cut short or somebody else profiles.
+// profiled returns how many processors each app uses for a moment, or nil if that is cut short or somebody else
+// profiles.
 func profiled(over, cut <-chan struct{}) map[string]float64 {
 	var text bytes.Buffer
 	began := time.Now()

@@ -35,8 +35,8 @@ func (s *stream) send(v any) {
 	s.err = err
 }
 
-// flush sends what there is, and reports whether anybody takes it. There may be nothing to send for long then: over HTTP/2
-// a deadline that passes ends the stream.
+// flush sends what there is, and reports whether anybody takes it. There may be nothing to send for long then: over
+// HTTP/2 a deadline that passes ends the stream.
 func (s *stream) flush() bool {
 	if s.err == nil {
 		s.err = s.control.Flush()

@@ -134,8 +134,8 @@ func (w *watch) overloadedLocked() (names []string) {
 	return names
 }
 
-// allLocked reports whether that is the state of all apps: a runtime that has not started is new, and one that has ended
-// stopped.
+// allLocked reports whether that is the state of all apps: a runtime that has not started is new, and one that has
+// ended stopped.
 func (w *watch) allLocked(state string) bool {
 	return !slices.ContainsFunc(w.looks[len(w.looks)-1].apps, func(s watt.Status) bool { return s.State != state })
 }
@@ -198,8 +198,8 @@ func (w *watch) noteResizesLocked() {
 
 func workersOf(s *watt.Status) int { return max(0, s.Workers) * len(s.PerInstance) }
 
-// ready returns nil if the runtime is ready and no app has fewer instances than it has to have, and otherwise an error that
-// names the apps.
+// ready returns nil if the runtime is ready and no app has fewer instances than it has to have, and otherwise an error
+// that names the apps.
 func (w *watch) ready() error {
 	if err := w.rt.Ready(); err != nil {
 		return err

@@ -268,8 +268,8 @@ func TestWhatIsComputedWaitsForAStoreThatTakesLongToRestart(t *testing.T) {
 	})
 }
 
-// produce has n instances do jobs that take a time, as long as it is told, and asks for more than they can do. It returns how many
-// were begun, and of how many the store has answered so.
+// produce has n instances do jobs that take a time, as long as it is told, and asks for more than they can do. It
+// returns how many were begun, and of how many the store has answered so.
 func produce(t *testing.T, n int, takes, lasts time.Duration, want int, store watt.App) (begun, kept int64) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -4,13 +4,13 @@
 //	rt.Admin = &http.Server{Addr: "127.0.0.1:9090", Handler: metrics.Handler(rt)}
 //
 // All names begin with watt_. Seconds and bytes are the units, counters count from the start of the runtime, and
-// histograms are both classic and native. The labels are watt_app and watt_instance, and watt_caller of calls; of a request
-// there is its method, if that is a known one, and the class of its status. docs/operations.md tells what each metric is
-// for, and has alerts.yaml and grafana.json, which stand beside this package, explained.
+// histograms are both classic and native. The labels are watt_app and watt_instance, and watt_caller of calls; of a
+// request there is its method, if that is a known one, and the class of its status. docs/operations.md tells what each
+// metric is for, and has alerts.yaml and grafana.json, which stand beside this package, explained.
 //
 // A scrape asks nobody who might not answer: what instances in other processes count lies in memory that they share
-// with the first. Only what an app has itself registered in its Env.Metrics is asked for, for a second at most: what does not
-// answer is left out.
+// with the first. Only what an app has itself registered in its Env.Metrics is asked for, for a second at most: what
+// does not answer is left out.
 package metrics
 
 import (

@@ -7,16 +7,17 @@ import (
 	"github.com/org/watt"
 )
 
-// Saturation is how much of what an app can do it had to do between two looks at it, by what its profile scales on; 1 is
-// all:
+// Saturation is how much of what an app can do it had to do between two looks at it, by what its profile scales on; 1
+// is all:
 //
 //   - CPUBound: the greater of the workers' utilisation and that of the processors by its own processes, as far as
 //     its workers can use them
-//   - IOBound: how many are at work or wait for it at the second look, of the workers, which are the backend's connections
+//   - IOBound: how many are at work or wait for it at the second look, of the workers, which are the backend's
+//     connections
 //   - Entrypoint and Domain: the workers' utilisation
 //
-// Only workers of instances that are ready count. If no time has passed, utilisation is how many are busy. If anything was
-// shed in between, the value is 1 at least, for all profiles. Of an app without workers of its own it is 0.
+// Only workers of instances that are ready count. If no time has passed, utilisation is how many are busy. If anything
+// was shed in between, the value is 1 at least, for all profiles. Of an app without workers of its own it is 0.
 func Saturation(before, after *watt.Status, elapsed time.Duration) float64 {
 	ratio := utilisation(before, after, elapsed.Seconds())
 	if shedOf(after) > shedOf(before) {
@@ -81,8 +82,8 @@ type look struct {
 	of watt.Status
 }
 
-// saturation is [Saturation] since the scrape before, and over a window at least. It begins anew where there have become
-// more or fewer workers.
+// saturation is [Saturation] since the scrape before, and over a window at least. It begins anew where there have
+// become more or fewer workers.
 func (p *past) saturation(s *watt.Status, now time.Time) float64 {
 	before := p.before(look{now, *s})
 	return Saturation(&before.of, s, now.Sub(before.at))

@@ -20,11 +20,11 @@
 // # What becomes of it
 //
 // Paths get the gateway's prefix for the app, and after it the path of the document's first server; servers
-// themselves are dropped, since the gateway is the server. Names get the app's in front, so that none of two apps clash:
-// User becomes users_User. That holds for components, operationIds, tags and webhooks, and for all that refers to them.
-// Where a discriminator's values are names of schemas, its mapping says so now. An operation without a tag
-// gets the app's name as one. Security that a document demands of all its operations becomes that of each. URLs at
-// the app, such as a relative tokenUrl, become paths at the gateway.
+// themselves are dropped, since the gateway is the server. Names get the app's in front, so that none of two apps
+// clash: User becomes users_User. That holds for components, operationIds, tags and webhooks, and for all that refers
+// to them. Where a discriminator's values are names of schemas, its mapping says so now. An operation without a tag
+// gets the app's name as one. Security that a document demands of all its operations becomes that of each. URLs at the
+// app, such as a relative tokenUrl, become paths at the gateway.
 //
 // If versions differ, the result has the highest, and schemas of 3.0 are changed to mean there what they meant. An
 // app's license, contact, and extensions at the top of its document are dropped, and so are names that only a
@@ -40,7 +40,8 @@
 //   - too-large: its document has too many bytes, is nested too deep, or becomes so when references are followed
 //   - invalid: it is no valid document, or refers to another
 //   - unsupported: it cannot be expressed in the merged document: a $ref to something else than a component, path or
-//     webhook, a $dynamicRef, a jsonSchemaDialect, a path or operation whose server has another path than the document's
+//     webhook, a $dynamicRef, a jsonSchemaDialect, a path or operation whose server has another path than the
+//     document's
 //   - clash: a path is also that of an app before it, with the path; a parameter's name makes no difference
 //
 // # How it is made

@@ -40,8 +40,8 @@ const (
 //   - status: the app answered with something else than 2xx
 //   - invalid, too_large: what came is not JSON, or longer than MaxBytes
 //   - panic: the function panicked
-//   - partial: the part is there, but its own answer has an X-Watt-Partial, which follows unless it is longer than 1 KiB,
-//     as in home;reason=partial;inner="orders;reason=timeout"
+//   - partial: the part is there, but its own answer has an X-Watt-Partial, which follows unless it is longer than 1
+//     KiB, as in home;reason=partial;inner="orders;reason=timeout"
 //   - error: everything else
 //
 // They are also logged, and counted with the time that each part took in the histogram

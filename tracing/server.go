@@ -153,8 +153,8 @@ func queued(ctx context.Context, span trace.Span) {
 	}
 }
 
-// routed returns the request with a place where a router of chi leaves the route that it has found, if next is one. That tells
-// the route otherwise only to those behind it.
+// routed returns the request with a place where a router of chi leaves the route that it has found, if next is one.
+// That tells the route otherwise only to those behind it.
 func routed(next http.Handler, r *http.Request) (*http.Request, *chi.Context) {
 	router, ok := next.(chi.Routes)
 	if !ok {

@@ -6,28 +6,30 @@
 //	…
 //	err = rt.Run(ctx)
 //
-// In a program with instances in processes of their own, main runs in each of them up to Run: make the provider and call
-// Instrument before that, and the spans of all processes belong together. An exporter that sends in the background loses
-// the last moments of a child, unless it is flushed in a Cleanup of the app's Env.
+// In a program with instances in processes of their own, main runs in each of them up to Run: make the provider and
+// call Instrument before that, and the spans of all processes belong together. An exporter that sends in the background
+// loses the last moments of a child, unless it is flushed in a Cleanup of the app's Env.
 //
 // Spans follow OpenTelemetry's conventions for HTTP, those of calls made by otelhttp, and say besides:
 //
 //   - watt.app, watt.instance: who serves the request; watt.caller: which app has called, if one has
 //   - the event watt.queued with watt.wait, in seconds: how long the request waited for a worker
 //   - of calls: watt.app, the callee; the event watt.shed with watt.retry_after, in seconds, if it took on no more;
-//     watt.retry, if the call was sent once more because the first instance or connection had not begun with it; and watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
+//     watt.retry, if the call was sent once more because the first instance or connection had not begun with it; and
+//     watt.error, the cause of a failure in one word: overloaded, unavailable, not_allowed, no_such_app, died, timeout,
 //     canceled or other
 //
 // A span is named by its http.route, where the handler itself is an [http.ServeMux] or a router of chi.
 //
-// There is no url.query of what an app serves, since strangers' queries may hold secrets; that of a call is in its url.full.
-// Of a connection that a handler has taken over, nobody knows the status.
+// There is no url.query of what an app serves, since strangers' queries may hold secrets; that of a call is in its
+// url.full. Of a connection that a handler has taken over, nobody knows the status.
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
-// watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those behind, the
-// context has no span then, and only the header traceparent tells which trace it is.
+// watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those
+// behind, the context has no span then, and only the header traceparent tells which trace it is.
 //
-// Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to call.
+// Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to
+// call.
 package tracing
 
 import (
@@ -64,8 +66,8 @@ type Options struct {
 	w3c bool // Propagators are those of W3C, which the mesh knows
 }
 
-// Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once: after a second
-// time, instances do not start. Apps with Serve or URL are seen by their callers alone.
+// Instrument has all handlers and clients of rt make spans. It is to be called before the start, and once: after a
+// second time, instances do not start. Apps with Serve or URL are seen by their callers alone.
 func Instrument(rt *watt.Runtime, o Options) error {
 	if o.Propagators == nil {
 		o.w3c = true

@@ -134,8 +134,8 @@ func (t *Topology) URL(app string) string {
 }
 
 // Delay makes every call from caller ("" for main) to callee wait for d before it starts, or until its
-// context ends. 0 ends that. Connections of Env.Dial are not affected. The test fails if there can be no such call, or if
-// caller lives in processes of its own, which this one cannot reach.
+// context ends. 0 ends that. Connections of Env.Dial are not affected. The test fails if there can be no such call, or
+// if caller lives in processes of its own, which this one cannot reach.
 func (t *Topology) Delay(caller, callee string, d time.Duration) {
 	t.tb.Helper()
 	t.mustCall(caller, callee)

@@ -5,9 +5,9 @@
 //	go run ./examples/shop [-addr 127.0.0.1:8080] [-pictures-addr 127.0.0.1:8081] [-data DIR]
 //	SHOP_TOKEN=secret go run ./examples/shop -admin 127.0.0.1:9090 -load [-slow-store 50ms] [-trace 127.0.0.1:4318]
 //
-// With -admin there is a page at that address which shows what goes on, and with -load something does. Actions there need
-// the token that is in SHOP_TOKEN: export it, and paste those that the shop prints. With -trace, a collector of OpenTelemetry
-// at that address gets traces.
+// With -admin there is a page at that address which shows what goes on, and with -load something does. Actions there
+// need the token that is in SHOP_TOKEN: export it, and paste those that the shop prints. With -trace, a collector of
+// OpenTelemetry at that address gets traces.
 //
 // Clients sign in with tokens that are signed with the key in SHOP_KEY. If there is none, the tokens of this run end
 // with it.

@@ -201,7 +201,8 @@ func TestAnUploadIsSavedOnce(t *testing.T) {
 	}
 }
 
-// TestTwoUsersMayHaveTheSameKey has two users send the same picture with the same key, and somebody who is not signed in.
+// TestTwoUsersMayHaveTheSameKey has two users send the same picture with the same key, and somebody who is not signed
+// in.
 func TestTwoUsersMayHaveTheSameKey(t *testing.T) {
 	t.Parallel()
 	s := startShop(t, newTestShop(t))

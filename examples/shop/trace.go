@@ -18,8 +18,8 @@ const (
 	sendLast  = 2 * time.Second // that sending the last ones may take
 )
 
-// trace has spans of all requests and calls be sent to the collector at addr, those of the processes of resize too. If addr
-// is empty, there are none. The last ones go out with flush.
+// trace has spans of all requests and calls be sent to the collector at addr, those of the processes of resize too. If
+// addr is empty, there are none. The last ones go out with flush.
 func trace(rt *watt.Runtime, addr string) (flush func(), err error) {
 	if addr == "" {
 		return func() {}, nil

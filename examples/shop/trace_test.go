@@ -39,8 +39,8 @@ func (r *received) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// tree returns in order which apps have served what follows from the trace that begins with root, each behind those that it
-// was called by: "gateway orders store".
+// tree returns in order which apps have served what follows from the trace that begins with root, each behind those
+// that it was called by: "gateway orders store".
 func (r *received) tree(root string) (served []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -22,7 +22,8 @@ import (
 
 var errOnPurpose = errors.New("on purpose")
 
-// metric returns a metric of a collector's: a counter or gauge as it is, of a histogram how much was observed how often.
+// metric returns a metric of a collector's: a counter or gauge as it is, of a histogram how much was observed how
+// often.
 func metric(tb testing.TB, c prometheus.Collector, name string) (value float64, times uint64) {
 	tb.Helper()
 	registry := prometheus.NewPedanticRegistry()

@@ -208,7 +208,8 @@ func ignoredErrorInPostgreSQL(t *testing.T, d *postgres) {
 	}
 }
 
-// startTogether has n stores of a database take their first requests at once, and returns what was answered with an error.
+// startTogether has n stores of a database take their first requests at once, and returns what was answered with an
+// error.
 func startTogether(t *testing.T, d *postgres, n int) (failed []string) {
 	t.Helper()
 	start := make(chan struct{})

@@ -298,7 +298,8 @@ func TestTheStoreCanRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// TestASlowDatabaseSendsWorkAwayBeforeItBegins has somebody else hold the database most of the time, so that hardly anything can be stored.
+// TestASlowDatabaseSendsWorkAwayBeforeItBegins has somebody else hold the database most of the time, so that hardly
+// anything can be stored.
 func TestASlowDatabaseSendsWorkAwayBeforeItBegins(t *testing.T) {
 	p := startMill(t, nil)
 	if err := p.rt.Update("store", func(a *watt.App) { a.Workers, a.Queue, a.QueueTimeout = 1, 1, 100*time.Millisecond }); err != nil {

@@ -232,10 +232,10 @@ func (p *Pool[T]) tellLocked() {
 }
 
 // Check returns the error for work that is to end in a request, and is better not begun: when it comes to
-// [Pool.Acquire], it would be shed, or somebody who waits would be because of it. That is stricter than Acquire, where who
-// has come last may be served first: also in overload the queue has to have room, and whoever waits in it is expected to be
-// served before Limits.Wait has passed, and the request by then, unless that is zero. Check counts nothing, and does not know
-// who else has been told to begin.
+// [Pool.Acquire], it would be shed, or somebody who waits would be because of it. That is stricter than Acquire, where
+// who has come last may be served first: also in overload the queue has to have room, and whoever waits in it is
+// expected to be served before Limits.Wait has passed, and the request by then, unless that is zero. Check counts
+// nothing, and does not know who else has been told to begin.
 func (p *Pool[T]) Check(by time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,8 +23,8 @@ func CPUs() float64 { return machine().cpus(runtime.NumCPU()) }
 // whoever's limit that was, since the cgroup was made.
 //
 // To learn whether a child was killed, compare what it was before the child started with what it is after the end: the
-// dead have left their cgroup. It returns an error where the system does not count, as in the root cgroup of version 2 and
-// before Linux 4.13.
+// dead have left their cgroup. It returns an error where the system does not count, as in the root cgroup of version 2
+// and before Linux 4.13.
 func OOMKills() (uint64, error) { return machine().oomKills() }
 
 // system is a machine as seen through its root directory.

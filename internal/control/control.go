@@ -111,8 +111,8 @@ func (c *Conn) Close() error { return c.conn.Close() }
 // sendTime is how long the other side may take to read.
 const sendTime = 10 * time.Second
 
-// Send sends m, and duplicates of files' descriptors with it. It blocks while the other side does not read, until ctx ends,
-// or for 10 s: then nothing was sent, and the error wraps [context.Cause] or [os.ErrDeadlineExceeded].
+// Send sends m, and duplicates of files' descriptors with it. It blocks while the other side does not read, until ctx
+// ends, or for 10 s: then nothing was sent, and the error wraps [context.Cause] or [os.ErrDeadlineExceeded].
 func (c *Conn) Send(ctx context.Context, m Message, files ...syscall.Conn) error {
 	text, err := json.Marshal(m)
 	if err != nil {

@@ -9,8 +9,8 @@
 // goes through a pipe, and so does a request's body that is not in memory.
 //
 // Of a [httptrace.ClientTrace] these are called, by the caller's goroutine: WroteHeaders when the handler has the
-// request, WroteRequest when its body is sent too, if that is before the answer, GotFirstResponseByte, Got100Continue and
-// Got1xxResponse. There is no connection to tell of.
+// request, WroteRequest when its body is sent too, if that is before the answer, GotFirstResponseByte, Got100Continue
+// and Got1xxResponse. There is no connection to tell of.
 package direct
 
 import (

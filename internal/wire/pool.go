@@ -111,8 +111,8 @@ func Again(req *http.Request) *http.Request {
 	return req
 }
 
-// ErrNotSent means that the connection had ended before anything of the request was sent on it: a new one, or a kept one
-// and the request's body cannot be read again for another.
+// ErrNotSent means that the connection had ended before anything of the request was sent on it: a new one, or a kept
+// one and the request's body cannot be read again for another.
 var ErrNotSent = errors.New("nothing of the request was sent")
 
 var (

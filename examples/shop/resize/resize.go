@@ -69,8 +69,8 @@ func userOf(r *http.Request) (*int64, error) {
 	return &id, nil
 }
 
-// save has store keep the thumbnails of the picture that r brought: once, if the client repeats it with its key, which is its
-// user's own. It returns what store answers.
+// save has store keep the thumbnails of the picture that r brought: once, if the client repeats it with its key, which
+// is its user's own. It returns what store answers.
 func save(r *http.Request, client *http.Client, up *upload) (*http.Response, error) {
 	body, err := json.Marshal(up)
 	if err != nil {
