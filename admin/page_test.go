@@ -225,6 +225,14 @@ func TestThePictureCanBeRead(t *testing.T) {
 	if len(hidden) > 0 {
 		t.Errorf("it lies on each other: %q", hidden)
 	}
+	lost := evaluate[int](t, tab, `(() => {
+		const boxes = [...document.querySelectorAll('#picture .box')].map(b => b.getBoundingClientRect())
+		const ends = [...document.querySelectorAll('#picture .edge')].map(e => e.getPointAtLength(e.getTotalLength()).matrixTransform(e.getScreenCTM()))
+		return ends.filter(p => !boxes.some(b => Math.abs(b.left + b.width / 2 - p.x) < 2 && Math.abs(b.top - p.y) < 4)).length
+	})()`)
+	if lost > 0 {
+		t.Errorf("%d arrows do not end at a box", lost)
+	}
 	run(t, tab, chromedp.EmulateViewport(390, 844), holds(`document.querySelector('#picture .list') !== null`))
 	first := evaluate[string](t, tab, `document.querySelector('#picture .box').className`)
 	outside := evaluate[int](t, tab, `[...document.querySelectorAll('#picture .box, #picture .flow')].map(e => e.getBoundingClientRect()).filter(r => r.left < 0 || r.right > 390).length`)
