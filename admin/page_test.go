@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -238,6 +239,19 @@ func TestThePictureCanBeRead(t *testing.T) {
 	outside := evaluate[int](t, tab, `[...document.querySelectorAll('#picture .box, #picture .flow')].map(e => e.getBoundingClientRect()).filter(r => r.left < 0 || r.right > 390).length`)
 	if outside > 0 || first != "box hot" {
 		t.Errorf("on a small screen: %d parts are out of sight, and the first is a %q", outside, first)
+	}
+}
+
+func TestAnAppKeepsItsColourInTheCharts(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	run(t, tab, scheme("light"), chromedp.Navigate(url), holds(`document.querySelectorAll('#charts canvas').length === 4`))
+	const colours = `[...document.querySelectorAll('#charts .u-series')].map(s => s.textContent + s.querySelector('.u-marker')?.style.borderColor)`
+	before := evaluate[[]string](t, tab, colours)
+	run(t, tab, holds(`performance.now() > 7000`), scheme("dark"), holds(`getComputedStyle(document.body).backgroundColor === 'rgb(21, 23, 26)'`))
+	if after := evaluate[[]string](t, tab, colours); !slices.Equal(before, after) {
+		t.Errorf("got %q, want %q", after, before)
 	}
 }
 

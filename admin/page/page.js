@@ -281,10 +281,11 @@ const what = [
 	{ title: 'Workers busy, %', of: f => 100 * f.Utilisation },
 ]
 const colours = ['#3b82f6', '#e11d48', '#10b981', '#f59e0b', '#8b5cf6', '#06b6d4', '#ec4899', '#84cc16', '#a16207', '#64748b']
+const clock = uPlot.fmtDate('{HH}:{mm}:{ss}')
 let points = [], charts = []
 
 function drawCharts() {
-	const names = Object.keys(points.at(-1)?.Apps ?? {})
+	const names = Object.keys(points.at(-1)?.Apps ?? {}).sort() // so that a colour stays an app's
 	const ink = getComputedStyle(document.body).getPropertyValue('--soft')
 	const grid = { stroke: getComputedStyle(document.body).getPropertyValue('--line'), width: 1 }
 	for (const c of charts) c.chart.destroy()
@@ -293,7 +294,7 @@ function drawCharts() {
 		const chart = new uPlot({
 			title: w.title, width: 400, height: 220,
 			scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-			axes: [{ stroke: ink, grid }, { stroke: ink, grid, size: 56 }],
+			axes: [{ stroke: ink, grid, space: 70, values: (_, times) => times.map(t => clock(new Date(1000 * t))) }, { stroke: ink, grid, size: 56 }],
 			series: [{ value: '{HH}:{mm}:{ss}' }, ...names.map((name, i) => ({ label: name, stroke: colours[i % colours.length], width: 1.5, value: (_, v) => v == null ? '–' : rate(v) }))],
 		}, data(w, names), frame)
 		return { w, names, frame, chart }
