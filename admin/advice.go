@@ -14,14 +14,14 @@ import (
 // Advice is a sentence on what should be done about an app, with the numbers that it comes from.
 type Advice struct {
 	App string
-	// Kind is "restarts", "down", "downstream", "backend", "raise", "processors", "burns", "entrypoint" or "lower".
+	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "burns", "entrypoint" or "lower".
 	Kind string
 	Text string
 }
 
-// kinds are in the order in which they are urgent.
+// kinds are in the order in which they are urgent: an app that others wait for comes before those who do.
 func kinds() []string {
-	return []string{"restarts", "down", "downstream", "backend", "raise", "processors", "burns", "entrypoint", "lower"}
+	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "burns", "entrypoint", "lower"}
 }
 
 // What the sentences depend on.

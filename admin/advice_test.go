@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -176,10 +177,14 @@ func TestWhoIsWaitedForIsNamed(t *testing.T) {
 }
 
 func TestTheMostUrgentComesFirst(t *testing.T) {
-	raise := app(func(a *admin.App) { a.Name, a.Now = "first", busy(1); a.Now.Shed = 1 })
-	down := app(func(a *admin.App) { a.Name, a.PerInstance[0].State = "second", "failed" })
-	got := admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: []admin.App{raise, down}})
-	if len(got) != 2 || got[0].App != "second" || got[1].App != "first" {
-		t.Errorf("got %+v", got)
+	waits := app(func(a *admin.App) { a.Name, a.Now = "waits", busy(1); a.Now.Shed, a.Now.Downstream = 1, 0.9 })
+	slow := app(func(a *admin.App) { a.Name, a.Now = "slow", busy(1); a.Now.Shed = 1 })
+	down := app(func(a *admin.App) { a.Name, a.PerInstance[0].State = "down", "failed" })
+	var got []string
+	for _, a := range admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: []admin.App{waits, slow, down}}) {
+		got = append(got, a.App)
+	}
+	if want := []string{"down", "slow", "waits"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
