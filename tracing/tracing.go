@@ -21,8 +21,8 @@
 //
 // A span is named by its http.route, where the handler itself is an [http.ServeMux] or a router of chi.
 //
-// There is no url.query of what an app serves, since strangers' queries may hold secrets; that of a call is in its
-// url.full. Of a connection that a handler has taken over, nobody knows the status.
+// Queries are left out, also of url.full, since strangers' may hold secrets, and proxies pass them on.
+// Of a connection that a handler has taken over, nobody knows the status.
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
 // watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those
@@ -39,6 +39,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strings"
 	"sync/atomic"
 
@@ -182,7 +183,7 @@ func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !span.IsRecording() {
 		return c.base.RoundTrip(req)
 	}
-	span.SetAttributes(attribute.String("watt.app", appOf(req)))
+	span.SetAttributes(attribute.String("watt.app", appOf(req)), attribute.String("url.full", withoutQuery(req.URL)))
 	resp, err := c.base.RoundTrip(req.WithContext(noticed(req.Context(), span)))
 	if err == nil {
 		return resp, nil
@@ -196,6 +197,12 @@ func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	span.SetAttributes(attribute.String("watt.error", kindOf(err)))
 	return nil, err
+}
+
+func withoutQuery(u *url.URL) string {
+	bare := *u
+	bare.User, bare.RawQuery, bare.ForceQuery, bare.Fragment = nil, "", false, ""
+	return bare.String()
 }
 
 // noticed returns ctx with a trace that tells span of each connection after the first.

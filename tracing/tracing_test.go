@@ -56,7 +56,7 @@ func instrumented(t *testing.T, o tracing.Options, orders http.Handler) (url str
 func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /home/{id}", func(w http.ResponseWriter, r *http.Request) {
-		resp, err := env.Get(r.Context(), "http://orders.watt.local/of/"+r.PathValue("id"))
+		resp, err := env.Get(r.Context(), "http://orders.watt.local/of/"+r.PathValue("id")+"?"+r.URL.RawQuery)
 		if err != nil {
 			watt.WriteError(w, err)
 			return
