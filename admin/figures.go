@@ -60,6 +60,9 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	}
 	waited.addInVain(before, after)
 	f.P50, f.P99, f.Wait99 = took.quantile(0.5), took.quantile(0.99), waited.quantile(0.99)
+	if limit := longestWait(after); limit > 0 { // the end of its bucket may be later
+		f.Wait99 = min(f.Wait99, limit.Seconds())
+	}
 	if workers := float64(max(readyOf(before), readyOf(after)) * max(0, after.Workers)); workers > 0 {
 		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
 		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
@@ -110,10 +113,7 @@ func (t *times) add(before, after *watt.Times) {
 
 // addInVain adds the waits of those that were shed because they had waited as long as they may.
 func (t *times) addInVain(before, after *watt.Status) {
-	n, limit := after.WaitTooLong-min(before.WaitTooLong, after.WaitTooLong), after.QueueTimeout
-	if after.Timeout > 0 {
-		limit = min(limit, after.Timeout)
-	}
+	n, limit := after.WaitTooLong-min(before.WaitTooLong, after.WaitTooLong), longestWait(after)
 	if n == 0 || limit <= 0 {
 		return
 	}
@@ -121,6 +121,14 @@ func (t *times) addInVain(before, after *watt.Status) {
 		*t = make(times)
 	}
 	(*t)[int(math.Ceil(4*math.Log2(limit.Seconds())))] += n
+}
+
+// longestWait is how long a request may wait for a worker.
+func longestWait(s *watt.Status) time.Duration {
+	if s.Timeout > 0 {
+		return min(s.QueueTimeout, s.Timeout)
+	}
+	return s.QueueTimeout
 }
 
 // quantile returns the upper end of the bucket that has it, in seconds; 0 if there is nothing.

@@ -11,7 +11,7 @@ import (
 func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 	look := func(n uint64, times map[int]uint64, busy, cpu time.Duration) *watt.Status {
 		return &watt.Status{
-			App:   watt.App{Name: "orders", Workers: 2, QueueTimeout: 2 * time.Second},
+			App:   watt.App{Name: "orders", Workers: 2, QueueTimeout: 1800 * time.Millisecond},
 			State: "ready", BusyTime: busy, DownstreamTime: busy / 2, QueueFull: n, WaitTooLong: n, PushedOut: n, Deadline: n, Gone: 7 * n,
 			PerInstance: []watt.InstanceStatus{{
 				State: "ready", PID: 7, CPUTime: cpu, Duration: watt.Times{Buckets: times}, QueueWait: watt.Times{Buckets: map[int]uint64{-40: 80 * n}},
@@ -26,7 +26,7 @@ func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 	// Bucket 0 ends at a second, and four are a doubling.
 	before, after := look(1, map[int]uint64{0: 1000}, 3*time.Second, 9*time.Second), look(2, map[int]uint64{-4: 90, 0: 1000, 4: 10}, 19*time.Second, 14*time.Second)
 	want := Figures{
-		Requests: 15, Errors: 2, Shed: 0.4, P50: 0.5, P99: 2, Wait99: 2, Utilisation: 0.8, Downstream: 0.4, Saturation: 1, CPU: 0.5,
+		Requests: 15, Errors: 2, Shed: 0.4, P50: 0.5, P99: 2, Wait99: 1.8, Utilisation: 0.8, Downstream: 0.4, Saturation: 1, CPU: 0.5,
 		Calls: map[string]float64{"": 0, "gateway": 6}, Failed: map[string]float64{"": 0, "gateway": 3}, CallTime: map[string]float64{"": 0, "gateway": 3},
 	}
 	if got := figuresOf(before, after, 10*time.Second); !reflect.DeepEqual(got, want) {
