@@ -738,29 +738,37 @@ func TestTheReportTellsThePeakAndWhatHasEnded(t *testing.T) {
 
 func TestTheReportTellsWhatTheLastResizeDid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := watt.New(watt.App{Name: "io", Workers: 1, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Second) })})
+		slow := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Second) })
+		rt := watt.New(watt.App{Name: "io", Workers: 1, Handler: slow}, watt.App{Name: "other", Workers: 1, Handler: slow})
 		watttest.Start(t, rt)
 		h := admin.Handler(rt, admin.Options{})
-		look := func() admin.App { return fetched[admin.Report](t, h, "/status").Apps[0] }
+		report := func() admin.Report { return fetched[admin.Report](t, h, "/status") }
+		look := func() admin.App { return report().Apps[0] }
 		look()
 		ctx, stop := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
 		defer callers.Wait()
 		defer stop()
-		for range 4 {
+		for _, app := range []string{"io", "io", "io", "io", "other"} {
 			callers.Go(func() {
 				for ctx.Err() == nil {
-					if resp, err := rt.Env().Get(ctx, "http://io.watt.local/"); err == nil {
+					if resp, err := rt.Env().Get(ctx, "http://"+app+".watt.local/"); err == nil {
 						resp.Body.Close()
 					}
 				}
 			})
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(30*time.Second + 500*time.Millisecond)
 		if err := rt.Update("io", func(a *watt.App) { a.Workers = 2 }); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(600 * time.Millisecond) // it was seen, a moment ago
+		for _, a := range report().Apps {
+			if a.Now.Utilisation < 0.7 {
+				t.Errorf("at once: %s is busy %v of its time", a.Name, a.Now.Utilisation)
+			}
+		}
+		time.Sleep(4 * time.Second)
 		if got := look(); got.Before != nil || got.Now.Requests < 1.5 {
 			t.Errorf("soon: got %v requests a second, and %+v before; want those since then, and none before", got.Now.Requests, got.Before)
 		}

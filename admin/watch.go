@@ -162,37 +162,51 @@ func (w *watch) lookLocked(now time.Time) {
 	}
 }
 
-// figuresLocked compares the last look with the first that is remembered.
+// figuresLocked compares the last look at an app with the first that is remembered.
 func (w *watch) figuresLocked(app int) Figures {
-	first, last := w.looks[0], w.looks[len(w.looks)-1]
+	last := w.looks[len(w.looks)-1]
+	first := w.firstLocked(app, len(w.looks))
 	f := figuresOf(&first.apps[app], &last.apps[app], last.at.Sub(first.at))
 	f.Sampled = w.shares.of(last.apps[app].Name)
 	return f
 }
 
+// firstLocked returns the first of n looks since when an app has had the workers that it has in the last, or the one
+// before that where there were others.
+func (w *watch) firstLocked(app, n int) look {
+	i := n - 1
+	for i > 0 && !w.resizedLocked(app, i) {
+		i--
+	}
+	if i == n-1 {
+		i = max(0, i-1)
+	}
+	return w.looks[i]
+}
+
+// resizedLocked reports whether an app's workers have changed between a look and the one before.
+func (w *watch) resizedLocked(app, n int) bool {
+	was, is := workersOf(&w.looks[n-1].apps[app]), workersOf(&w.looks[n].apps[app])
+	return was != is && was != 0
+}
+
 // noteResizesLocked notices whose workers have changed between the last two looks. From then on, figures are of what
 // came after.
 func (w *watch) noteResizesLocked() {
-	n := len(w.looks)
-	if n < 2 {
+	n := len(w.looks) - 1
+	if n < 1 {
 		return
 	}
-	changed := false
-	before, after := w.looks[n-2].apps, w.looks[n-1].apps
-	for i := range after {
-		was, is := workersOf(&before[i]), workersOf(&after[i])
-		if was == is || was == 0 {
+	before := w.looks[n-1]
+	for i := range before.apps {
+		if !w.resizedLocked(i, n) {
 			continue
 		}
 		if w.changes == nil {
 			w.changes = make(map[string]change)
 		}
-		first := w.looks[0]
-		w.changes[after[i].Name] = change{w.looks[n-1].at, was, figuresOf(&first.apps[i], &before[i], w.looks[n-2].at.Sub(first.at))}
-		changed = true
-	}
-	if changed {
-		w.looks = w.looks[n-1:]
+		s, first := &before.apps[i], w.firstLocked(i, n)
+		w.changes[s.Name] = change{w.looks[n].at, workersOf(s), figuresOf(&first.apps[i], s, before.at.Sub(first.at))}
 	}
 }
 
