@@ -62,13 +62,20 @@ func replace(header, by http.Header) {
 	maps.Copy(header, by)
 }
 
-var errLarge = errors.New("funnel: the answer is too large to be kept; raise MaxBytes of Idempotency")
+var (
+	// errMiddle keeps half an answer from being taken for a whole one, as [watt.WriteError] does where nothing is held back.
+	errMiddle = errors.New("funnel: the handler has met an error in the middle of its answer")
+	errLarge  = errors.New("funnel: the answer is too large to be kept; raise MaxBytes of Idempotency")
+)
 
 // Header implements [http.ResponseWriter].
 func (r *recorder) Header() http.Header { return r.header }
 
 // WriteHeader implements [http.ResponseWriter].
 func (r *recorder) WriteHeader(status int) {
+	if status >= http.StatusBadRequest && r.halfway() {
+		r.err = errMiddle
+	}
 	if r.status != 0 || status >= 100 && status < 200 {
 		return
 	}
@@ -76,6 +83,13 @@ func (r *recorder) WriteHeader(status int) {
 		r.err = fmt.Errorf("funnel: the handler has answered with status %d", status)
 	}
 	r.status, r.sent = status, r.header.Clone()
+}
+
+// halfway reports whether the document of an error follows an answer that is none.
+func (r *recorder) halfway() bool {
+	const document = "application/problem+json"
+	return r.status != 0 && r.status < http.StatusBadRequest &&
+		r.header.Get("Content-Type") == document && r.sent.Get("Content-Type") != document
 }
 
 // Write implements [http.ResponseWriter].

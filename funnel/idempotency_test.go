@@ -459,6 +459,21 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 	})
 }
 
+func TestAnAnswerWithAnErrorInItsMiddleIsA500(t *testing.T) {
+	runs := 0
+	h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		runs++
+		io.WriteString(w, "half")
+		watt.WriteError(w, errors.New("on purpose"))
+	}))
+	for range 2 {
+		got := send(h, "/", "k")
+		if got.Code != http.StatusInternalServerError || strings.Contains(got.Body.String(), "half") || runs != 1 {
+			t.Errorf("got %d %q after %d runs, want 500 after one", got.Code, got.Body, runs)
+		}
+	}
+}
+
 func TestAnAnswerThatIsTooLargeIsA500HoweverLittleMayBeKept(t *testing.T) {
 	runs := 0
 	h := (&funnel.Idempotency{MaxBytes: 1}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -63,6 +63,9 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic("on purpose")
 	case -2:
 		w.Write(make([]byte, 2<<20))
+	case -3:
+		io.WriteString(w, "half")
+		watt.WriteError(w, errors.New("on purpose"))
 	default:
 		w.WriteHeader(s.status)
 	}
@@ -108,7 +111,7 @@ func TestAKeyIsRememberedOverARestart(t *testing.T) {
 
 func TestAnswersThatAreNotKeptTakeTheWorkBack(t *testing.T) {
 	s := newStore(open(t, file(t)))
-	for _, status := range []int{401, 409, 422, 429, 500, 503, -2} {
+	for _, status := range []int{401, 409, 422, 429, 500, 503, -2, -3} {
 		s.status = status
 		want := status
 		if status < 0 {
