@@ -219,7 +219,7 @@ func (c *call) finish(failed count.Kind) {
 
 // failure explains why the call, which was on its way, has failed with err.
 func (c *call) failure(err error) error {
-	if _, known := errors.AsType[*CallError](err); known {
+	if _, known := errors.AsType[*CallError](err); known && !bodys(err) {
 		return c.mesh.failed(c.app.name, err)
 	}
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !unseen(err) || c.begun(), Err: err}
@@ -260,15 +260,25 @@ func (c *call) ended() error {
 // late reports whether it was the callee's Timeout that has passed, and not the caller's deadline.
 func (c *call) late() bool { return !c.by.IsZero() && !c.answered.Load() && !time.Now().Before(c.by) }
 
+// bodys reports whether err is what reading the request's body has met. It may look like a failed connection, or be the
+// error of another call, and says nothing about this one.
+func bodys(err error) bool {
+	_, found := errors.AsType[*wire.BodyError](err)
+	return found
+}
+
 // unseen reports whether err means that there was no connection, or none any more, so that nobody has seen the request.
 func unseen(err error) bool {
+	if bodys(err) {
+		return false
+	}
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial" || errors.Is(err, wire.ErrNotSent)
 }
 
 // lost reports whether err means that the connection has ended under the call.
 func lost(err error) bool {
-	if _, bodys := errors.AsType[*wire.BodyError](err); bodys {
+	if bodys(err) {
 		return false
 	}
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -497,5 +498,31 @@ func TestABodyThatBreaksOffIsNoFaultOfTheCallee(t *testing.T) {
 	}
 	if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, watt.ErrInstanceDied) || errors.Is(err, watt.ErrUnavailable) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatABodyHasMetDoesNotSayThatTheCallHasNotStarted(t *testing.T) {
+	t.Parallel()
+	h := func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }
+	elsewhere := httptest.NewServer(http.HandlerFunc(h))
+	t.Cleanup(elsewhere.Close)
+	var env *watt.Env
+	start(t, caller(&env, "a", "b"), serving("a", h), watt.App{Name: "b", URL: elsewhere.URL})
+	for _, name := range []string{"a", "b"} {
+		for _, met := range []error{
+			&watt.CallError{App: "other", Err: watt.ErrOverloaded},
+			&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+			io.ErrUnexpectedEOF,
+		} {
+			body := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(met))
+			resp, err := env.Client.Do(request(t.Context(), http.MethodPost, "http://"+name+".watt.local/", body))
+			if err == nil {
+				resp.Body.Close()
+			}
+			wantCall(t, err, name, met, true)
+			if errors.Is(err, watt.ErrUnavailable) || errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %v, as if it were the callee's fault", err)
+			}
+		}
 	}
 }

@@ -125,7 +125,7 @@ func idlest(n int, load func(i int) (int64, bool)) int {
 // untouched reports whether err is the refusal of a door, or means that there was none.
 func untouched(err error) bool {
 	call, refused := errors.AsType[*CallError](err)
-	return refused && !call.Started && !errors.Is(err, context.DeadlineExceeded) || unseen(err)
+	return refused && !bodys(err) && !call.Started && !errors.Is(err, context.DeadlineExceeded) || unseen(err)
 }
 
 func closeBody(req *http.Request) {

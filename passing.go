@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/org/watt/internal/wire"
 )
 
 // Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.
@@ -245,7 +243,7 @@ func (x *passing) failed(err error) {
 		return
 	}
 	if x.request.reason() == nil {
-		if _, bodys := errors.AsType[*wire.BodyError](err); bodys { // the client has failed it
+		if bodys(err) { // the client has failed it
 			err = &CallError{Status: http.StatusBadRequest, Started: true, Err: err}
 		} else {
 			x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))

@@ -17,14 +17,25 @@ type Log interface {
 // would end the program.
 func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
 
-// GuardBody returns req with its body guarded, unless that is in memory.
+// GuardBody returns req with its body guarded, unless that is in memory. What reading it has met is a [BodyError].
 func GuardBody(req *http.Request, log Log) *http.Request {
 	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
 	out := *req
-	out.Body = Guard(req.Body, log)
+	out.Body = &guardedBody{guarded{req.Body, log}}
 	return &out
+}
+
+type guardedBody struct{ guarded }
+
+// Read implements [io.Reader].
+func (g *guardedBody) Read(p []byte) (int, error) {
+	n, err := g.guarded.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
+		err = &BodyError{err}
+	}
+	return n, err
 }
 
 type guarded struct {
