@@ -21,6 +21,7 @@ type answer struct {
 	begun    bool // the status is said, or the connection hijacked
 	timely   bool // that was before Timeout struck
 	out      bool // some of it has gone out, or may have
+	told     bool // WriteError has answered
 	broken   bool // an error came when it had begun
 	status   int
 	sent     int64     // bytes of the body
@@ -141,6 +142,15 @@ func (a *answer) wrote(n int64, err error) {
 // may be half an answer, and is not to be taken for a whole one.
 func (a *answer) missed() bool {
 	return a.timely && !a.out && errors.Is(a.request.reason(), context.DeadlineExceeded)
+}
+
+// breaks is called for an error that comes when the answer has begun, and would have had the status. What is an error's
+// answer already, the handler's own or the one that has replaced it, is whole.
+func (a *answer) breaks(status int) {
+	if a.told && a.status >= http.StatusBadRequest || a.refused != nil && !a.missed() {
+		return
+	}
+	a.broken, a.status = true, status
 }
 
 // begin is called before the status is said; only its first call counts.

@@ -140,11 +140,11 @@ func retryAfter(h http.Header) time.Duration {
 // read the answer. If w is the writer that an app's handler was given, or
 // wraps it with an Unwrap method, it is logged what is answered with 500, 502 or 504, and [ErrNotAllowed]; and what is
 // answered with 503 and was no call, summed up every 5 s. Where the answer to such a request has begun, nothing is written:
-// it is cut off when the handler returns, so that nobody takes it for whole.
+// it is cut off when the handler returns, so that nobody takes it for whole, unless it is an error's already.
 func WriteError(w http.ResponseWriter, err error) {
 	if q := requestBehind(w); q != nil && q.answer.begun {
 		status, _ := answerTo(err)
-		q.answer.broken, q.answer.status = true, q.logFailure(status, err)
+		q.answer.breaks(q.logFailure(status, err))
 		return
 	}
 	writeError(w, err)
@@ -155,6 +155,7 @@ func writeError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {
 		status = q.logFailure(status, err)
+		q.answer.told = true
 	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {

@@ -480,6 +480,17 @@ func TestAnErrorInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
 	}
 }
 
+func TestAnErrorAfterAnErrorLeavesTheFirst(t *testing.T) {
+	rt := start(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+		watt.WriteError(w, watt.ErrOverloaded)
+		watt.WriteError(w, errors.New("on purpose"))
+	}))
+	r := get(t.Context(), rt, "a.watt.local")
+	if r.err != nil || r.status != http.StatusServiceUnavailable || strings.Count(r.body, "{") != 1 {
+		t.Errorf("got %d %q, %v", r.status, r.body, r.err)
+	}
+}
+
 func TestTheProblemDocumentOfAFailedCallNamesTheApp(t *testing.T) {
 	for app, want := range map[string]string{"orders": `"app":"orders"`, "": "", "api.example.com": ""} { // where it is no app, no name
 		w := httptest.NewRecorder()

@@ -29,7 +29,8 @@ func linger(ended chan<- string) http.HandlerFunc {
 			defer conn.Close()
 		case "/stream":
 			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-			if http.NewResponseController(w).Flush() != nil {
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				watt.WriteError(w, err) // as it was answered already
 				return
 			}
 		case "/poll":
