@@ -53,6 +53,7 @@ func (h *handler) change(w http.ResponseWriter, r *http.Request) {
 
 // done answers an action that has ended with err.
 func (h *handler) done(w http.ResponseWriter, err error) {
+	h.watch.look()
 	switch {
 	case err == nil:
 		w.WriteHeader(http.StatusNoContent)

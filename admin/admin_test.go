@@ -293,6 +293,22 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 	}
 }
 
+func TestTheReportShowsAtOnceWhatAnActionHasDone(t *testing.T) {
+	_, url := started(t, admin.Options{Token: token})
+	report := func() (r admin.Report) {
+		if _, text := do(t, http.MethodGet, url+"/status", ""); json.Unmarshal([]byte(text), &r) != nil {
+			t.Fatalf("got %s", text)
+		}
+		return r
+	}
+	report()
+	do(t, http.MethodPatch, url+"/apps/orders", `{"workers": 5}`, authorized)
+	do(t, http.MethodPost, url+"/apps/orders/instances/1/drain", "", authorized)
+	if orders := report().Apps[1]; orders.Workers != 5 || orders.PerInstance[1].State != "drained" {
+		t.Errorf("got %d workers, and an instance that is %s; want 5, and one that is drained", orders.Workers, orders.PerInstance[1].State)
+	}
+}
+
 func TestWithoutATokenThereAreNoActions(t *testing.T) {
 	_, url := started(t, admin.Options{})
 	if status, _ := do(t, http.MethodPost, url+"/apps/orders/instances/0/restart", "", with("Authorization", "Bearer ")); status != http.StatusForbidden {

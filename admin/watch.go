@@ -162,6 +162,13 @@ func (w *watch) lookLocked(now time.Time) {
 	}
 }
 
+// look looks now, so that the next report shows what has just been done.
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lookLocked(time.Now())
+}
+
 // figuresLocked compares the last look at an app with the first that is remembered.
 func (w *watch) figuresLocked(app int) Figures {
 	last := w.looks[len(w.looks)-1]
