@@ -42,7 +42,8 @@ import (
 // answer changes.
 //
 // Failed calls are answered by [watt.WriteError]. An app that breaks off its answer has the client's cut, never
-// ended. A client that breaks off its request is answered with 400.
+// ended. A client that breaks off its request is answered with 400. Event streams and WebSockets are cut when the
+// drain of the entrypoint begins; what the app behind says then does not arrive.
 //
 // Proxy panics if env is nil, or app can never be called: it is meant for [watt.App.New], whose
 // panics are errors of the start. Fields of what it returns may be changed, or wrapped, before it is used; then

@@ -2,6 +2,7 @@ package pyramid_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -96,6 +97,29 @@ func TestEventsComeWithoutDelayAndHoldNoWorker(t *testing.T) {
 	f.wantSilence(t, zap.WarnLevel)
 }
 
+func TestEventsAreCutWhenTheEntrypointDrains(t *testing.T) {
+	over := make(chan struct{})
+	f := newFront(t, handling("feed", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: one\n\n")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(over)
+	}))
+	resp := f.do(t, "GET", "/feed", nil)
+	in := bufio.NewReader(resp.Body)
+	if got, err := in.ReadString('\n'); got != "data: one\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := f.rt.Restart("gateway", 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadAll(in); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %v, want a stream that is cut", err)
+	}
+	within(t, over, "the end of the app's request")
+}
+
 func TestWhatHasNoLengthComesWithoutDelay(t *testing.T) {
 	goOn := make(chan struct{})
 	f := startFront(t, watt.App{Protocols: both()}, handling("slow", func(w http.ResponseWriter, _ *http.Request) {
@@ -163,6 +187,23 @@ func TestWebsocketsPass(t *testing.T) {
 	}
 	soon(t, "the end", func() bool { return f.statusOf(t, "chat").Conns == 0 && f.statusOf(t, "gateway").Conns == 0 })
 	f.wantSilence(t, zap.WarnLevel)
+}
+
+func TestWebsocketsAreCutWhenTheEntrypointDrains(t *testing.T) {
+	f := newFront(t, handling("chat", chat))
+	conn := f.dial(t)
+	io.WriteString(conn, "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	in := bufio.NewReader(conn)
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	if err := f.rt.Restart("gateway", 0); err != nil {
+		t.Error(err)
+	}
+	if got, err := io.ReadAll(in); string(got) != "" || err != nil {
+		t.Errorf("got %q, %v, want the end alone", got, err)
+	}
+	soon(t, "the end", func() bool { return f.statusOf(t, "chat").Conns == 0 && f.statusOf(t, "gateway").Conns == 0 })
 }
 
 func TestAnAppMayDeclineAWebsocket(t *testing.T) {
