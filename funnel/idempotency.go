@@ -29,7 +29,7 @@ import (
 //
 // Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is
 // still in progress, or just being looked up in the database (409 with Retry-After), and one that came with another
-// query or body before (422).
+// query or body before (422): an app in between that computes these must come to the same each time.
 //
 // # Where answers are kept
 //
