@@ -44,11 +44,14 @@ type CallError struct {
 	Err error
 }
 
-// Error returns both names and the cause.
+// Error returns both names, as far as they are known, and the cause.
 func (e *CallError) Error() string {
-	who := "watt: call to " + e.App
+	who := "watt: call"
 	if e.Caller != "" {
-		who = "watt: call from " + e.Caller + " to " + e.App
+		who += " from " + e.Caller
+	}
+	if e.App != "" {
+		who += " to " + e.App
 	}
 	if e.Err == nil {
 		return fmt.Sprintf("%s: status %d", who, e.Status)

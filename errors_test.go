@@ -155,6 +155,18 @@ func TestTheErrorOfACallSaysWhatToDo(t *testing.T) {
 	want("app.watt.local/", "app18, app19, …")
 }
 
+func TestTheErrorOfACallHasTheNamesThatAreKnown(t *testing.T) {
+	for want, e := range map[string]*watt.CallError{
+		"watt: call from web to users: overloaded": {Caller: "web", App: "users", Err: watt.ErrOverloaded},
+		"watt: call to users: status 404":          {App: "users", Status: http.StatusNotFound},
+		"watt: call: EOF":                          {Err: io.EOF}, // of a program's own, about what is no app
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestAnAppThatIsDownIsUnavailableAfterItsQueueTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var env *watt.Env
