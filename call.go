@@ -223,14 +223,10 @@ func (c *call) failure(err error) error {
 		return c.mesh.failed(c.app.name, err)
 	}
 	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !unseen(err) || c.begun(), Err: err}
-	cause := c.ended()
+	over := c.over()
 	switch {
-	case errors.Is(cause, context.DeadlineExceeded) && c.late():
-		e.Err = fmt.Errorf("its Timeout of %v has passed: %w", c.app.conf().Timeout, cause)
-	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
-		e.Err = cause
-	case cause != nil:
-		e.Err = fmt.Errorf("%w: %w", c.ctx.Err(), cause)
+	case over != nil:
+		e.Err = over
 	case unseen(err):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case lost(err) && e.Started:
@@ -239,6 +235,20 @@ func (c *call) failure(err error) error {
 		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrUnavailable, err)
 	}
 	return e
+}
+
+// over returns the error of a call whose time is over, or nil.
+func (c *call) over() error {
+	cause := c.ended()
+	switch {
+	case cause == nil:
+		return nil
+	case errors.Is(cause, context.DeadlineExceeded) && c.late():
+		return fmt.Errorf("its Timeout of %v has passed: %w", c.app.conf().Timeout, cause)
+	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
+		return cause
+	}
+	return fmt.Errorf("%w: %w", c.ctx.Err(), cause)
 }
 
 // ended returns why the call's time is over, or nil. The callee's clock may strike first: it has the

@@ -50,7 +50,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		}
 		gone := unseen(err) || errors.Is(err, ErrUnavailable)
 		if !c.more(n, gone, by) {
-			return nil, err
+			return nil, c.waited(err)
 		}
 		if req = wire.Again(req); req == nil {
 			return nil, err
@@ -58,9 +58,17 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		var none error
 		if to, none = c.other(pick, to, gone, by); none != nil {
 			closeBody(req)
-			return nil, err
+			return nil, c.waited(err)
 		}
 	}
+}
+
+// waited returns why a request that met err, and that nobody has begun, is not sent once more: its time is up, or err.
+func (c *call) waited(err error) error {
+	if over := c.over(); over != nil {
+		return &CallError{Err: over}
+	}
+	return err
 }
 
 // more reports whether a request may be sent once more, after n sides that have not begun it.

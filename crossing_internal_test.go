@@ -91,3 +91,35 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 	}
 	c.cancel(context.Canceled)
 }
+
+// refusing is an instance that drains, and says so to each call.
+type refusing struct{}
+
+func (r *refusing) key() any { return r }
+func (r *refusing) doubt()   {}
+
+func (r *refusing) connect(context.Context, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go func() {
+		_, _ = there.Read(make([]byte, 4<<10))
+		_, _ = io.WriteString(there, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"+
+			headerRefused+": "+refusedUnavailable+"\r\n\r\n")
+		_ = there.Close()
+	}()
+	return here, nil
+}
+
+func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := New(App{Name: "a", QueueTimeout: time.Minute, Handler: http.NotFoundHandler()})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
+		_, err := c.cross(req, func(context.Context, side, bool) (side, error) { return new(refusing), nil })
+		failed, known := errors.AsType[*CallError](c.failure(err))
+		if !known || failed.Started || !failed.Timeout() || errors.Is(failed, ErrUnavailable) {
+			t.Errorf("got %+v", failed)
+		}
+	})
+}
