@@ -160,6 +160,31 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 	}
 }
 
+func TestASiblingThatDoesNotRunIsHandedNoMoreThanItHasWorkers(t *testing.T) {
+	rt := holders(func(a *watt.App) { a.QueueTimeout = 300 * time.Millisecond })
+	top := watttest.Start(t, rt)
+	busy, two := dialPair(t, top, "0"), []net.Conn{dialPair(t, top, "0"), dialPair(t, top, "0")}
+	sibling := statusOf(t, rt, "pair").PerInstance[1].PID
+	soon(t, "both to be idle", func() bool { return statusOf(t, rt, "pair").Busy == 0 })
+	stop(t, sibling)
+	t.Cleanup(func() { syscall.Kill(sibling, syscall.SIGCONT) })
+	reading(t, busy)
+	soon(t, "the first to be busy", func() bool { return statusOf(t, rt, "pair").Busy == 1 })
+	answers := make(chan []string)
+	for _, conn := range two {
+		go func() { answers <- words(t, conn, "/who") }()
+	}
+	if got := within(t, answers, "the answer to what has waited"); got[1] == "1" {
+		t.Errorf("got %q of the instance that does not run, want that the wait is over", got)
+	}
+	syscall.Kill(sibling, syscall.SIGCONT)
+	if got := within(t, answers, "the answer to what was handed over"); got[1] != "1" {
+		t.Errorf("got %q, want instance 1", got)
+	}
+	fmt.Fprint(busy, "x")
+	answered(t, busy)
+}
+
 func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
 	for _, size := range []int{1, 64 << 10} { // also when too much was read to be read again
 		t.Run(strconv.Itoa(size), func(t *testing.T) {

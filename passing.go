@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,8 +31,9 @@ func handedHeaders() []string {
 	return []string{headerCaller, headerRemote, headerWaited, headerAsks, headerTarget, headerNoHost}
 }
 
-// shownTime is how long the page may take to show a request that was handed over.
-const shownTime = 100 * time.Millisecond
+// shownBeats is how many beats of a sibling the page may take to show a request that was handed over. It is not a time:
+// one that is stopped, or gets no processor, shows nothing, and must not be handed more and more.
+const shownBeats = 2
 
 // passing is a request that a sibling serves, and the writer of its answer.
 type passing struct {
@@ -44,15 +46,15 @@ type passing struct {
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
 	last     bool          // the connection ends with the answer
 	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
-	shown    func()        // called once the page shows the request, or does not any more
+	unshown  atomic.Bool   // counts as one that the sibling is about to have
 }
 
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
 func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, q *request) bool {
 	x := &passing{ResponseWriter: w, handover: h, to: to, peer: p, request: q, body: rewind(r.Body)}
-	x.shown = sync.OnceFunc(func() { to.handed.Add(-1) })
+	x.unshown.Store(true)
 	defer x.shown()
-	defer time.AfterFunc(shownTime, x.shown).Stop()
+	defer x.awaitShown().Stop()
 	if !h.child.app.passes.join(q) {
 		return false
 	}
@@ -69,6 +71,30 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p
 		r.Body = x.whole
 	}
 	return x.whole == nil
+}
+
+// shown is called once the page shows the request, or does not any more.
+func (x *passing) shown() {
+	if x.unshown.CompareAndSwap(true, false) {
+		x.to.handed.Add(-1)
+	}
+}
+
+// awaitShown has shown called when the sibling has run for long enough. It returns the timer that does.
+func (x *passing) awaitShown() *time.Timer {
+	const never, pause = math.MaxInt64, shownBeats * beatEvery
+	began := x.to.slot.Beat.Load()
+	var timer *time.Timer
+	timer = time.AfterFunc(never, func() {
+		beats := x.to.slot.Beat.Load() - began
+		if beats >= 0 && beats < shownBeats && x.unshown.Load() { // a new process begins at 0
+			timer.Reset(pause)
+			return
+		}
+		x.shown()
+	})
+	timer.Reset(pause) // once the function can see the timer
+	return timer
 }
 
 // end ends a request that the sibling has begun.
