@@ -96,6 +96,9 @@ func handlers() []scenario {
 			io.WriteString(w, "bye")
 		}),
 		{name: "handler/informs for ever", request: get(), blind: true, handler: func(w http.ResponseWriter, r *http.Request) {
+			for i := range 20 { // or it takes tens of thousands of answers until they are too many
+				w.Header().Set("X-Hint-"+strconv.Itoa(i), text(400))
+			}
 			for r.Context().Err() == nil {
 				w.WriteHeader(http.StatusEarlyHints)
 			}
