@@ -328,7 +328,7 @@ func TestWhatChildrenHaveRegisteredIsGathered(t *testing.T) {
 
 func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T) {
 	t.Parallel()
-	rt := ward()
+	rt := hasty()
 	top := watttest.Start(t, rt)
 	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 2 }); err != nil {
 		t.Fatal(err)

@@ -24,8 +24,15 @@ import (
 func ward() *watt.Runtime {
 	return watt.New(watt.App{
 		Name: "ward", Listen: "127.0.0.1:0", Instances: 3, Workers: 4, Isolation: watt.OwnProcess, MaxRestarts: -1,
-		Timeout: 3 * time.Second, DrainTimeout: time.Second, MemoryLimit: 400 << 20, New: newPatient,
+		Timeout: 3 * time.Second, DrainTimeout: time.Minute, MemoryLimit: 400 << 20, New: newPatient,
 	})
+}
+
+// hasty is a ward that does not wait long for what does not end.
+func hasty() *watt.Runtime {
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.DrainTimeout = time.Second })
+	return rt
 }
 
 func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
@@ -293,7 +300,7 @@ func TestAnAppWhoseProcessesAreAllStoppedIsNotReady(t *testing.T) {
 
 func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
 	t.Parallel()
-	rt := ward()
+	rt := hasty()
 	watttest.Start(t, rt)
 	pid := statusOf(t, rt, "ward").PerInstance[0].PID
 	stop(t, pid)
@@ -337,7 +344,7 @@ func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
 
 func TestAnEndlessLoopKeepsItsWorkerUntilTheInstanceIsRestarted(t *testing.T) {
 	t.Parallel()
-	rt := ward()
+	rt := hasty()
 	top := watttest.Start(t, rt)
 	f := startFlow(t, rt, top)
 	f.more(t, 20)

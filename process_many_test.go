@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
@@ -70,9 +69,6 @@ func TestAThousandRestartsLeaveNothingBehind(t *testing.T) {
 func TestInstancesComeAndGoUnderLoad(t *testing.T) {
 	t.Parallel()
 	rt := ward()
-	if err := rt.Update("ward", func(a *watt.App) { a.DrainTimeout = time.Minute }); err != nil { // none is to be cut
-		t.Fatal(err)
-	}
 	top := watttest.Start(t, rt)
 	f := startFlow(t, rt, top)
 	for _, n := range []int{5, 1, 4, 2} {

@@ -143,7 +143,7 @@ func TestAnInstanceThatIsKilledWhileItIsRestartedIsNotOneThatDidNotEnd(t *testin
 
 func TestAnInstanceIsRemovedInTimeAlsoIfNobodyTakesItsConnections(t *testing.T) {
 	t.Parallel()
-	rt := ward()
+	rt := hasty()
 	rt.Update("ward", func(a *watt.App) { a.Instances, a.MaxRestarts = 2, 1 })
 	top := watttest.Start(t, rt)
 	soon(t, "the first to be given up", func() bool {

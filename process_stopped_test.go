@@ -78,7 +78,6 @@ func TestShutdownDoesNotWaitForAStoppedInstance(t *testing.T) {
 func TestWhatTakesTooLongAtAShutdownIsCutByTheChild(t *testing.T) {
 	t.Parallel()
 	rt := alone()
-	rt.Update("ward", func(a *watt.App) { a.DrainTimeout = time.Minute })
 	rt.ShutdownTimeout = 300 * time.Millisecond
 	if err := rt.Start(t.Context()); err != nil {
 		t.Fatal(err)
