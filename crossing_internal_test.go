@@ -112,7 +112,7 @@ func (r *refusing) connect(context.Context, string) (net.Conn, error) {
 func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := New(App{Name: "a", QueueTimeout: time.Minute, Handler: http.NotFoundHandler()})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second+tryPause/2) // in a pause
 		defer cancel()
 		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
