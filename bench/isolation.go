@@ -54,7 +54,7 @@ func isolation(r role, jobs *jobs) func(context.Context) (session, error) {
 		if err != nil {
 			return session{}, err
 		}
-		b := &beside{address: servers[0].address, job: jobs.lasting(jobTime)}
+		b := &beside{servers: servers, address: servers[0].address, job: jobs.lasting(jobTime)}
 		b.proof = b.job.proof() //nolint:contextcheck // it has no end
 		end := func() {
 			for _, c := range b.clients {
@@ -76,6 +76,7 @@ func isolation(r role, jobs *jobs) func(context.Context) (session, error) {
 
 // beside is a load on a light route, beside jobs.
 type beside struct {
+	servers []*server
 	address string
 	clients []*client
 	job     job
@@ -89,6 +90,7 @@ func (b *beside) measure(ctx context.Context, d time.Duration) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
+	measuring := ctx
 	ctx, stop := context.WithCancel(ctx)
 	var arriving, requests sync.WaitGroup
 	var done atomic.Int64
@@ -108,11 +110,25 @@ func (b *beside) measure(ctx context.Context, d time.Duration) (sample, error) {
 	stop()
 	arriving.Wait()
 	requests.Wait()
+	settle(measuring, b.servers)
 	also := []float64{
 		percentile(alone, 0.5), percentile(loaded, 0.5), percentile(alone, 0.99), percentile(loaded, 0.99),
 		float64(len(loaded)) / d.Seconds(), finished,
 	}
 	return sample{value: also[3], allocs: math.NaN(), also: also}, err
+}
+
+// settle waits until servers do nothing more for clients that have gone: it would count as what comes next.
+func settle(ctx context.Context, servers []*server) {
+	const while, idle = 500 * time.Millisecond, 20 * time.Millisecond // with the queue of a child, whose time does not show
+	for was, _ := usage(servers); ctx.Err() == nil; {
+		pause(ctx, while)
+		is, _ := usage(servers)
+		if is-was <= idle {
+			return
+		}
+		was = is
+	}
 }
 
 // light returns how long requests to the light route have taken, in ms.
