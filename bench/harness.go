@@ -8,6 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+
+	wattlib "github.com/org/watt"
 )
 
 // config is how long, how often and how large things are measured.
@@ -162,4 +166,11 @@ func memory() float64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// quiet makes a runtime that logs nothing: what is shed and killed here is so on purpose.
+func quiet(apps ...wattlib.App) *wattlib.Runtime {
+	rt := wattlib.New(apps...)
+	rt.Logger = zap.NewNop()
+	return rt
 }

@@ -26,7 +26,7 @@ func funnelling(hash wattlib.App, keep func(context.Context, *wattlib.Env) (http
 	if hash.Isolation == 0 {
 		hash.Isolation = wattlib.OwnProcess
 	}
-	return wattlib.New(funnel.New(hash, wattlib.App{Name: "keep", New: keep, Workers: workers}))
+	return quiet(funnel.New(hash, wattlib.App{Name: "keep", New: keep, Workers: workers}))
 }
 
 func startFunnel(ctx context.Context, hash wattlib.App, keep http.Handler, workers int) (rt *wattlib.Runtime, end func(), err error) {

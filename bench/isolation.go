@@ -31,7 +31,7 @@ const (
 
 // gatewayBeside is a gateway in front of the app that does the jobs.
 func gatewayBeside(where wattlib.Isolation) *wattlib.Runtime {
-	return wattlib.New(pyramid.New(
+	return quiet(pyramid.New(
 		wattlib.App{Name: "gateway", Listen: "127.0.0.1:0", New: func(_ context.Context, env *wattlib.Env) (http.Handler, error) {
 			return lightBeside(pyramid.Proxy(env, "mill")), nil
 		}},

@@ -118,7 +118,7 @@ func connectMesh(ctx context.Context, a wattlib.App) (send, func(), error) {
 		a.Name = host
 		apps = append(apps, a)
 	}
-	rt := wattlib.New(apps...)
+	rt := quiet(apps...)
 	if err := rt.Start(ctx); err != nil {
 		return nil, nil, err
 	}

@@ -20,7 +20,7 @@ const instanceHeader = "Instance"
 func milling(mill wattlib.App) *wattlib.Runtime {
 	mill.Name, mill.Listen, mill.Calls = "mill", "127.0.0.1:0", []string{"store"}
 	mill.Isolation, mill.New = wattlib.OwnProcess, newMill
-	return wattlib.New(mill, wattlib.App{Name: "store", Handler: answer(document(600), "application/json")})
+	return quiet(mill, wattlib.App{Name: "store", Handler: answer(document(600), "application/json")})
 }
 
 // newMill does jobs, answers with a document, and calls others again and again when it is told to.

@@ -76,7 +76,7 @@ func service() http.Handler {
 }
 
 func overloadWatt(ctx context.Context) (session, error) {
-	rt := wattlib.New(wattlib.App{
+	rt := quiet(wattlib.App{
 		Name: "orders", Handler: service(), Workers: slots, Queue: waiting, QueueTimeout: waitingLimit,
 	})
 	if err := rt.Start(ctx); err != nil {

@@ -83,7 +83,7 @@ func pyramidOf(address string) *wattlib.Runtime {
 		mux.Handle("GET /orders/", http.StripPrefix("/orders", pyramid.Proxy(env, "orders")))
 		return mux, nil
 	}}
-	return wattlib.New(pyramid.New(entry, apps...)...)
+	return quiet(pyramid.New(entry, apps...)...)
 }
 
 // composing answers as pyramid.Compose does, with calls over TCP.
@@ -211,5 +211,5 @@ func environment(use func(*wattlib.Env)) *wattlib.Runtime {
 	for _, host := range hosts() {
 		apps = append(apps, wattlib.App{Name: host, Handler: document})
 	}
-	return wattlib.New(apps...)
+	return quiet(apps...)
 }

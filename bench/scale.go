@@ -79,7 +79,7 @@ func manyApps(n int, h http.Handler) *wattlib.Runtime {
 	for i := range apps {
 		apps[i] = wattlib.App{Name: fmt.Sprintf("app%d", i), Handler: h}
 	}
-	return wattlib.New(apps...)
+	return quiet(apps...)
 }
 
 // anyOf starts rt and returns calls to an app chosen at random, each of which was called before.
