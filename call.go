@@ -64,6 +64,7 @@ func (m *mesh) call(a *app, edge *count.Calls, req *http.Request) (*http.Respons
 		}
 	}
 	sent := req
+	//lint:ignore SA1019 see heed
 	if req.Cancel != nil && c.ctx.Done() == nil { //nolint:staticcheck // callers may still use it
 		sent = c.heed(req)
 	}
@@ -92,7 +93,8 @@ func (m *mesh) call(a *app, edge *count.Calls, req *http.Request) (*http.Respons
 func (c *call) heed(req *http.Request) *http.Request {
 	ctx, cancel := context.WithCancel(c.ctx)
 	c.ctx, c.unheed = ctx, cancel
-	closed := req.Cancel //nolint:staticcheck // see above
+	//lint:ignore SA1019 it is deprecated, and still promised
+	closed := req.Cancel //nolint:staticcheck // likewise
 	go func() {
 		defer cancel()
 		select {

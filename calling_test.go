@@ -336,7 +336,8 @@ func TestClosingCancelEndsACallWithoutAContext(t *testing.T) {
 			req := request(context.Background(), http.MethodGet, url, nil)
 			req.Close = withTimer // which needs a connection
 			cancel := make(chan struct{})
-			req.Cancel = cancel //nolint:staticcheck // what it is about
+			//lint:ignore SA1019 what it is about
+			req.Cancel = cancel //nolint:staticcheck // likewise
 			go func() { <-began; close(cancel) }()
 			resp, err := rt.Env().Client.Do(req)
 			if err == nil {
