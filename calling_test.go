@@ -508,8 +508,8 @@ func TestWhatABodyHasMetDoesNotSayThatTheCallHasNotStarted(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(h))
 	t.Cleanup(elsewhere.Close)
 	var env *watt.Env
-	start(t, caller(&env, "a", "b"), serving("a", h), watt.App{Name: "b", URL: elsewhere.URL})
-	for _, name := range []string{"a", "b"} {
+	start(t, caller(&env, "a", "b", "c"), serving("a", h), watt.App{Name: "b", URL: elsewhere.URL}, app("c", h))
+	for _, name := range []string{"a", "b", "c"} {
 		for _, met := range []error{
 			&watt.CallError{App: "other", Err: watt.ErrOverloaded},
 			&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},

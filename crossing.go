@@ -37,7 +37,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 	to, err := pick(c.ctx, nil, true)
 	if err != nil {
 		closeBody(req)
-		return nil, err
+		return nil, c.waited(&CallError{Err: err}) // nobody has seen the request
 	}
 	var by time.Time // since the first has not begun it, as long as a request may wait
 	for n := 1; ; n++ {
