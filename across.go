@@ -34,9 +34,9 @@ func (s sibling) connect(ctx context.Context, _ string) (net.Conn, error) {
 
 // send sends the request to the instance that has least to do, if there are several.
 func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
-	return c.cross(req, func(_ context.Context, not side, wait bool) (side, error) {
+	return c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
 		s := x.idlest(not)
-		if s.instance < 0 && !wait { // else the parent waits
+		if s.instance < 0 && by.IsZero() { // else the parent waits
 			return nil, errNoOther
 		}
 		return s, nil

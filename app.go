@@ -230,6 +230,14 @@ func (a *App) clone() App {
 // by its default. No other code reads a raw zero.
 func (a *App) withDefaults() App { return fillDefaults(a.clone()) }
 
+// longestWait is how long a request may wait for a worker or an instance.
+func (a *App) longestWait() time.Duration {
+	if a.Timeout > 0 {
+		return min(max(0, a.QueueTimeout), a.Timeout)
+	}
+	return max(0, a.QueueTimeout)
+}
+
 // fillDefaults is the one place where defaults are.
 func fillDefaults(a App) App {
 	d := App{

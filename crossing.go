@@ -21,8 +21,9 @@ type side interface {
 	doubt()
 }
 
-// pick returns the side that a request prefers, other than not. If there is no other it waits for one, if it may.
-type pick func(ctx context.Context, not side, wait bool) (side, error)
+// pick returns the side that a request prefers, other than not. If there is no other it waits for one until by, unless that
+// is zero.
+type pick func(ctx context.Context, not side, by time.Time) (side, error)
 
 // A request may be sent to some sides one right after the other, of which the first have not begun it. More of them may
 // go while it waits: then it takes its time.
@@ -34,19 +35,23 @@ const (
 // cross sends a request to one of several instances in other processes: to the one that pick prefers, and if
 // that refuses it or is gone before it has begun, to another, perhaps the one that takes its place.
 func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
-	to, err := pick(c.ctx, nil, true)
+	by := c.waitsUntil()
+	to, err := pick(c.ctx, nil, by)
 	if err != nil {
 		closeBody(req)
 		return nil, c.waited(&CallError{Err: err}) // nobody has seen the request
 	}
-	var by time.Time // since the first has not begun it, as long as a request may wait
 	for n := 1; ; n++ {
+		if over := c.over(); over != nil {
+			closeBody(req)
+			return nil, &CallError{Err: over}
+		}
 		resp, err := c.try(req, to)
 		if err == nil || !untouched(err) {
 			return resp, err
 		}
-		if by.IsZero() {
-			by = time.Now().Add(max(0, c.app.conf().QueueTimeout))
+		if n == 1 { // it waits anew: the first has not begun it
+			by = c.waitsUntil()
 		}
 		gone := unseen(err) || errors.Is(err, ErrUnavailable)
 		if !c.more(n, gone, by) {
@@ -61,6 +66,15 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 			return nil, c.waited(err)
 		}
 	}
+}
+
+// waitsUntil returns until when the call may wait for an instance from now on.
+func (c *call) waitsUntil() time.Time {
+	by := c.app.waitsUntil()
+	if !c.by.IsZero() && c.by.Before(by) {
+		return c.by
+	}
+	return by
 }
 
 // waited returns why a request that met err, and that nobody has begun, is not sent once more: its time is up, or err.
@@ -96,12 +110,10 @@ func (c *call) more(n int, gone bool, by time.Time) bool {
 // other picks another side. If not has gone it may wait for one.
 func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error) {
 	if !gone {
-		return pick(c.ctx, not, false)
+		return pick(c.ctx, not, time.Time{})
 	}
 	c.mesh.forget(not.key()) // what else is kept to it is of no use either
-	ctx, cancel := context.WithDeadline(c.ctx, by)
-	defer cancel()
-	return pick(ctx, not, true)
+	return pick(c.ctx, not, by)
 }
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {

@@ -46,7 +46,7 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 				}
 				defer rt.Shutdown(context.Background())
 				asked := 0
-				pick := func(context.Context, side, bool) (side, error) {
+				pick := func(context.Context, side, time.Time) (side, error) {
 					asked++
 					return &leaving{rt.app("a").place.(*door), asked > test.leave}, nil
 				}
@@ -86,7 +86,7 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 	rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
 	c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}, new(broken)
 	req, _ := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://a.watt.local/", nil)
-	if _, err := c.cross(req, func(context.Context, side, bool) (side, error) { return b, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 {
+	if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 {
 		t.Errorf("got %v, %d doubts, want one", err, b.doubts)
 	}
 	c.cancel(context.Canceled)
@@ -116,7 +116,7 @@ func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 		defer cancel()
 		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
-		_, err := c.cross(req, func(context.Context, side, bool) (side, error) { return new(refusing), nil })
+		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return new(refusing), nil })
 		failed, known := errors.AsType[*CallError](c.failure(err))
 		if !known || failed.Started || !failed.Timeout() || errors.Is(failed, ErrUnavailable) {
 			t.Errorf("got %+v", failed)

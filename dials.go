@@ -90,7 +90,7 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.await(ctx); err != nil {
+	if err := a.await(ctx, a.waitsUntil()); err != nil {
 		return nil, err
 	}
 	near, far, err := control.Files()

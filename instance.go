@@ -322,7 +322,7 @@ func (in *instance) pause(failures int, end ending) ending {
 		in.app.gaveUp(in.index, err)
 	} else if in.stopping.Err() == nil {
 		delay := 1 + rand.N(min(mostPause, firstPause<<min(failures-1, 16)))
-		if end.cause == causeStart || delay > in.app.conf().QueueTimeout {
+		if end.cause == causeStart || delay > in.app.conf().longestWait() {
 			in.comesBack(time.Now().Add(delay))
 		}
 		in.set(stateRestarting, err)

@@ -144,7 +144,7 @@ func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.await(ctx); err != nil {
+	if err := a.await(ctx, a.waitsUntil()); err != nil {
 		return nil, m.failed(a.name, err)
 	}
 	conn, err := a.place.connect(ctx, m.caller)

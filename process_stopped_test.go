@@ -4,6 +4,7 @@ package watt_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -117,6 +118,30 @@ func TestASilentInstanceIsGivenNothing(t *testing.T) {
 	if now := in(); now.PID != pid {
 		t.Errorf("it was replaced: %s", now.LastError)
 	}
+}
+
+func TestAWaitForAnInstanceEndsInTime(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	watttest.Start(t, rt)
+	in := func() watt.InstanceStatus { return statusOf(t, rt, "ward").PerInstance[0] }
+	stop(t, in().PID)
+	soon(t, "the silence to be noticed", func() bool { return in().State == "silent" })
+	for name, test := range map[string]struct {
+		queue, timeout time.Duration
+		want           error
+	}{
+		"QueueTimeout": {100 * time.Millisecond, time.Minute, watt.ErrUnavailable},
+		"Timeout":      {time.Minute, 100 * time.Millisecond, context.DeadlineExceeded},
+	} {
+		rt.Update("ward", func(a *watt.App) { a.QueueTimeout, a.Timeout = test.queue, test.timeout })
+		r := within(t, going(t.Context(), rt, "ward.watt.local/well"), "the end of the call")
+		var call *watt.CallError
+		if !errors.Is(r.err, test.want) || !errors.As(r.err, &call) || call.Started {
+			t.Errorf("%s: got %v, want %v of a call that has not started", name, r.err, test.want)
+		}
+	}
+	syscall.Kill(in().PID, syscall.SIGCONT)
 }
 
 func TestAConnectionThatTheParentHasTakenIsGivenToWhomeverComesUpFirst(t *testing.T) {

@@ -58,11 +58,11 @@ func (p *processes) addr() string {
 
 // send sends the request to the instance that has least to do.
 func (p *processes) send(c *call, req *http.Request) (*http.Response, error) {
-	return c.cross(req, func(ctx context.Context, not side, wait bool) (side, error) { return p.pick(ctx, not, wait) })
+	return c.cross(req, func(ctx context.Context, not side, by time.Time) (side, error) { return p.pick(ctx, not, by) })
 }
 
 func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error) {
-	o, err := p.pick(ctx, nil, true)
+	o, err := p.pick(ctx, nil, p.app.waitsUntil())
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 		_ = conn.Close()
 		return fmt.Errorf("%w: instance %d is not ready", ErrUnavailable, instance)
 	}
-	o, err := p.pick(ctx, nil, true)
+	o, err := p.pick(ctx, nil, p.app.waitsUntil())
 	if err != nil {
 		_ = conn.Close()
 		return err
@@ -89,28 +89,28 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 	return o.give(ctx, conn, what)
 }
 
-// pick returns the ready instance with least to do, other than not. If there is none it waits for one as long as a
-// request may, if it is to.
-func (p *processes) pick(ctx context.Context, not side, wait bool) (*own, error) {
+// pick returns the ready instance with least to do, other than not. If there is none it waits for one until by, unless
+// that is zero.
+func (p *processes) pick(ctx context.Context, not side, by time.Time) (*own, error) {
 	var due <-chan time.Time
 	for {
 		change := p.app.changing()
 		if o := p.idlest(not); o != nil {
 			return o, nil
 		}
-		if !wait {
+		if by.IsZero() {
 			return nil, errNoOther
 		}
-		if due == nil {
-			timer := time.NewTimer(max(0, p.app.conf().QueueTimeout))
-			defer timer.Stop()
-			due = timer.C
-		}
-		if err := p.app.await(ctx); err != nil {
+		if err := p.app.await(ctx, by); err != nil {
 			return nil, err
 		}
 		if o := p.idlest(not); o != nil {
 			return o, nil
+		}
+		if due == nil {
+			timer := time.NewTimer(time.Until(by))
+			defer timer.Stop()
+			due = timer.C
 		}
 		select { // it is silent or about to end, or has, which its supervisor is about to notice
 		case <-change:

@@ -82,12 +82,11 @@ func newApp(rt *Runtime, config App) *app {
 }
 
 func poolLimits(config *App) admission.Limits {
-	wait := max(0, config.QueueTimeout)
-	if config.Timeout > 0 {
-		wait = min(wait, config.Timeout)
-	}
-	return admission.Limits{Workers: config.Workers, Queue: max(0, config.Queue), Wait: wait}
+	return admission.Limits{Workers: config.Workers, Queue: max(0, config.Queue), Wait: config.longestWait()}
 }
+
+// waitsUntil returns until when a request that comes now may wait.
+func (a *app) waitsUntil() time.Time { return time.Now().Add(a.conf().longestWait()) }
 
 // conf returns the configuration in force.
 func (a *app) conf() *App { return a.config.Load() }
@@ -180,8 +179,8 @@ func (a *app) backLocked() time.Time {
 	return first
 }
 
-// await returns when an instance is ready. It waits as long as a request may.
-func (a *app) await(ctx context.Context) error {
+// await returns when an instance is ready. It waits until by.
+func (a *app) await(ctx context.Context, by time.Time) error {
 	var due <-chan time.Time
 	for {
 		a.mu.Lock()
@@ -196,7 +195,7 @@ func (a *app) await(ctx context.Context) error {
 			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
 		}
 		if due == nil {
-			timer := time.NewTimer(max(0, a.conf().QueueTimeout))
+			timer := time.NewTimer(time.Until(by))
 			defer timer.Stop()
 			due = timer.C
 		}

@@ -118,7 +118,7 @@ func (s *relay) hand(conn net.Conn) {
 	if s.tls != nil {
 		tracked = tls.Server(tracked, s.tls)
 	}
-	if err = s.app.await(s.ctx); err == nil {
+	if err = s.app.await(s.ctx, s.app.waitsUntil()); err == nil {
 		if g := s.emptiest(); g != nil && g.deliver(s.ctx, tracked) == nil {
 			return
 		}
