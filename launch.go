@@ -38,15 +38,22 @@ func (o *own) launch() error {
 	}
 	o.conn = mine
 	o.place.app.rt.owned.Go(o.listen)
-	if config.Nice > 0 {
-		if err := o.process.LowerPriority(config.Nice); err != nil {
-			o.log.Warn("its priority stays as it is", zap.Error(err))
-		}
-	}
+	o.lowerPriority()
 	if config.MemoryLimit > 0 {
 		return o.process.SetMemoryLimit(uint64(config.MemoryLimit))
 	}
 	return nil
+}
+
+// lowerPriority is called twice: a thread that was just being made the first time may have missed it.
+func (o *own) lowerPriority() {
+	nice := o.place.app.conf().Nice
+	if nice <= 0 {
+		return
+	}
+	if err := o.process.LowerPriority(nice); err != nil {
+		o.log.Warn("its priority stays as it is", zap.Error(err))
+	}
 }
 
 // output returns where one of the child's streams goes.

@@ -74,6 +74,7 @@ func (o *own) start(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("main did not reach Run in time: %s: %w", rerun, context.Cause(ctx))
 	}
+	o.lowerPriority()
 	if err := o.beginning(); err != nil {
 		return o.whyNotTold(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -12,6 +13,9 @@ func TestThePriorityOfAllThreadsIsLowered(t *testing.T) {
 	t.Parallel()
 	p := play(t, "hang")
 	<-p.up
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, p.PID(), 19); err != nil { // the first thread alone
+		t.Fatal(err)
+	}
 	if err := p.LowerPriority(19); err != nil {
 		t.Fatal(err)
 	}

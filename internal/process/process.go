@@ -105,10 +105,11 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Exit returns how it has ended; Done must be closed.
 func (p *Process) Exit() *ExitError { return p.exit }
 
-// LowerPriority sets the niceness of the process, and of all that it starts, unless it has inherited a higher one.
+// LowerPriority sets the niceness of all threads of the process, and of all that it starts, unless it has inherited a
+// higher one.
 func (p *Process) LowerPriority(nice int) error {
 	return p.unlessGone(func() error {
-		if inherited, err := niceness(p.PID()); err == nil && inherited >= nice {
+		if inherited, err := niceness(p.PID()); err == nil && inherited > nice {
 			return nil
 		}
 		return unix.Setpriority(unix.PRIO_PGRP, p.PID(), nice)
