@@ -68,6 +68,10 @@ func (l *Listener) deliver(ctx context.Context, c net.Conn) error {
 	}
 	if len(l.places) == backlog {
 		l.sweep()
+		if l.isClosed() { // perhaps while it had a connection in its hands
+			l.hangUp()
+			return refused()
+		}
 	}
 	select {
 	case l.places <- struct{}{}:

@@ -117,6 +117,36 @@ func TestAcceptMakesRoomInAFullBacklog(t *testing.T) {
 	})
 }
 
+// closing is a connection that closes a listener as soon as that asks for it.
+type closing struct {
+	net.Conn
+	l *pipe.Listener
+}
+
+func (c *closing) Gone() bool {
+	c.l.Close()
+	return false
+}
+
+func TestNobodyIsForgottenInAListenerThatIsClosedWhileItLooksForRoom(t *testing.T) {
+	for range 10 { // who comes then finds room, or hears that it is closed: it may be either
+		l := newListener(t)
+		here, there := net.Pipe()
+		for i := range backlog {
+			if i == 0 {
+				l.Deliver(t.Context(), &closing{there, l})
+				continue
+			}
+			dial(t, l)
+		}
+		l.Dial(t.Context(), "caller:1", nil)
+		here.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := here.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("got %v from a connection that nobody has accepted, want EOF", err)
+		}
+	}
+}
+
 func TestAClosedListenerRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newListener(t)
