@@ -309,7 +309,6 @@ func TestCloseIdleLeavesRequestsAlone(t *testing.T) {
 	})
 }
 
-// A body that does not fit into the connection must not be written before the answer is read, even if it is in memory.
 func TestNothingIsKeptAfterClose(t *testing.T) {
 	pool, n := script(t, respond(ok))
 	pool.Close()
@@ -335,6 +334,7 @@ func TestABodyIsSentAfterASecondWithoutTheWordToProceed(t *testing.T) {
 	})
 }
 
+// A body that does not fit into the connection must not be written before the answer is read, even if it is in memory.
 func TestAnAnswerComesThoughALongBodyIsNotRead(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"in memory": memory(text(1 << 20)), "known length": stream(text(1<<20), 1<<20), "unknown length": stream(text(1<<20), -1),
