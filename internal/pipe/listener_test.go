@@ -141,7 +141,7 @@ func TestNobodyIsForgottenInAListenerThatIsClosedWhileItLooksForRoom(t *testing.
 		}
 		l.Dial(t.Context(), "caller:1", nil)
 		here.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := here.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := here.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Fatalf("got %v from a connection that nobody has accepted, want EOF", err)
 		}
 	}
