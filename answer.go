@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // answer is the ResponseWriter that handlers get. It sees the first byte, event streams and hijacks.
@@ -42,11 +43,11 @@ func (a *http1Answer) writer() http.ResponseWriter {
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // log says why the request is answered with an error. The panics' lines say more.
-func (a *answer) log(status int, err error) {
+func (a *answer) log(level zapcore.Level, status int, err error) {
 	if errors.Is(err, errPanicked) {
 		return
 	}
-	a.request.gen.env.Logger.Warn("request failed", zap.String("request", a.request.what()), zap.Int("status", status), zap.Error(err))
+	a.request.gen.env.Logger.Log(level, "request failed", zap.String("request", a.request.what()), zap.Int("status", status), zap.Error(err))
 }
 
 // WriteHeader sends the status, or an informational answer before it.

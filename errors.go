@@ -138,6 +138,8 @@ func retryAfter(h http.Header) time.Duration {
 //   - [http.MaxBytesError]: 413
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - anything else: 500
+//   - in place of any of these 5xx: 499, if the client has gone, or the caller has given up. Nobody sees it but who counts:
+//     it is no failure of the app. The number is what nginx logs.
 //
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
 // read the answer. If w is the writer that an app's handler was given, or
@@ -158,7 +160,7 @@ func writeError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {
 		status = q.logFailure(status, err)
-		q.answer.told = true
+		q.answer.told, q.answer.status = true, status
 	}
 	h := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {

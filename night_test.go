@@ -3,8 +3,11 @@ package watt_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -104,5 +107,65 @@ func TestJSONTakesNoContentForTheZeroValue(t *testing.T) {
 	rt := start(t, app("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	if v, err := watt.JSON[struct{ Name string }](rt.Env().Get(t.Context(), "http://a.watt.local/")); err != nil || v.Name != "" {
 		t.Errorf("got %v, %v", v, err)
+	}
+}
+
+// TestWhoHasGoneIsNoFailure: nobody is to be woken for it, unless the app has panicked.
+func TestWhoHasGoneIsNoFailure(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	entered := make(chan struct{})
+	a := app("a", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			_, err := io.Copy(io.Discard, r.Body)
+			watt.WriteError(w, err)
+			return
+		}
+		entered <- struct{}{}
+		<-r.Context().Done()
+		switch r.Method {
+		case http.MethodPut:
+			watt.WriteError(w, errors.New("driver: interrupted"))
+		case http.MethodDelete:
+			panic("on purpose")
+		}
+	})
+	a.Listen = "127.0.0.1:0"
+	rt := watt.New(a)
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rt.Shutdown(context.Background()) })
+
+	conn := dialTCP(t, statusOf(t, rt, "a").Addr)
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nbegin")
+	conn.Close()
+	for _, method := range []string{"GET", "PUT", "DELETE"} { // over TCP, and in the mesh
+		conn := dialTCP(t, statusOf(t, rt, "a").Addr)
+		io.WriteString(conn, method+" / HTTP/1.1\r\nHost: a\r\n\r\n")
+		<-entered
+		conn.Close()
+
+		ctx, cancel := context.WithCancel(t.Context())
+		called := make(chan error, 1)
+		go func() {
+			_, err := rt.Env().Client.Do(request(ctx, method, "http://a.watt.local/", nil)) //nolint:bodyclose // there is none
+			called <- err
+		}()
+		<-entered
+		cancel()
+		if err := within(t, called, "the call"); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+	want := map[string]map[string]uint64{"POST": {"4xx": 1}, "GET": {"4xx": 2}, "PUT": {"4xx": 2}, "DELETE": {"5xx": 2}}
+	var got map[string]map[string]uint64
+	defer func() { t.Logf("counted %v", got) }()
+	soon(t, fmt.Sprint(want), func() bool {
+		got = statusOf(t, rt, "a").PerInstance[0].Requests
+		return reflect.DeepEqual(got, want)
+	})
+	if lines := logs.FilterMessage("request failed").All(); len(lines) != 0 {
+		t.Errorf("got %v in the log", lines)
 	}
 }

@@ -213,8 +213,12 @@ func (q *request) abandon() {
 }
 
 // logFailure logs err, because of which the request is answered with status, if it is the program's failure. It returns
-// the status: another one if the cause of err is Timeout.
+// the status: another one if the cause of err is Timeout, or that nobody waits for the answer any more.
 func (q *request) logFailure(status int, err error) int {
+	if status >= 500 && q.gone() && !errors.Is(err, errPanicked) {
+		q.answer.log(zap.DebugLevel, statusGone, err)
+		return statusGone
+	}
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded) // of a body that did not come
 	if ended && errors.Is(q.reason(), context.DeadlineExceeded) {
 		status = http.StatusGatewayTimeout // because of Timeout
@@ -223,11 +227,20 @@ func (q *request) logFailure(status int, err error) int {
 	switch {
 	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
 		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
-		q.answer.log(status, err)
+		q.answer.log(zap.WarnLevel, status, err)
 	case status == http.StatusServiceUnavailable && !called && !ended: // and nobody else says why
 		q.app.faults.note(err)
 	}
 	return status
+}
+
+// statusGone is what nginx logs of a request whose client has gone.
+const statusGone = 499
+
+// gone reports whether the client has gone, or the caller has given up.
+func (q *request) gone() bool {
+	cause := q.reason()
+	return errors.Is(q.Err(), context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(cause, errCut)
 }
 
 // limit sets the times by which the request has to be answered.
