@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,6 +57,7 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 		{watt.App{Name: "tight", Handler: h, Isolation: watt.OwnProcess, MemoryLimit: 64 << 20}, []string{"MemoryLimit: must be 128 MiB at least"}},
 		{watt.App{Name: "priority", Handler: h, MemoryLimit: -1, Nice: 20}, []string{"MemoryLimit, Nice: ", "MemoryLimit: ", "Nice: "}},
 		{watt.App{Name: "times", Handler: h, QueueTimeout: -2, Timeout: -2, StartTimeout: -2, DrainTimeout: -2}, []string{"QueueTimeout: ", "Timeout: ", "StartTimeout: ", "DrainTimeout: "}},
+		{watt.App{Name: "endless", Handler: h, DrainTimeout: math.MaxInt64}, []string{"DrainTimeout: 2562047h47m16.854775807s is out of range: use a year or less"}},
 	}
 	var apps []watt.App
 	var want []string

@@ -213,6 +213,8 @@ func rangeProblem(value, least, most int64) string {
 	return ""
 }
 
+const longest = 366 * 24 * time.Hour // of all durations, which are added to one another
+
 // checkLimits notes what is wrong with what may also change while the runtime runs: counts and durations that are below
 // -1, or -1 where that makes no sense, among others.
 func (p *problems) checkLimits(a *App) {
@@ -242,6 +244,8 @@ func (p *problems) checkLimits(a *App) {
 			p.add(a, f.name, fmt.Sprintf("%v is out of range: use -1 or more; 0 means the default", f.value))
 		} else if f.value > 0 && f.value < time.Microsecond {
 			p.add(a, f.name, fmt.Sprintf("%v is too short to be meant: is the unit missing?", f.value))
+		} else if f.value > longest {
+			p.add(a, f.name, fmt.Sprintf("%v is out of range: use a year or less", f.value))
 		}
 	}
 }
