@@ -87,7 +87,10 @@ func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx)
 	if err != nil {
 		return err
 	}
-	err = b.ride(ctx, t, fn)
+	in, err := b.ride(ctx, t, fn)
+	if !in {
+		return err
+	}
 	<-t.done
 	if t.err != nil && (err == nil || errors.Is(err, t.lost)) && !errors.Is(err, errTorn) {
 		return t.err
@@ -95,14 +98,15 @@ func (b *Batch) Do(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx)
 	return err
 }
 
-// ride runs fn in t, and gives the turn away, even if fn panics.
-func (b *Batch) ride(ctx context.Context, t *transaction, fn func(context.Context, *sql.Tx) error) error {
+// ride runs fn in t, and gives the turn away, even if fn panics. It reports whether t's end is the call's too: not if ctx
+// did not wait for its beginning.
+func (b *Batch) ride(ctx context.Context, t *transaction, fn func(context.Context, *sql.Tx) error) (in bool, err error) {
 	defer b.leave(t)
 	if err := t.begin(ctx); err != nil {
-		return err
+		return t.lost != nil, err
 	}
 	t.size++
-	return t.run(ctx, 0, fn)
+	return true, t.run(ctx, 0, fn)
 }
 
 // between calls fn when the call's turn has come, with no transaction open.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -349,6 +350,31 @@ func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 	if err := b.Do(t.Context(), write("b")); err != nil {
 		t.Errorf("after it: %v", err)
 	}
+}
+
+func TestACallThatCouldNotBeginIsNotHeldByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := open(t, file(t))
+		db.SetMaxOpenConns(1)
+		b := &funnel.Batch{DB: db}
+		conn, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		gone := make(chan error, 1)
+		go func() { gone <- b.Do(ctx, write("gone")) }()
+		synctest.Wait()
+		next := doing(b, write("next"))
+		if err := result(t, gone); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the end of the context", err)
+		}
+		conn.Close()
+		if err := result(t, next); err != nil {
+			t.Errorf("the next: %v", err)
+		}
+	})
 }
 
 func TestAWaitForALockEndsWithTheContext(t *testing.T) {
