@@ -73,10 +73,10 @@ const keptWait = 5 * time.Second
 //     find out, and the first answer of another kind ends it. What the door has refused to a call with a deadline does
 //     not count, nor does any other 429, which is about one client.
 //
-// An io that only restarts refuses nothing, for calls wait for it. Requests for cpu's ReadyPath (GET) are never
-// refused: being busy is no reason not to start. A cpu with Serve gets no such guard, since its requests are not seen
-// here: ask env.CheckContext before the work. With a URL nothing is guarded here, but where cpu runs: use New there
-// too, with io's URL.
+// An io that only restarts refuses nothing, for calls wait for it. The readiness check of an instance is never refused:
+// being busy is no reason not to start. Nor are other requests for the ReadyPath that New was given (GET). A cpu with
+// Serve gets no such guard, since its requests are not seen here: ask env.CheckContext before the work. With a URL
+// nothing is guarded here, but where cpu runs: use New there too, with io's URL.
 //
 // The parameters stand in the order in which a request passes them. The other way round, the first call is refused
 // with [watt.ErrNotAllowed] and a text that names both apps.

@@ -507,8 +507,16 @@ func TestABusyStoreDoesNotKeepAnInstanceFromStarting(t *testing.T) {
 		if err := rt.Restart("job", 0); err != nil {
 			t.Error(err)
 		}
-		if status, _ := top.Get("http://job.watt.local/ready"); status != http.StatusServiceUnavailable {
-			t.Errorf("got %d for another path, want 503", status)
+		if err := rt.Update("job", func(a *watt.App) { a.ReadyPath = "/other" }); err != nil {
+			t.Fatal(err)
+		}
+		if err := rt.Restart("job", 0); err != nil {
+			t.Errorf("with another ReadyPath: %v", err)
+		}
+		for path, want := range map[string]int{"/ready?well": http.StatusOK, "/ready": http.StatusServiceUnavailable} {
+			if status, _ := top.Get("http://job.watt.local" + path); status != want {
+				t.Errorf("%s: got %d, want %d", path, status, want)
+			}
 		}
 		time.Sleep(time.Minute)
 	})

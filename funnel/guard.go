@@ -16,7 +16,7 @@ import (
 type guard struct {
 	env       *watt.Env
 	app       string
-	readyPath string            // of the instance: being busy is no reason not to start
+	readyPath string            // as New was given it: who asks for that from outside wants to know the same
 	next      http.RoundTripper // the way to app
 
 	mu       sync.Mutex
@@ -64,6 +64,9 @@ func (g *guard) handler(next http.Handler) http.Handler {
 }
 
 func (g *guard) check(r *http.Request) error {
+	if _, came := watt.Arrived(r.Context()); !came {
+		return nil // the readiness check, which comes by no door: being busy is no reason not to start
+	}
 	if r.Method == http.MethodGet && r.URL.RequestURI() == g.readyPath {
 		return nil
 	}
