@@ -37,20 +37,7 @@ func newTill(t *testing.T, i *funnel.Idempotency) *till {
 		env.Metrics.MustRegister(i)
 		return i.Handler(x), nil
 	}
-	x.rt = watt.New(
-		watt.App{Name: "till", New: serve},
-		watt.App{Name: "other", Calls: []string{"till"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				resp, err := env.Client.Do(post(r.Context(), "/sell", r.Header.Get("Idempotency-Key"), "tea"))
-				if err != nil {
-					watt.WriteError(w, err)
-					return
-				}
-				defer resp.Body.Close()
-				io.Copy(w, resp.Body)
-			}), nil
-		}},
-	)
+	x.rt = watt.New(watt.App{Name: "till", New: serve}, between("other", "till"))
 	if err := x.rt.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +231,7 @@ func TestAKeyBelongsToItsScope(t *testing.T) {
 		put.Method = http.MethodPut
 		ada := post(t.Context(), "/sell", "k", "tea")
 		ada.Header.Set("X-Watt-User", "ada")
-		other := post(t.Context(), "/", "k", "")
+		other := post(t.Context(), "/sell", "k", "tea")
 		other.URL.Host = "other.watt.local"
 		for i, req := range []*http.Request{put, ada, post(t.Context(), "/sell/more", "k", "tea"), other} {
 			if got, err := x.do(req); err != nil || !strings.HasPrefix(got.body, fmt.Sprintf("sale %d ", i+2)) {
