@@ -799,3 +799,68 @@ func TestTheReportTellsWhatTheLastResizeDid(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWasAMomentAgoIsNoMeasure: an action is looked at when it has ended, perhaps milliseconds after the look before.
+func TestWhatWasAMomentAgoIsNoMeasure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(100 * time.Millisecond) })
+		rt := watt.New(watt.App{Name: "app", Workers: 1, Handler: busy})
+		watttest.Start(t, rt)
+		h := admin.Handler(rt, admin.Options{Token: token})
+		look := func() admin.App { return fetched[admin.Report](t, h, "/status").Apps[0] }
+		resize := func(workers string) { acted(t, h, http.MethodPatch, "/apps/app", `{"workers": `+workers+`}`) }
+		ctx, stop := context.WithCancel(t.Context())
+		var caller sync.WaitGroup
+		defer caller.Wait()
+		defer stop()
+		caller.Go(func() { // ten requests a second
+			for ctx.Err() == nil {
+				if resp, err := rt.Env().Get(ctx, "http://app.watt.local/"); err == nil {
+					resp.Body.Close()
+				}
+			}
+		})
+		tenASecond := func(when string, f *admin.Figures) {
+			if f == nil || f.Requests < 9 || f.Requests > 11 {
+				t.Errorf("%s: got %+v, want 10 requests a second", when, f)
+			}
+		}
+		time.Sleep(98 * time.Millisecond)
+		look()
+		time.Sleep(5 * time.Millisecond) // in which a request has ended
+		resize("2")
+		if got := look(); got.Now.Requests != 0 {
+			t.Errorf("at first: got %v requests a second", got.Now.Requests)
+		}
+		time.Sleep(30*time.Second - 3*time.Millisecond)
+		if got := look(); got.Before != nil {
+			t.Errorf("later: got %+v of what was not seen for long enough", got.Before)
+		}
+		time.Sleep(time.Millisecond)
+		resize("3")
+		for _, workers := range []string{"4", "5"} {
+			time.Sleep(5 * time.Millisecond)
+			resize(workers)
+			now := look().Now
+			tenASecond("with "+workers+" workers", &now)
+		}
+		time.Sleep(11 * time.Second)
+		got := look()
+		if tenASecond("before", got.Before); got.BeforeWorkers != 2 {
+			t.Errorf("got %d workers before, want those that there were for some time", got.BeforeWorkers)
+		}
+	})
+}
+
+// acted has something done without a network.
+func acted(t *testing.T, h http.Handler, method, path, body string) *httptest.ResponseRecorder {
+	t.Helper()
+	req := httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
+	authorized(req)
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, req)
+	if rec.Code > 299 {
+		t.Errorf("%s: got %d %s", path, rec.Code, rec.Body)
+	}
+	return rec
+}

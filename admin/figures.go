@@ -30,8 +30,11 @@ type Figures struct {
 	CallTime map[string]float64
 }
 
-// figuresOf are those of an app between two looks at it.
+// figuresOf are those of an app between two looks at it. A time that is too short has no rates.
 func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
+	if elapsed < brief {
+		elapsed = 0
+	}
 	f := Figures{
 		Saturation: metrics.Saturation(before, after, elapsed),
 		Calls:      make(map[string]float64), Failed: make(map[string]float64), CallTime: make(map[string]float64),

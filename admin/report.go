@@ -25,7 +25,8 @@ type Report struct {
 type App struct {
 	watt.Status
 	// Now are figures of the last ten seconds, and Before those before the last change of its workers, of which
-	// there were BeforeWorkers then: nil until something has changed, and ten seconds have passed since.
+	// there were BeforeWorkers then: nil until something has changed, and ten seconds have passed since. Changes in
+	// quick succession are one.
 	Now           Figures
 	Before        *Figures
 	BeforeWorkers int
@@ -55,7 +56,7 @@ func (w *watch) report(now time.Time) Report {
 	for i, s := range w.looks[len(w.looks)-1].apps {
 		app := App{Status: s, Now: w.figuresLocked(i)}
 		if c, ok := w.changes[s.Name]; ok && now.Sub(c.at) >= recent && now.Sub(c.at) < kept {
-			app.Before, app.BeforeWorkers = &c.before, c.workers
+			app.Before, app.BeforeWorkers = c.before, c.workers
 		}
 		app.Peak, app.Ended = w.peakLocked(s.Name, now), w.endedLocked(s.Name, now)
 		r.Apps = append(r.Apps, app)

@@ -18,6 +18,7 @@ const (
 	kept   = 15 * time.Minute   // for charts
 	spaced = 5 * time.Second    // between the points of a chart
 	recent = 10 * time.Second   // what rates are of
+	brief  = every / 2          // is too short for rates
 	late   = 5 * time.Minute    // that ends of instances are counted
 	points = int(kept / spaced) // of a chart
 	futile = time.Minute        // of looking at what does not start
@@ -52,8 +53,8 @@ type look struct {
 // change is a change of an app's workers.
 type change struct {
 	at      time.Time
-	workers int // before
-	before  Figures
+	workers int      // before
+	before  *Figures // nil if they were not seen for long enough
 }
 
 func newWatch(rt *watt.Runtime, o *Options) *watch {
@@ -99,8 +100,8 @@ func (w *watch) startLocked() {
 }
 
 func (w *watch) tick() {
-	now := time.Now()
 	w.mu.Lock()
+	now := time.Now()
 	w.lookLocked(now)
 	w.startLocked()
 	stopped, overloaded := w.allLocked("stopped"), w.overloadedLocked()
@@ -169,26 +170,25 @@ func (w *watch) look() {
 	w.lookLocked(time.Now())
 }
 
-// figuresLocked compares the last look at an app with the first that is remembered.
+// figuresLocked compares the last look at an app with the first that is remembered since when it has had its workers, or
+// one before that if it has not had them for long enough.
 func (w *watch) figuresLocked(app int) Figures {
-	last := w.looks[len(w.looks)-1]
-	first := w.firstLocked(app, len(w.looks))
-	f := figuresOf(&first.apps[app], &last.apps[app], last.at.Sub(first.at))
+	last, i := w.looks[len(w.looks)-1], w.sameLocked(app, len(w.looks))
+	for i > 0 && last.at.Sub(w.looks[i].at) < brief {
+		i--
+	}
+	f := figuresOf(&w.looks[i].apps[app], &last.apps[app], last.at.Sub(w.looks[i].at))
 	f.Sampled = w.shares.of(last.apps[app].Name)
 	return f
 }
 
-// firstLocked returns the first of n looks since when an app has had the workers that it has in the last, or the one
-// before that where there were others.
-func (w *watch) firstLocked(app, n int) look {
+// sameLocked returns which of n looks is the first since when an app has had the workers that it has in the last.
+func (w *watch) sameLocked(app, n int) int {
 	i := n - 1
 	for i > 0 && !w.resizedLocked(app, i) {
 		i--
 	}
-	if i == n-1 {
-		i = max(0, i-1)
-	}
-	return w.looks[i]
+	return i
 }
 
 // resizedLocked reports whether an app's workers have changed between a look and the one before.
@@ -198,7 +198,7 @@ func (w *watch) resizedLocked(app, n int) bool {
 }
 
 // noteResizesLocked notices whose workers have changed between the last two looks. From then on, figures are of what
-// came after.
+// came after. What was before is that of workers that there were for long enough: several changes can follow each other.
 func (w *watch) noteResizesLocked() {
 	n := len(w.looks) - 1
 	if n < 1 {
@@ -212,8 +212,14 @@ func (w *watch) noteResizesLocked() {
 		if w.changes == nil {
 			w.changes = make(map[string]change)
 		}
-		s, first := &before.apps[i], w.firstLocked(i, n)
-		w.changes[s.Name] = change{w.looks[n].at, workersOf(s), figuresOf(&first.apps[i], s, before.at.Sub(first.at))}
+		s, first := &before.apps[i], w.looks[w.sameLocked(i, n)]
+		c := w.changes[s.Name]
+		if length := before.at.Sub(first.at); length >= brief {
+			f := figuresOf(&first.apps[i], s, length)
+			c.workers, c.before = workersOf(s), &f
+		}
+		c.at = w.looks[n].at
+		w.changes[s.Name] = c
 	}
 }
 
