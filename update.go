@@ -21,7 +21,8 @@ func changeable(field string) bool {
 // runtime runs, change gets the configuration in force and may set Instances, Workers, Queue,
 // QueueTimeout, MaxConns, MaxRestarts, Critical, ReadyPath and the timeouts; zero values mean the
 // defaults again. More instances are started, and surplus ones drained, before Update returns: that takes
-// StartTimeout or DrainTimeout at most, and ends with Shutdown. A change that is refused changes nothing.
+// StartTimeout or DrainTimeout at most, and ends with Shutdown. A change that is refused changes nothing. What a drain had
+// to cut is returned as an error, too; the change is in force then.
 func (rt *Runtime) Update(app string, change func(*App)) error {
 	select {
 	case rt.updating <- struct{}{}:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,7 +22,15 @@ const maxBody = 4 << 10
 
 func (h *handler) restart(w http.ResponseWriter, r *http.Request) { h.toInstance(w, r, h.rt.Restart) }
 
-func (h *handler) drain(w http.ResponseWriter, r *http.Request) { h.toInstance(w, r, h.rt.Drain) }
+func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
+	h.toInstance(w, r, func(app string, instance int) error {
+		return h.answerOf(h.rt.Drain(app, instance), app, func(s *watt.Status) bool {
+			return slices.ContainsFunc(s.PerInstance, func(in watt.InstanceStatus) bool {
+				return in.Instance == instance && in.State == "drained"
+			})
+		})
+	})
+}
 
 func (h *handler) toInstance(w http.ResponseWriter, r *http.Request, do func(app string, instance int) error) {
 	instance, err := strconv.Atoi(r.PathValue("instance"))
@@ -42,21 +51,44 @@ func (h *handler) change(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &l) {
 		return
 	}
-	h.done(w, h.rt.Update(r.PathValue("app"), func(a *watt.App) {
+	app, had := r.PathValue("app"), 0
+	err := h.rt.Update(app, func(a *watt.App) {
+		had = a.Instances
 		for _, field := range []struct{ to, is *int }{{&a.Workers, l.Workers}, {&a.Queue, l.Queue}, {&a.Instances, l.Instances}} {
 			if field.is != nil {
 				*field.to = *field.is
 			}
 		}
-	}))
+	})
+	h.done(w, h.answerOf(err, app, func(s *watt.Status) bool { return s.Instances < had }))
+}
+
+// cutError tells what had to be cut for something that was done.
+type cutError struct{ error }
+
+// answerOf makes a cutError of err if the app's status shows that what was asked for was done: the runtime returns an error
+// then, too.
+func (h *handler) answerOf(err error, app string, done func(*watt.Status) bool) error {
+	if err == nil {
+		return nil
+	}
+	for _, s := range h.rt.Status() {
+		if s.Name == app && done(&s) {
+			return cutError{err}
+		}
+	}
+	return err
 }
 
 // done answers an action that has ended with err.
 func (h *handler) done(w http.ResponseWriter, err error) {
 	h.watch.look()
+	_, cut := errors.AsType[cutError](err)
 	switch {
 	case err == nil:
 		w.WriteHeader(http.StatusNoContent)
+	case cut:
+		plain(w, http.StatusOK, err.Error())
 	case errors.Is(err, watt.ErrNoSuchApp):
 		plain(w, http.StatusNotFound, err.Error())
 	default:

@@ -21,6 +21,10 @@
 //	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while;
 //	    of the first process
 //
+// An action that is done is answered with 204; a drain, and a change to fewer instances, with 200 and what had to be cut if
+// requests took longer than DrainTimeout. 404 says that there is no such app, and 409 why nothing was done, or what has
+// failed.
+//
 // Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback
 // address, to localhost or to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of
 // its own (DNS rebinding). A runtime does not start if its Admin can be reached from elsewhere and there is no token;

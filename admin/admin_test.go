@@ -852,6 +852,40 @@ func TestWhatWasAMomentAgoIsNoMeasure(t *testing.T) {
 	})
 }
 
+// TestWhatIsDoneSaysWhatHadToBeCut: of such an action the runtime returns an error, as of one that was refused.
+func TestWhatIsDoneSaysWhatHadToBeCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{
+			Name: "app", Workers: 1, Instances: 2, Timeout: -1, DrainTimeout: time.Second,
+			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		})
+		watttest.Start(t, rt)
+		h := admin.Handler(rt, admin.Options{Token: token})
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		for range 2 {
+			calls.Go(func() {
+				if resp, err := rt.Env().Get(t.Context(), "http://app.watt.local/"); err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+		synctest.Wait()
+		for _, action := range [][3]string{
+			{http.MethodPost, "/apps/app/instances/0/drain", ""},
+			{http.MethodPatch, "/apps/app", `{"queue": 7, "instances": 1}`},
+		} {
+			rec := acted(t, h, action[0], action[1], action[2])
+			if rec.Code != http.StatusOK || !strings.Contains(rec.Body.String(), "1 request or connection was cut") {
+				t.Errorf("%s: got %d %s", action[1], rec.Code, rec.Body)
+			}
+		}
+		if s := rt.Status()[0]; s.Queue != 7 || len(s.PerInstance) != 1 || s.PerInstance[0].State != "drained" {
+			t.Errorf("got a queue of %d and %+v", s.Queue, s.PerInstance)
+		}
+	})
+}
+
 // acted has something done without a network.
 func acted(t *testing.T, h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	t.Helper()

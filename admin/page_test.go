@@ -45,13 +45,16 @@ func system() *watt.Runtime {
 			mux.Handle("/users/", pyramid.Proxy(env, "users"))
 			mux.Handle("/orders/", pyramid.Proxy(env, "orders"))
 			mux.Handle("/pictures/", pyramid.Proxy(env, "resize"))
+			mux.Handle("/support/", pyramid.Proxy(env, "support"))
 			mux.Handle("/", pyramid.Proxy(env, "store"))
 			return mux, nil
 		}},
 		watt.App{Name: "users", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Instances: 2},
 		watt.App{Name: "orders", New: passOn("store"), Calls: []string{"store"}},
 		resize, store,
-		watt.App{Name: "support", Handler: http.NotFoundHandler()},
+		watt.App{Name: "support", DrainTimeout: 100 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})},
 	)...)
 }
 
@@ -307,6 +310,25 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 		did("were changed"),
 		holds(`document.querySelector('#apps tr[data-app=users]').textContent.includes('/ 7')`),
 	)
+}
+
+func TestThePageSaysWhatADrainHadToCut(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	tab := browser(t)
+	run(t, tab, chromedp.Navigate(url+"#support"), js(`sessionStorage.setItem('watt-token', '`+token+`')`),
+		js(`fetch('status').then(r => r.json()).then(r => { window.gateway = r.Apps[0].Addr })`), holds(`window.gateway !== undefined`))
+	gateway := evaluate[string](t, tab, `window.gateway`)
+	var call sync.WaitGroup
+	defer call.Wait()
+	call.Go(func() {
+		if resp, err := http.Get("http://" + gateway + "/support/"); err == nil {
+			resp.Body.Close()
+		}
+	})
+	run(t, tab, holds(`document.querySelector('#instances').textContent.includes('1 busy')`),
+		js(`document.querySelector('#instances button[data-act="drain 0"]').click()`),
+		holds(`/^instance 0 of support was drained; .*1 request or connection was cut/.test(document.getElementById('did').textContent)`))
 }
 
 // TestATokenThatFailsIsForgotten: quotation marks of a word processor cannot even be sent.

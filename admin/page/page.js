@@ -265,7 +265,8 @@ async function act(method, path, body, done) {
 		}
 		if (response.status !== 401) {
 			sessionStorage.setItem(kept, given)
-			return tell(response.ok ? done : `Not done: ${(await response.text()).trim()}`)
+			const text = (await response.text()).trim() // of what is done, what had to be cut
+			return tell(!response.ok ? `Not done: ${text}` : text ? `${done}; ${text}` : done)
 		}
 		given = await token()
 		if (!given) return tell('Not done: actions need the token')
