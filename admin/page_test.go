@@ -312,6 +312,38 @@ func TestAnActionAsksForTheToken(t *testing.T) {
 	)
 }
 
+// TestTheFormOfLimitsShowsWhatIsInForce: also what others have set, but for what somebody is typing.
+func TestTheFormOfLimitsShowsWhatIsInForce(t *testing.T) {
+	url, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	set := func(name, value string) step {
+		return chromedp.SetValue(chromedp.CSS(`#limits input[name=`+name+`]`), value)
+	}
+	shows := func(name, value string) step {
+		return holds(`document.querySelector('#limits input[name=` + name + `]').value === '` + value + `'`)
+	}
+	inForce := func(limit string) step {
+		return holds(`document.querySelector('#apps tr[data-app=store]').textContent.includes('` + limit + `')`)
+	}
+	change := js(`document.querySelector('#limits button').click()`)
+	says := func(text string) step { // and is silent then
+		return holds(`document.getElementById('did').textContent.endsWith('` + text + `') && !(document.getElementById('did').textContent = '')`)
+	}
+	changed := says("were changed")
+	another := func(limits string) step {
+		return js(`fetch('apps/store', { method: 'PATCH', body: '` + limits + `', headers: { Authorization: 'Bearer ` + token + `' } })`)
+	}
+	run(t, browser(t), chromedp.Navigate(url+"#store"), js(`sessionStorage.setItem('watt-token', '`+token+`')`), shows("workers", "2"),
+		set("workers", "6"), change, changed, inForce("/ 6"),
+		set("workers", "3"), change, changed, // and back before a report can have come
+		set("workers", "6"), change, changed,
+		another(`{"workers": 5}`), shows("workers", "5"),
+		another(`{"workers": 7}`), set("queue", "9"), change, changed, inForce("/ 9"), inForce("/ 7"), // the queue alone was sent
+		set("workers", "8"), another(`{"workers": 4, "queue": 3}`), shows("queue", "3"), shows("workers", "8"),
+		set("workers", "4"), change, says("nothing was changed: these are the limits of store"),
+	)
+}
+
 func TestThePageSaysWhatADrainHadToCut(t *testing.T) {
 	url, stop := serve(t, "127.0.0.1:0")
 	defer stop()

@@ -205,6 +205,18 @@ function showApps(apps) {
 // --- one app --------------------------------------------------------------------------------------
 
 let shown = ''
+
+// typed says whether somebody has changed an input: its defaultValue is what is in force.
+const typed = input => input.value !== input.defaultValue
+
+function showLimits(form, limits) {
+	for (const [name, inForce] of Object.entries(limits)) {
+		const input = form.elements[name], follows = !typed(input)
+		input.defaultValue = inForce
+		if (follows) input.value = inForce
+	}
+}
+
 function showApp(apps) {
 	const app = apps.find(a => a.Name === chosen.app)
 	byId('app').hidden = !app
@@ -213,13 +225,12 @@ function showApp(apps) {
 	byId('shed').textContent = reasons(app)
 	const form = byId('limits')
 	form.hidden = app.Isolation === 'remote'
-	if (shown !== app.Name) { // else somebody may be typing
+	if (shown !== app.Name) {
 		shown = app.Name
-		form.elements.workers.value = form.elements.workers.defaultValue = app.Workers
-		form.elements.queue.value = form.elements.queue.defaultValue = app.Queue
-		form.elements.instances.value = form.elements.instances.defaultValue = app.Instances
-		byId('did').textContent = ''
+		form.reset()
+		tell('')
 	}
+	showLimits(form, { workers: app.Workers, queue: app.Queue, instances: app.Instances })
 	const focused = document.activeElement?.dataset?.act
 	byId('instances').replaceChildren(...(app.PerInstance ?? []).map(one => {
 		const button = (verb, name, done) => {
@@ -235,11 +246,13 @@ function showApp(apps) {
 	if (focused) byId('instances').querySelector(`button[data-act="${focused}"]`)?.focus()
 }
 
-byId('limits').onsubmit = event => {
+byId('limits').onsubmit = async event => {
 	event.preventDefault()
-	const changed = [...event.target.querySelectorAll('input')].filter(i => i.value !== i.defaultValue) // others may have changed the rest
+	const app = shown, changed = [...event.target.querySelectorAll('input')].filter(typed) // others may have changed the rest
+	if (!changed.length) return tell(`nothing was changed: these are the limits of ${app}`)
 	const limits = Object.fromEntries(changed.map(i => [i.name, Number(i.value)]))
-	act('PATCH', `apps/${encodeURIComponent(chosen.app)}`, limits, `the limits of ${chosen.app} were changed`)
+	const done = await act('PATCH', `apps/${encodeURIComponent(app)}`, limits, `the limits of ${app} were changed`)
+	if (done && app === shown) for (const i of changed) i.defaultValue = limits[i.name]
 }
 
 // --- actions --------------------------------------------------------------------------------------
@@ -253,9 +266,11 @@ function token() {
 	return new Promise(resolve => dialog.addEventListener('close', () => resolve(dialog.returnValue === 'ok' ? input.value : ''), { once: true }))
 }
 
+const tell = text => { byId('did').textContent = text }
+
+// act has something done, tells what became of it, and returns true if it was done.
 async function act(method, path, body, done) {
 	const kept = 'watt-token'
-	const tell = text => { byId('did').textContent = text }
 	for (let given = sessionStorage.getItem(kept) ?? ''; ; ) {
 		let response
 		try {
@@ -266,7 +281,8 @@ async function act(method, path, body, done) {
 		if (response.status !== 401) {
 			sessionStorage.setItem(kept, given)
 			const text = (await response.text()).trim() // of what is done, what had to be cut
-			return tell(!response.ok ? `Not done: ${text}` : text ? `${done}; ${text}` : done)
+			tell(!response.ok ? `Not done: ${text}` : text ? `${done}; ${text}` : done)
+			return response.ok
 		}
 		given = await token()
 		if (!given) return tell('Not done: actions need the token')
