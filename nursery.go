@@ -21,13 +21,14 @@ type nursery struct {
 // maxProcesses is how many instances of an app may have processes of their own.
 const maxProcesses = 64
 
-// newNursery returns the nursery for configs, or nil if none of them needs one. The page has a slot for each instance
-// that may come to be, and counts its calls by callee; and it has one for each app of this process, so that children see how busy it is.
+// newNursery returns the nursery for configs, whose defaults are filled in, or nil if none of them needs one. The page has a
+// slot for each instance that may come to be, where its calls are counted by callee, and one for each app of this process, so
+// that children see how busy that is.
 func newNursery(configs []App) (*nursery, error) {
 	n := &nursery{table: tableOf(configs), slots: make(map[string]span), calls: make(map[string]int)}
 	total, calls, needed := 0, 0, false
 	for i := range configs {
-		c, slots := configs[i].withDefaults(), 1
+		c, slots := &configs[i], 1
 		if c.Isolation == OwnProcess {
 			needed, slots = true, maxProcesses
 			n.calls[c.Name] = calls
