@@ -232,6 +232,15 @@ func (s *socket) end() error {
 	return errors.Join(err, s.Close())
 }
 
+// queued returns how many connections wait to be accepted.
+func queued(ln net.Listener) (int, error) {
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return (&socket{TCPListener: tcp}).queued()
+}
+
 // queued asks for tcpi_unacked, which of a listener is the length of its queue.
 func (s *socket) queued() (n int, err error) {
 	err = s.control(func(fd int) error {

@@ -61,6 +61,12 @@ func (p *port) listener(i int) *net.TCPListener {
 // weigh does nothing here.
 func (p *port) weigh(i int, _ bool) error { return p.check(i) }
 
+// chosen reports whether new connections get to the listener of instance i: it is everybody's.
+func (p *port) chosen(i int) bool { return p.check(i) == nil }
+
+// queued returns how many connections wait to be accepted, which this system does not tell.
+func queued(net.Listener) (int, error) { return 0, errors.ErrUnsupported }
+
 // queued cannot be known here.
 func (p *port) queued(i int) (int, error) {
 	return 0, errors.Join(p.check(i), errors.ErrUnsupported)

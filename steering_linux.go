@@ -36,6 +36,14 @@ func (p *port) weigh(i int, on bool) error {
 // program of the same user that joins later gets nothing. A listener that never had company takes none.
 func (p *port) steerLocked() { p.attachLocked(p.chosenLocked()) }
 
+// chosen reports whether new connections get to the listener of instance i.
+func (p *port) chosen(i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, err := p.socketLocked(i)
+	return err == nil && (p.shared || !p.steered || slices.Contains(p.chosenLocked(), slices.Index(p.group, s)))
+}
+
 // chosenLocked returns the indexes of the listeners that get new connections.
 func (p *port) chosenLocked() []int {
 	chosen := p.indexesLocked(func(s *socket) bool { return s.on })
