@@ -30,7 +30,7 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 		return errNotNow
 	}
 	defer func() { <-rt.updating }()
-	switch rt.now() {
+	switch rt.currentPhase() {
 	case phaseNew:
 		return rt.reconfigure(app, change)
 	case phaseRunning:
@@ -157,7 +157,7 @@ func (rt *Runtime) Drain(app string, instance int) error {
 }
 
 func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error {
-	if rt.now() != phaseRunning {
+	if rt.currentPhase() != phaseRunning {
 		return fmt.Errorf("watt: %s: the runtime is not running", what)
 	}
 	a := rt.app(app)

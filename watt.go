@@ -192,8 +192,8 @@ func (rt *Runtime) fail(err error) {
 	}
 }
 
-// now returns how far the runtime's life has come.
-func (rt *Runtime) now() phase {
+// currentPhase returns how far the runtime's life has come.
+func (rt *Runtime) currentPhase() phase {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	return rt.phase
