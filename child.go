@@ -142,7 +142,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	c.handover, c.errands = newHandover(c), newErrands(c.app)
 	rt.owned.Go(c.errands.run)
 	c.slot = c.page.Slot(b.Slot)
-	c.report()
+	c.show()
 	rt.owned.Go(c.listen)
 	return nil
 }
@@ -177,7 +177,7 @@ func (c *child) end(d draining) error {
 	if err := c.app.drain(ctx); err != nil {
 		report.Error = strings.TrimPrefix(shortened(err), whose(c.app.name, c.birth.Instance)) // its parent says of whom
 	}
-	c.count()
+	c.showCounters() // for the last time
 	return c.say(sayDrained, report)
 }
 
@@ -337,18 +337,20 @@ func showing(slot *page.Slot) func(admission.View) {
 	}
 }
 
-// report shows in the page how busy the app is: at once what others decide by, the counters soon after.
-func (c *child) report() {
+// show shows in the page how busy the app is, until the process ends: at once what others decide by, the counters soon
+// after.
+func (c *child) show() {
 	c.app.pool.Observe(showing(c.slot))
-	go func() { // until the process ends
+	go func() {
 		for range time.Tick(beatEvery) {
-			c.count()
+			c.showCounters()
 			c.slot.Beat.Add(1)
 		}
 	}()
 }
 
-func (c *child) count() {
+// showCounters shows what is counted.
+func (c *child) showCounters() {
 	slot := c.slot
 	var s Status
 	c.app.place.count(&s)

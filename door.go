@@ -75,7 +75,7 @@ func newDoor(a *app) *door {
 
 // open implements place.
 func (d *door) open() {
-	d.app.rt.owned.Go(func() { d.app.report(d.inner.Serve(d.listener)) })
+	d.app.rt.owned.Go(func() { d.app.doorEnded(d.inner.Serve(d.listener)) })
 }
 
 func (d *door) begin(index int) life { return newGeneration(d.app, index) }
@@ -84,7 +84,7 @@ func (d *door) listen(ln net.Listener) { d.public = newPublicServer(d, d.app.con
 
 func (d *door) publish() {
 	if d.public != nil {
-		d.app.rt.owned.Go(func() { d.app.report(d.public.serve()) })
+		d.app.rt.owned.Go(func() { d.app.doorEnded(d.public.serve()) })
 	}
 }
 

@@ -35,7 +35,8 @@ func (a *app) start(ctx context.Context) error {
 	return nil
 }
 
-func (a *app) report(err error) {
+// doorEnded is called when a door serves no more, with what its Serve has returned. Unless it was closed, that is a fault.
+func (a *app) doorEnded(err error) {
 	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return
 	}
