@@ -364,5 +364,5 @@ func (c *child) showCounters() {
 	}
 	slot.Overloaded.Store(overloaded) // once: it may be read at any time
 	pool := c.app.pool.Stats()
-	c.app.counted(&pool, &slot.Admission)
+	c.app.storeAdmission(&pool, &slot.Admission)
 }

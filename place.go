@@ -85,8 +85,8 @@ func (p inside) count(s *Status) {
 	s.Busy, s.Queued, s.Conns, s.Overloaded = pool.Busy, pool.Queued, p.app.conns.count(), pool.Overloaded
 	s.Streams, s.Upgraded = int(p.app.streams.Load()), p.app.conns.upgraded()
 	var counted count.Admission
-	p.app.counted(&pool, &counted)
-	s.counted(&counted)
+	p.app.storeAdmission(&pool, &counted)
+	s.loadAdmission(&counted)
 	s.Panics = p.app.tallies.panics()
 }
 

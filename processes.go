@@ -210,7 +210,7 @@ func (p *processes) count(s *Status) {
 		s.Upgraded += few(&o.slot.Upgraded)
 		s.Overloaded = s.Overloaded || o.slot.Overloaded.Load() == 1
 	}
-	s.counted(&counted)
+	s.loadAdmission(&counted)
 	s.Abandoned += p.app.abandoned.Load() // those that were killed
 }
 

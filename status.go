@@ -148,7 +148,7 @@ func (a *app) status() Status {
 	s.State, s.Since = a.stateLocked(), a.since
 	for _, in := range a.instances {
 		one := in.status()
-		a.served(&one)
+		a.loadServed(&one)
 		s.PerInstance = append(s.PerInstance, one)
 	}
 	s.PerCaller, s.PerListener = a.perCaller(), a.place.listeners()

@@ -105,8 +105,8 @@ func kindOf(err error) count.Kind {
 	return count.Other
 }
 
-// counted shows what the app's pool, and the app itself, have counted.
-func (a *app) counted(pool *admission.Stats, to *count.Admission) {
+// storeAdmission stores what the app's pool, and the app itself, have counted.
+func (a *app) storeAdmission(pool *admission.Stats, to *count.Admission) {
 	to.Admitted.Store(int64(pool.Admitted))
 	to.QueueFull.Store(int64(pool.Shed[admission.NoQueue] + pool.Shed[admission.QueueFull]))
 	to.WaitTooLong.Store(int64(pool.Shed[admission.WaitTooLong]))
@@ -120,16 +120,16 @@ func (a *app) counted(pool *admission.Stats, to *count.Admission) {
 	to.DownstreamTime.Store(int64(a.waits.sum()))
 }
 
-// counted fills in what was counted at the door.
-func (s *Status) counted(c *count.Admission) {
+// loadAdmission loads what storeAdmission has stored.
+func (s *Status) loadAdmission(c *count.Admission) {
 	s.Admitted, s.QueueFull, s.WaitTooLong = count.Read(&c.Admitted), count.Read(&c.QueueFull), count.Read(&c.WaitTooLong)
 	s.PushedOut, s.Deadline = count.Read(&c.PushedOut), count.Read(&c.Deadline)
 	s.Gone, s.Refused, s.Abandoned = count.Read(&c.Gone), count.Read(&c.Refused), count.Read(&c.Abandoned)
 	s.QueueWait, s.BusyTime, s.DownstreamTime = count.Span(&c.QueueWait), count.Span(&c.BusyTime), count.Span(&c.DownstreamTime)
 }
 
-// served fills in what an instance has counted.
-func (a *app) served(s *InstanceStatus) {
+// loadServed loads what an instance has counted.
+func (a *app) loadServed(s *InstanceStatus) {
 	tally := a.place.served(s.Instance)
 	s.Requests, s.Duration, s.QueueWait = tally.Answers(), timesOf(&tally.Duration), timesOf(&tally.Wait)
 	s.SentBytes, s.Panics, s.HandedOver = count.Read(&tally.Bytes), count.Read(&tally.Panics), count.Read(&tally.HandedOver)
