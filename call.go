@@ -121,7 +121,7 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	out, stop := c.timed(req)
 	defer stop()
 	out.Header = maps.Clone(req.Header)
-	c.handed().set(out.Header)
+	c.trace().set(out.Header)
 	out.Header.Del(headerTimeout)
 	deadline, _ := c.ctx.Deadline()
 	setRemaining(out.Header, deadline)

@@ -154,7 +154,7 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.app.errorLog
 	q.exchange.Timers = &d.app.rt.timers
 	r := q.exchange.Request(q, req)
-	c.handed().set(r.Header)
+	c.trace().set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.arrived = c.began

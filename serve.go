@@ -62,7 +62,7 @@ func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 		}
 		return conn, err
 	})
-	req = c.handed().addTo(req)
+	req = c.trace().addTo(req)
 	if !isGRPC(req.Header) {
 		return lines.Pool.RoundTrip(req, c.by, c.offer)
 	}

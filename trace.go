@@ -47,8 +47,8 @@ func (t trace) set(h http.Header) {
 	set("X-Request-Id", t.requestID)
 }
 
-// handed returns the trace of the request during which the call is made.
-func (c *call) handed() trace {
+// trace returns the trace of the request during which the call is made.
+func (c *call) trace() trace {
 	if c.served == nil {
 		return trace{}
 	}
