@@ -13,22 +13,22 @@ type across struct {
 	child *child
 }
 
-// sibling is one instance there, or the app as a whole.
-type sibling struct {
+// sideAcross is one instance there, or the app as a whole.
+type sideAcross struct {
 	child    *child
 	app      string
 	instance int // -1: the app
 }
 
-func (s sibling) key() any { return s }
+func (s sideAcross) key() any { return s }
 
-func (s sibling) doubt() {
+func (s sideAcross) doubt() {
 	if s.instance >= 0 {
 		s.child.page.Slot(s.child.slots[s.app].First + s.instance).Doubt()
 	}
 }
 
-func (s sibling) connect(ctx context.Context, _ string) (net.Conn, error) {
+func (s sideAcross) connect(ctx context.Context, _ string) (net.Conn, error) {
 	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance})
 }
 
@@ -43,13 +43,13 @@ func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 	})
 }
 
-func (x *across) idlest(not side) sibling {
-	s := sibling{x.child, x.app.name, -1}
+func (x *across) idlest(not side) sideAcross {
+	s := sideAcross{x.child, x.app.name, -1}
 	if x.app.conf().Isolation == OwnProcess {
 		where := x.child.slots[x.app.name]
 		s.instance = idlest(where.Len, func(i int) (int64, bool) {
 			slot := x.child.page.Slot(where.First + i)
-			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sibling{x.child, x.app.name, i}) != not
+			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sideAcross{x.child, x.app.name, i}) != not
 		})
 	}
 	return s

@@ -39,7 +39,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 	to, err := pick(c.ctx, nil, by)
 	if err != nil {
 		closeBody(req)
-		return nil, c.waited(&CallError{Err: err}) // nobody has seen the request
+		return nil, c.gaveUp(&CallError{Err: err}) // nobody has seen the request
 	}
 	for n := 1; ; n++ {
 		if over := c.over(); over != nil {
@@ -55,7 +55,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		}
 		gone := unseen(err) || errors.Is(err, ErrUnavailable)
 		if !c.more(n, gone, by) {
-			return nil, c.waited(err)
+			return nil, c.gaveUp(err)
 		}
 		if req = wire.Again(req); req == nil {
 			return nil, err
@@ -63,7 +63,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		var none error
 		if to, none = c.other(pick, to, gone, by); none != nil {
 			closeBody(req)
-			return nil, c.waited(err)
+			return nil, c.gaveUp(err)
 		}
 	}
 }
@@ -77,8 +77,8 @@ func (c *call) waitsUntil() time.Time {
 	return by
 }
 
-// waited returns why a request that met err, and that nobody has begun, is not sent once more: its time is up, or err.
-func (c *call) waited(err error) error {
+// gaveUp returns why a request that met err, and that nobody has begun, is not sent once more: its time is up, or err.
+func (c *call) gaveUp(err error) error {
 	if over := c.over(); over != nil {
 		return &CallError{Err: over}
 	}
