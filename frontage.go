@@ -16,10 +16,10 @@ import (
 // frontage is the public side of own processes: a port with a listener for each instance. While an instance is
 // down its listener gets nothing new, and what it still gets, the parent accepts and gives to a sibling.
 type frontage struct {
-	place *processes
-	port  *port
-	open  context.Context //nolint:containedctx // of connections that the parent has taken; it ends with the port
-	end   context.CancelFunc
+	place  *processes
+	port   *port
+	ctx    context.Context //nolint:containedctx // of connections that the parent has taken; it ends with the port
+	cancel context.CancelFunc
 
 	mu     sync.Mutex
 	strays map[*net.TCPListener]*strays
@@ -40,7 +40,7 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 	}
 	p.app.rt.mu.Lock() // Admin may ask for Status already
 	p.public = &frontage{place: p, port: opened, strays: make(map[*net.TCPListener]*strays)}
-	p.public.open, p.public.end = context.WithCancel(context.Background())
+	p.public.ctx, p.public.cancel = context.WithCancel(context.Background())
 	p.app.rt.mu.Unlock()
 	p.app.log.Info("listening", zap.String("address", opened.address))
 	return nil
@@ -95,7 +95,7 @@ func (f *frontage) down(index int) {
 		s.down[index] = true
 		return
 	}
-	ctx, cancel := context.WithCancel(f.open)
+	ctx, cancel := context.WithCancel(f.ctx)
 	f.strays[ln] = &strays{stop: cancel, down: map[int]bool{index: true}}
 	_ = ln.SetDeadline(time.Time{})
 	f.place.app.rt.owned.Go(func() { f.accept(ctx, ln) })
@@ -127,7 +127,7 @@ func (f *frontage) give(conn net.Conn) error {
 		return fmt.Errorf("%T has no descriptor", conn)
 	}
 	for {
-		o := f.place.taker(f.open)
+		o := f.place.taker(f.ctx)
 		if o == nil {
 			return net.ErrClosed
 		}
@@ -140,7 +140,7 @@ func (f *frontage) give(conn net.Conn) error {
 		}
 		select { // who cannot be told anything is about to end
 		case <-o.process.Done():
-		case <-f.open.Done():
+		case <-f.ctx.Done():
 			return err
 		}
 	}
@@ -150,7 +150,7 @@ func (f *frontage) give(conn net.Conn) error {
 const handTime = time.Second
 
 func (f *frontage) handTo(o *own, conn syscall.Conn) error {
-	ctx, cancel := context.WithTimeoutCause(f.open, handTime, os.ErrDeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(f.ctx, handTime, os.ErrDeadlineExceeded)
 	defer cancel()
 	return o.say(ctx, sayPublic, nil, conn)
 }
@@ -178,6 +178,6 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 }
 
 func (f *frontage) close() {
-	f.end()
+	f.cancel()
 	_ = f.port.close()
 }
