@@ -29,9 +29,9 @@ type App struct {
 
 	// Handler, New or Serve is what the app runs; exactly one is set (none is needed with URL).
 	//
-	// Handler serves the app's requests. It is shared by all instances. Calls from this process arrive without a
-	// connection, as over HTTP/1.1 in all else: a request without an Upgrade header cannot be hijacked, and a
-	// handler may answer while it reads.
+	// Handler serves the app's requests. It is shared by all instances. Calls from this process arrive as over
+	// HTTP/1.1, but without a connection: a request without an Upgrade header cannot be hijacked, and a handler
+	// may answer while it reads.
 	Handler http.Handler `json:"-"`
 
 	// New makes the handler of one instance. It may block (to open a database, say); ctx ends when
@@ -45,10 +45,10 @@ type App struct {
 	// Serve runs an app that speaks something else than HTTP, or brings its own server. Connections
 	// of the mesh and of Listen arrive at ln; RemoteAddr of a mesh connection names the caller. When ctx
 	// ends, Serve has DrainTimeout to finish its connections and return; ln stays open until then, so a
-	// Serve that waits in Accept wants a context.AfterFunc(ctx, …) that closes it. Returning earlier, with an error or without, or a panic, ends the
-	// instance, which is then restarted. watt sees connections here, not requests: those of Listen and of
-	// [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a worker until the response body
-	// is closed.
+	// Serve that waits in Accept needs a context.AfterFunc(ctx, …) that closes it. If it returns earlier, with
+	// an error or without, or panics, the instance has ended, and is restarted. watt sees connections here, not
+	// requests: those of Listen and of [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a
+	// worker until the response body is closed.
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
@@ -66,8 +66,8 @@ type App struct {
 	//
 	// Strangers have 10 s for the headers of a request, which may have 64 KiB, and 30 s to take each piece of its answer;
 	// idle connections are closed after 2 minutes. A body may be as long as Timeout lets it: see [http.MaxBytesReader].
-	// CONNECT, names of the mesh, and headers that are trusted inside, as all that begin with X-Watt-, do not come in.
-	// Of a Serve app's connections watt sees nothing, and bounds their number alone.
+	// CONNECT, names of the mesh, and headers that are trusted inside, such as all that begin with X-Watt-, do not come
+	// in. Of a Serve app's connections watt bounds the number, and sees nothing else.
 	Listen string
 
 	// TLS is the server's configuration for Listen, and the client's for URL. If nil, Listen is plain
@@ -96,8 +96,8 @@ type App struct {
 	// have more workers together; the log says so.
 	Workers int
 
-	// Queue is how many requests may wait for a worker, over all instances; for each, if it has a process of its own. If
-	// zero: 256; Entrypoint 64; IOBound 128; CPUBound 16. -1: none may wait.
+	// Queue is how many requests may wait for a worker: of all instances together, or of each if they have processes of
+	// their own. If zero: 256; Entrypoint 64; IOBound 128; CPUBound 16. -1: none may wait.
 	Queue int
 
 	// QueueTimeout is how long a request may wait for a worker, or for an instance that restarts. If
@@ -109,10 +109,11 @@ type App struct {
 	// -1: none are accepted.
 	MaxConns int
 
-	// Timeout bounds the time from a request's arrival to the first byte of its answer. Then its context
-	// is canceled with the cause context.DeadlineExceeded. A mesh caller gets context.DeadlineExceeded at once; a public client what
-	// the handler then answers, 504 if that is nothing or [WriteError] of the context's error. The context's Deadline does not show it: that is the caller's. If zero: 30 s; CPUBound, and
-	// Entrypoint that may stand in front of it, 60 s. -1: no limit.
+	// Timeout bounds the time from a request's arrival to the first byte of its answer. When it has passed, the
+	// request's context is canceled with the cause context.DeadlineExceeded; its Deadline, which is the caller's, does not
+	// show it. A mesh caller gets context.DeadlineExceeded at once. A public client gets what the handler then answers:
+	// 504 if it answers nothing, or with [WriteError] of the context's error. If zero: 30 s; CPUBound, and Entrypoint,
+	// which may stand in front of it, 60 s. -1: no limit.
 	Timeout time.Duration
 
 	// ReadyPath is asked for (GET, outside admission) while an instance starts, until it answers with
@@ -134,12 +135,14 @@ type App struct {
 	// Critical ends Run, with the instance's error, when an instance of this app has failed.
 	Critical bool
 
-	// MemoryLimit and Nice are for instances in processes of their own. MemoryLimit, in bytes, is what each may have: Go's
-	// garbage collector keeps below it, and what is asked for beyond ends the process (on Linux, and not with the race
-	// detector): address space that Go and threads only reserve counts, so give it 128 MiB, which is the least, beside what the app
-	// holds. If zero, there is none.
-	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero, 10 for
-	// CPUBound, and else 0.
+	// MemoryLimit and Nice are for instances in processes of their own.
+	//
+	// MemoryLimit, in bytes, is what each process may have. Go's garbage collector tries to keep below it; a process that
+	// asks for more ends (on Linux, and not with the race detector). Address space that Go and threads only reserve
+	// counts, so give it 128 MiB, which is the least, on top of what the app holds. If zero, there is no limit.
+	//
+	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero: 10 for
+	// CPUBound, otherwise 0.
 	MemoryLimit int64
 	Nice        int
 }
@@ -226,8 +229,8 @@ func (a *App) clone() App {
 	return c
 }
 
-// withDefaults returns a copy of a that shares nothing with it, names each callee once and has every zero value replaced
-// by its default. No other code reads a raw zero.
+// withDefaults returns a copy of a that shares no slice with it, names each callee once, and has every zero value
+// replaced by its default. No other code reads a raw zero.
 func (a *App) withDefaults() App { return fillDefaults(a.clone()) }
 
 // longestWait is how long a request may wait for a worker or an instance.

@@ -32,17 +32,17 @@ const testVariable = "WATT_TEST_PROCESSES"
 func inTest() bool { return flag.Lookup("test.v") != nil }
 
 // IsChild reports whether this process runs one instance, for a runtime in its parent process. Main runs again
-// in such a process, up to [Runtime.Run] or [Runtime.Start], which never return there: what stands before is
-// done in every process, what comes after only in the first. So main should open no database and bind no port
-// before, as [App.New] can, nor spend seconds; where something must stand before and be done once, it is for
-// main to ask.
+// in such a process, up to [Runtime.Run] or [Runtime.Start], which never return there: what stands before them is
+// done in every process, what comes after only in the first. So before them main should not open a database, bind a
+// port or take seconds: [App.New] is the place for that. What must stand before and be done only once, main can make
+// depend on IsChild.
 //
 // A program has one runtime with such instances, and starts it first: a child does not know which of two its parent
-// means, and begins with the first Run or Start that main reaches. That returns an error there if its apps are not the
-// parent's, and else takes the one for the other.
+// means, and joins the first Run or Start that main reaches. That returns an error there if its apps differ from the
+// parent's; if they do not, the child cannot tell the two apart.
 //
-// What main itself starts in a child should come after the question, or the runtime: before, it inherits descriptor 3,
-// which the child has from its parent.
+// If main starts other processes in a child, it should do so after it has called IsChild, Run or Start: until then
+// they inherit descriptor 3, which the child has from its parent.
 func IsChild() bool {
 	_, child := born()
 	return child

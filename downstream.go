@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Downstream counts, until done is called, as time that the request of ctx waits for another app: see
-// [Status.DownstreamTime]. Calls by Env.Client count by themselves; this is for what waits otherwise, such as gRPC over
-// Env.Dial, or who shares the call of another request. Only the first call of done has an effect.
+// Downstream counts the time until done is called as time that the request of ctx waits for another app: see
+// [Status.DownstreamTime]. Calls by Env.Client count by themselves; this is for other ways to wait, such as gRPC over
+// Env.Dial, or a call that is shared with another request. Only the first call of done has an effect.
 func Downstream(ctx context.Context) (done func()) {
 	q := requestOf(ctx)
 	if q == nil {

@@ -27,16 +27,16 @@ type Env struct {
 	// else as an ordinary client would. Give requests the context of the request being served: with
 	// it travel deadline, cancellation and trace. Failed calls are [*CallError]s. It has no Timeout
 	// of its own, and does not follow a redirect from the outside into the mesh. A [net/http/httptrace.ClientTrace] that
-	// panics can end the program where net/http makes the call: gRPC's, those of apps with a URL, and outside ones.
+	// panics can end the program where net/http makes the call: gRPC calls, those of apps with a URL, and outside ones.
 	Client *http.Client
 
-	// Logger carries the app and the instance in every line. It is never nil; if the runtime's is, it writes warnings
-	// and errors alone.
+	// Logger carries the app and the instance in every line. It is never nil; if the runtime's is, it writes only
+	// warnings and errors.
 	Logger *zap.Logger
 
 	// Metrics takes the app's own metrics, and labels them with watt_app and watt_instance. Every
 	// generation of an instance has a fresh one, gathered by [Runtime.Gather] while that lives: counters begin anew.
-	// A Collector that does not return within a second has all that its generation has registered be left out.
+	// If a Collector does not return within a second, all that its generation has registered is left out.
 	Metrics prometheus.Registerer
 
 	mesh     *mesh
@@ -73,15 +73,15 @@ func (e *Env) Check(app string) error {
 //
 //   - The call may not be made, or its app drains or has been given up.
 //   - No worker is free, and the queue is full. While the app is overloaded, a call might get a place nevertheless: that of
-//     one that has waited longest.
+//     the one that has waited longest.
 //   - No worker is free, and whoever waits would not be served within the app's QueueTimeout, or this call would not be
-//     answered before the deadline of ctx, if it has one. That is reckoned from how long requests took lately, and
+//     answered before the deadline of ctx, if it has one. That is estimated from how long requests took lately, and
 //     how many wait.
-//   - No instance is there, and the last start has failed, or the next is further away than QueueTimeout. For an app
-//     that only restarts, calls wait.
+//   - No instance is there, and the last start has failed, or the next is further away than QueueTimeout. Calls wait for
+//     an app that only restarts.
 //
-// Of an app elsewhere it knows its own calls in progress only. CheckContext does not block. It takes no place: what has been
-// begun elsewhere since may come first.
+// Of an app elsewhere it knows only the calls in progress from this process. CheckContext does not block. It reserves
+// nothing: what others begin in the meantime may come first.
 func (e *Env) CheckContext(ctx context.Context, app string) error {
 	by, _ := ctx.Deadline()
 	return e.mesh.check(app, by)
@@ -89,8 +89,8 @@ func (e *Env) CheckContext(ctx context.Context, app string) error {
 
 // Cleanup adds a function that runs after the instance has drained, or when its start fails; the
 // last one added runs first. It takes db.Close as it is. Errors are logged and reported by Shutdown, and
-// so is what does not return in time: all of an instance's have 10 s together, or what is left of
-// ShutdownTimeout, but at least a second.
+// so is a function that does not return in time: those of an instance have 10 s together, or what is left
+// of ShutdownTimeout, but at least a second.
 func (e *Env) Cleanup(f func() error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -22,9 +22,9 @@
 //
 // # What it cannot
 //
-// Apps in one process share its memory and its fate; with [OwnProcess] they need not. A panic in a handler, in New or in Serve is
-// contained. A panic in a goroutine that an app has started itself, a fatal error such as concurrent
-// map writes, or os.Exit ends the program with all apps in it. A handler that ignores its context
+// Apps in one process share its memory and its fate; with [OwnProcess] they need not. A panic in a handler, in
+// New or in Serve is contained. A panic in a goroutine that an app has started itself, a fatal error such as
+// concurrent map writes, or os.Exit ends the program with all apps in it. A handler that ignores its context
 // cannot be killed: it keeps its worker, and is reported as abandoned when its instance stops.
 //
 // The library installs no signal handlers, never exits the process, and keeps no global state: the
@@ -63,9 +63,8 @@ type Runtime struct {
 	ShutdownTimeout time.Duration
 
 	// Admin, if set, is served outside admission, from before the first app starts until after the
-	// last has stopped. Its Addr must be set; if its Handler has a method CheckAddr(addr string) error, what that
-	// says against the address keeps the runtime from starting. Requests there that are in progress at the end are cut
-	// after a second.
+	// last has stopped. Its Addr must be set. If its Handler has a method CheckAddr(addr string) error, the
+	// runtime does not start where that returns one. Requests in progress there at the end are cut after a second.
 	Admin *http.Server
 
 	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that
@@ -75,8 +74,9 @@ type Runtime struct {
 	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
-	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, once it has passed
-	// to this process's same stream; long ones in pieces of 4 KiB. The instance waits while it blocks.
+	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, after
+	// the line has been written to the same stream of this process; long lines come in pieces of 4 KiB. The instance
+	// waits while Output blocks.
 	Output func(app string, instance int, line string)
 
 	console func() *zap.Logger // stands in for Logger; always the same one
@@ -156,14 +156,13 @@ func (rt *Runtime) log() *zap.Logger {
 }
 
 // Run starts all apps, unless Start has done so, blocks until ctx ends or a critical app has failed, and
-// shuts down. It returns
-// nil if it was told to end and nothing had to be cut, and otherwise what went wrong: the mistakes in
-// the configuration, the failed start, the critical app's error, or what the shutdown reports. When it
-// has returned, no goroutine, descriptor or connection of the runtime is left, unless it says that
-// something had to be abandoned. A runtime runs once.
+// shuts down. It returns nil if it was told to end and nothing had to be cut, and otherwise what went wrong:
+// the mistakes in the configuration, the failed start, the critical app's error, or what the shutdown
+// reports. When it has returned, no goroutine, descriptor or connection of the runtime is left, unless it
+// says that something had to be abandoned. A runtime runs once.
 //
-// With instances in processes of their own, call it from main's goroutine: in a child it does not return, and what other
-// goroutines of main do, they do there, too. See [IsChild].
+// With instances in processes of their own, call it from main's goroutine: in a child it does not return, while
+// other goroutines of main run there, too. See [IsChild].
 func (rt *Runtime) Run(ctx context.Context) error {
 	if !rt.ran.CompareAndSwap(false, true) {
 		return errors.New("watt: a runtime runs only once")
@@ -207,9 +206,9 @@ func (rt *Runtime) app(name string) *app {
 	return nil
 }
 
-// Ready returns nil if every app has an instance that is ready and none that was given up, and otherwise
-// an error that names the apps and says what is wrong. An instance that shows no sign of life is not ready. It is the readiness probe. An app with a URL counts as ready: whether it answers
-// is known to those who call it.
+// Ready is the readiness probe. It returns nil if every app has an instance that is ready and none that was
+// given up, and otherwise an error that names the apps and says what is wrong. An instance that shows no sign
+// of life is not ready. An app with a URL counts as ready: whether it answers is known to those who call it.
 func (rt *Runtime) Ready() error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -238,8 +237,8 @@ func (rt *Runtime) Ready() error {
 }
 
 // Env is the mesh as main and tests see it: it may call every app. Its calls have no caller. Before
-// the start they fail with [ErrUnavailable]. It is always the same one, with the Logger that was set when it was first asked
-// for; what its Cleanup is given runs at the end of Shutdown.
+// the start they fail with [ErrUnavailable]. It is always the same one, with the Logger that was set when it
+// was first asked for; what its Cleanup is given runs at the end of Shutdown.
 func (rt *Runtime) Env() *Env {
 	rt.envOnce.Do(func() {
 		registry := newRegistry("", 0)
