@@ -48,8 +48,9 @@ func IsChild() bool {
 	return child
 }
 
-// born returns who this process is to be, if it is a child. What a child starts itself inherits the variable, and is none:
-// also where the parent adopts orphans it has not the control socket. The answer is kept, since that moves in Run.
+// born returns who this process is to be, if it is a child. A process that a child starts inherits the variable, and is no
+// child: it has another parent, or, as an orphan that the same one adopts, no control socket. The answer is kept, since the
+// socket moves in Run.
 var born = sync.OnceValues(func() (birth, bool) { //nolint:gochecknoglobals // there is one process, and one answer
 	var b birth
 	err := json.Unmarshal([]byte(os.Getenv(birthVariable)), &b)

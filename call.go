@@ -211,7 +211,7 @@ func (c *call) finish(failed count.Kind) {
 		}
 		c.edge.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {
-			c.cancel(net.ErrClosed) // for who reads on
+			c.cancel(net.ErrClosed) // for whoever reads on
 		}
 		if c.unheed != nil {
 			c.unheed()

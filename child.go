@@ -300,7 +300,7 @@ func (c *child) forget(id uint64, reply <-chan gift) {
 	}
 }
 
-// given hands a connection to who has asked for it.
+// given hands a connection to whoever has asked for it.
 func (c *child) given(d dialled, files []*os.File) {
 	var g gift
 	switch {

@@ -86,7 +86,7 @@ func (c *conns) hold(conn net.Conn) (net.Conn, error) {
 	return &trackedConn{Conn: conn, closed: sync.OnceFunc(c.leave)}, nil
 }
 
-// track is hold, and has cut close conn.
+// track is hold, and cut closes conn too.
 func (c *conns) track(conn net.Conn) (net.Conn, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (c *conns) track(conn net.Conn) (net.Conn, error) {
 	return tracked, err
 }
 
-// own makes a place that was taken conn's, until that is closed, and has cut close it.
+// own is track for a place that was taken already.
 func (c *conns) own(conn net.Conn) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

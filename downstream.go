@@ -85,7 +85,7 @@ func (d *downstream) end(now time.Time) (waited time.Duration) {
 	return waited
 }
 
-// stop returns how long the wait was that goes on, if there is one, and has no other counted.
+// stop returns how long the wait that goes on has been so far, if there is one, and lets nothing more be counted.
 func (d *downstream) stop(now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -65,7 +65,7 @@ func writeMetrics(w io.Writer, a *app) {
 	encoder := expfmt.NewEncoder(w, expfmt.NewFormat(expfmt.TypeProtoDelim))
 	for _, f := range families {
 		if encoder.Encode(f) != nil {
-			return // who asked has gone
+			return // whoever asked has gone
 		}
 	}
 }

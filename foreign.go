@@ -85,8 +85,8 @@ func (s *foreigners) count() int {
 	return len(s.open)
 }
 
-// endRequests has nothing more come in over the connections that are there. Who has a request for one cannot send any of
-// it from now on, and knows that; what has been sent is read and answered, and then the connection ends. HTTP/2 has its
+// endRequests lets nothing more come in over the connections that are there. Whoever has a request for one cannot send any
+// of it from now on, and knows that; what has been sent is read and answered, and then the connection ends. HTTP/2 has its
 // own way to say so, and where the system drops what was not read there is none.
 func (s *foreigners) endRequests() {
 	if runtime.GOOS != "linux" {

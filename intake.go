@@ -134,7 +134,7 @@ func (b *intake) tooLong() bool {
 	return b.request.ContentLength >= 0 && b.request.ContentLength-b.got >= maxUnread
 }
 
-// Close has nothing more be read. It does not wait for the rest, as net/http does: the answer will.
+// Close ends the reading. It does not wait for the rest, as net/http does: the answer will.
 func (b *intake) Close() error {
 	b.closed.Store(true)
 	return nil
@@ -205,7 +205,7 @@ func (b *intake) wrote() {
 	}
 }
 
-// refuse has the rest left where it is: the answer is to be told at once.
+// refuse leaves the rest where it is: the answer is to be told at once.
 func (b *intake) refuse() {
 	if b != nil {
 		b.refused = true

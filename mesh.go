@@ -109,7 +109,7 @@ func (m *mesh) resolve(name string) (*app, *count.Calls, error) {
 // listedMost is how many apps an error names.
 const listedMost = 20
 
-// listed names apps, for who has mistaken a name.
+// listed names apps, for whoever has mistaken a name.
 func listed(apps map[string]*app) string {
 	names := slices.Sorted(maps.Keys(apps))
 	if len(names) > listedMost {

@@ -42,7 +42,7 @@ type own struct {
 	refusing sync.Mutex
 	refused  []dialling // that are to be told that they are too many
 
-	saying   chan struct{} // held by who says something
+	saying   chan struct{} // held by whoever says something
 	closed   atomic.Bool   // it is given no more connections, since it would not take them
 	unread   atomic.Int64  // since when it has read nothing of what it is told, in Unix nanoseconds; 0: it reads
 	adopting sync.Mutex
@@ -59,7 +59,7 @@ func newOwn(p *processes, index int) *own {
 	return o
 }
 
-// rerun explains to who has not read the documentation what a child is.
+// rerun tells whoever has not read the documentation what a child is.
 const rerun = "main runs again in the process of each instance, and what it does before Run must be quick and repeatable"
 
 // start implements life: the child has to reach Run, to be of the same program, and to become ready.

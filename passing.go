@@ -80,7 +80,7 @@ func (x *passing) shown() {
 	}
 }
 
-// awaitShown has shown called when the sibling has run for long enough. It returns the timer that does.
+// awaitShown returns a timer that calls shown when the sibling has run for long enough.
 func (x *passing) awaitShown() *time.Timer {
 	const never, pause = math.MaxInt64, shownBeats * beatEvery
 	began := x.to.slot.Beat.Load()

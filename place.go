@@ -35,8 +35,8 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// remove gives up what an instance had that does not come back.
 	remove(ctx context.Context, index int) error
 
-	// check returns the error for work that is to end in a call, and is better not begun now; or nil. It has to be over by then,
-	// unless that is zero.
+	// check returns an error if work that is to end in a call had better not be begun now. The call has to be over by then,
+	// unless by is zero.
 	check(by time.Time) error
 	// count fills in what is counted of the app, served returns what is of one instance, and called what is of the
 	// app's calls of another.
@@ -48,7 +48,8 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	// adopt puts new limits into force.
 	adopt(config *App)
 
-	// lameDuck makes every answer of the public side tell its client to go away. It does not wait for who does not listen.
+	// lameDuck makes every answer of the public side tell its client to go away. It does not wait for an instance that does
+	// not listen.
 	lameDuck()
 	// quiet lets the public side's clients go, and waits until nothing of theirs is in progress, or ctx ends.
 	quiet(ctx context.Context) error

@@ -52,7 +52,7 @@ type request struct {
 	next, prev *request // in the generation's list; guarded by its mutex
 }
 
-// String names the request, for who prints its context.
+// String names the request, for whoever prints its context.
 func (q *request) String() string { return "watt: " + q.what() }
 
 // Value returns the request for its key, and otherwise what its context holds.

@@ -49,7 +49,7 @@ func (b *rewindable) open() bool {
 	return b.reading != nil || b.current != nil && b.over == nil
 }
 
-// leave has nobody read any more.
+// leave lets nobody read any more.
 func (b *rewindable) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

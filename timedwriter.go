@@ -38,7 +38,7 @@ type timedWriter struct {
 // http1TimedWriter is that of an HTTP/1 request.
 type http1TimedWriter struct{ timedWriter }
 
-// newTimedWriter returns the one in front of w: as such, and for who answers.
+// newTimedWriter returns the one in front of w: as such, and as the writer for whoever answers.
 func newTimedWriter(w http.ResponseWriter) (*timedWriter, http.ResponseWriter) {
 	if _, http1 := w.(http.Hijacker); !http1 {
 		t := &timedWriter{ResponseWriter: w}
@@ -93,8 +93,8 @@ func (t *timedWriter) stalled() {
 	}
 }
 
-// over is called when the request has been answered, for what the server has held back. Of an answer of HTTP/2 that
-// is so little that it waits for who does not take it, as long as the connection lasts: it holds no worker.
+// over is called when the request has been answered, for what the server has held back. Where that is a whole answer of
+// HTTP/2, it may wait for a client that does not take it as long as the connection lasts: it is little, and holds no worker.
 func (t *timedWriter) over() {
 	if t.http1 {
 		t.begin() // the server takes the limit away
@@ -103,8 +103,8 @@ func (t *timedWriter) over() {
 	}
 }
 
-// SetWriteDeadline is the handler's, whose word counts from then on, or that of who wants the handler to end. A zero at
-// leaves it to the client again how long there is.
+// SetWriteDeadline is called by the handler, whose word counts from then on, or by whoever wants the handler to end. With a
+// zero at, the client has stallTime for each piece again.
 func (t *timedWriter) SetWriteDeadline(at time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

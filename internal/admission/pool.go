@@ -75,10 +75,10 @@ func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
 	return p.AcquireOr(ctx, func() <-chan struct{} { return nil })
 }
 
-// ErrMoved is the error of who need not wait here any more.
+// ErrMoved is the error of a request that need not wait here any more.
 var ErrMoved = errors.New("it has been moved")
 
-// AcquireOr is Acquire for who may find a worker elsewhere: if it has to wait it calls waits, and when the
+// AcquireOr is Acquire for a request that may find a worker elsewhere: if it has to wait it calls waits, and when the
 // channel that this returns is closed before there is a worker, its error is [ErrMoved]. Such a request is in
 // no count.
 func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan struct{})) (Ticket[T], error) {

@@ -21,7 +21,7 @@ type Member[T any] struct {
 type term[T any] struct {
 	value T
 	busy  int           // tickets in use
-	idle  chan struct{} // made by who waits for busy to be 0, closed then
+	idle  chan struct{} // made by whoever waits for busy to be 0, closed then
 }
 
 // Open lets m be given work, which from now on gets value.
@@ -132,7 +132,7 @@ func (p *Pool[T]) startLocked(m *Member[T], now time.Duration) Ticket[T] {
 	return Ticket[T]{member: m, term: m.term, start: now}
 }
 
-// endLocked gives the worker of t back, and then to who waits for it. That may
+// endLocked gives the worker of t back, and then to whoever waits for it. That may
 // be another one than t's: limits and members may have changed meanwhile.
 func (p *Pool[T]) endLocked(t Ticket[T], now time.Duration) {
 	m := t.member

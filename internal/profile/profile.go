@@ -88,7 +88,7 @@ func lookup(w http.ResponseWriter, r *http.Request) {
 	if debug > 0 {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	}
-	_ = p.WriteTo(w, debug) // who asked has gone
+	_ = p.WriteTo(w, debug) // whoever asked has gone
 }
 
 // number returns what the query says.
