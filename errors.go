@@ -70,8 +70,8 @@ const maxErrorText = 200
 
 // JSON decodes the answer of a call into a T and closes its body. It takes the results of
 // [Env.Get] and of [http.Client.Do] as they are; an error is returned unchanged. An answer other
-// than 2xx is a [*CallError] with its Status, and one that cannot be decoded a CallError without. 204 No Content gives the
-// zero T. How long an answer may be is not limited; what follows the first value is ignored.
+// than 2xx becomes a [*CallError] with its Status, and one that cannot be decoded a CallError without one. 204 No Content
+// gives the zero T. The length of an answer is not limited; what follows the first value is ignored.
 func JSON[T any](resp *http.Response, err error) (T, error) {
 	var v T
 	if err != nil {
@@ -142,10 +142,12 @@ func retryAfter(h http.Header) time.Duration {
 //     it is no failure of the app. The number is what nginx logs.
 //
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
-// read the answer. If w is the writer that an app's handler was given, or
-// wraps it with an Unwrap method, it is logged what is answered with 500, 502 or 504, and [ErrNotAllowed]; and what is
-// answered with 503 and was no call, summed up every 5 s. Where the answer to such a request has begun, nothing is written:
-// it is cut off when the handler returns, so that nobody takes it for whole, unless it is an error's already.
+// read the answer.
+//
+// If w is the writer that an app's handler was given, or wraps it with an Unwrap method, err is logged if it is answered
+// with 500, 502 or 504, or is [ErrNotAllowed]; errors that are answered with 503 and are no call's are summed up every 5 s.
+// If the answer has begun there, nothing is written. It is cut off when the handler returns, so that nobody takes it for
+// whole, unless it is an error's already.
 func WriteError(w http.ResponseWriter, err error) {
 	if q := requestBehind(w); q != nil && q.answer.begun {
 		status, _ := answerTo(err)

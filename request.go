@@ -92,8 +92,8 @@ func AnswerBy(ctx context.Context) (time.Time, bool) {
 	return by, limited
 }
 
-// Arrived returns when the request of ctx came to the app's door: what has passed until its handler was called, it has
-// waited for a worker. It reports false if ctx is of no request.
+// Arrived returns when the request of ctx came to the app's door. From then until its handler was called, it has waited
+// for a worker. Arrived reports false if ctx is of no request.
 func Arrived(ctx context.Context) (time.Time, bool) {
 	if q := requestOf(ctx); q != nil {
 		return q.arrived, true
