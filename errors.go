@@ -174,7 +174,7 @@ func writeError(w http.ResponseWriter, err error) {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(after, time.Second).Seconds()))))
 	}
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(problem{"about:blank", http.StatusText(status), status, calledIn(err)})
+	_ = json.NewEncoder(w).Encode(problemDocument{"about:blank", http.StatusText(status), status, calledIn(err)})
 }
 
 // calledIn returns the name of the app whose call has failed with err, or "" if it was no call, or of no app.
@@ -185,8 +185,8 @@ func calledIn(err error) string {
 	return ""
 }
 
-// problem is a problem document.
-type problem struct {
+// problemDocument is what RFC 9457 calls a problem.
+type problemDocument struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
