@@ -149,7 +149,7 @@ func TestWhoHasGoneIsNoFailure(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		called := make(chan error, 1)
 		go func() {
-			_, err := rt.Env().Client.Do(request(ctx, method, "http://a.watt.local/", nil)) //nolint:bodyclose // there is none
+			_, err := rt.Env().Client.Do(request(ctx, method, "http://a.watt.local/", nil))
 			called <- err
 		}()
 		<-entered
