@@ -78,6 +78,7 @@ func (o *own) environment(config *App, b birth) []string {
 
 func (o *own) beginning() error {
 	config := o.place.app.conf()
+	o.begunBy = limitsOf(config)
 	n := o.place.nursery
 	files := []syscall.Conn{n.page.File()}
 	if o.place.public != nil {
@@ -88,7 +89,7 @@ func (o *own) beginning() error {
 		files = append(files, ln)
 	}
 	return o.say(o.life, sayBegin, task{
-		Limits: limitsOf(config), Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
+		Limits: o.begunBy, Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
 		Calls: n.calls[config.Name] + o.index*len(config.Calls),
 	}, files...)
 }

@@ -27,6 +27,7 @@ type own struct {
 	slot    *page.Slot
 	process *process.Process
 	conn    *control.Conn
+	begunBy limits // what it was told when it began
 
 	pulse   *pulse
 	turned  atomic.Int64    // when setSilent was called, in nanoseconds since 1970
@@ -274,6 +275,9 @@ func (o *own) setSilent(silent bool) {
 
 // open implements life: from now on the instance is given connections.
 func (o *own) open(*admission.Member[*generation]) {
+	if config := o.place.app.conf(); limitsOf(config) != o.begunBy { // an Update has not found it ready
+		o.place.adopt(config)
+	}
 	if o.place.public != nil {
 		o.place.public.up(o.index)
 	}

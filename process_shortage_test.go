@@ -119,8 +119,13 @@ func guarded(k keeper) *watt.Runtime {
 		watt.App{
 			Name: "safe", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, Calls: []string{"keeper"},
 			New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
-				_, err := watt.JSON[struct{}](env.Get(ctx, "http://keeper.watt.local/"))
-				return http.NotFoundHandler(), err
+				mux := http.NewServeMux()
+				kept, err := passing("keeper")(ctx, env)
+				mux.Handle("/kept", kept)
+				if err == nil {
+					_, err = watt.JSON[struct{}](env.Get(ctx, "http://keeper.watt.local/"))
+				}
+				return mux, err
 			},
 		},
 		watt.App{Name: "keeper", Handler: k},
@@ -151,6 +156,30 @@ func TestConnectionsOutliveAStartThatFails(t *testing.T) {
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		read(t, resp, err)
 	}
+}
+
+func TestNewLimitsReachAnInstanceThatStarts(t *testing.T) {
+	t.Parallel()
+	k := make(keeper, 1)
+	k <- http.StatusNoContent
+	rt := guarded(k)
+	watttest.Start(t, rt)
+	kept := func() bool { return statusOf(t, rt, "keeper").Busy == 1 }
+	restarted := make(chan error, 1)
+	go func() { restarted <- rt.Restart("safe", 0) }()
+	soon(t, "it to start again", kept)
+	if err := rt.Update("safe", func(a *watt.App) { a.Workers, a.Queue = 1, -1 }); err != nil {
+		t.Fatal(err)
+	}
+	k <- http.StatusNoContent
+	if err := within(t, restarted, "the restart"); err != nil {
+		t.Fatal(err)
+	}
+	first := going(t.Context(), rt, "safe.watt.local/kept")
+	soon(t, "its only worker to be busy", kept)
+	wantErr(t, within(t, going(t.Context(), rt, "safe.watt.local/kept"), "the end of another call").err, watt.ErrOverloaded)
+	k <- http.StatusOK
+	within(t, first, "the end of the call")
 }
 
 // aloof has two public instances in processes of their own that accept one connection each.

@@ -270,7 +270,7 @@ func (p *processes) called(callee string) *count.Calls {
 
 // adopt tells the instances of new limits.
 func (p *processes) adopt(*App) {
-	p.tell((*own).adopt) // one that ends begins with them
+	p.tell((*own).adopt) // one that ends begins with them, one that starts is told when it is ready
 }
 
 // adopt tells the child which limits are in force, as soon as it listens.
