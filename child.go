@@ -119,8 +119,11 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	rt.labels = context.Background()
 	configs := allWithDefaults(rt.configs)
 	for i := range configs {
-		if config := &configs[i]; config.Name == c.birth.App {
-			*config = b.Limits.apply(*config)
+		config := &configs[i]
+		if l, told := b.Limits[config.Name]; told {
+			*config = l.apply(*config)
+		}
+		if config.Name == c.birth.App {
 			config.Isolation, config.Instances = InProcess, 1
 		}
 	}
@@ -254,11 +257,14 @@ func (c *child) accept(f *os.File, what connection) {
 	}
 }
 
-func (c *child) adopt(l limits) {
-	config := l.apply(*c.app.conf())
-	config.Instances = 1
-	c.app.config.Store(&config)
-	c.app.place.adopt(&config)
+// adopt puts the limits into force that its parent knows.
+func (c *child) adopt(known map[string]limits) {
+	for name, l := range known {
+		a := c.rt.app(name)
+		config := l.apply(*a.conf())
+		a.config.Store(&config)
+		a.place.adopt(&config)
+	}
 }
 
 // dial asks the parent for a connection.

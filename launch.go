@@ -78,7 +78,7 @@ func (o *own) environment(config *App, b birth) []string {
 
 func (o *own) beginning() error {
 	config := o.place.app.conf()
-	o.begunBy = limitsOf(config)
+	o.begunBy = o.place.app.known()
 	n := o.place.nursery
 	files := []syscall.Conn{n.page.File()}
 	if o.place.public != nil {

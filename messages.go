@@ -15,15 +15,15 @@ const (
 	sayPublic  = "public"  // parent: with a connection of the public side, that another instance's listener got
 	sayDial    = "dial"    // child: wants a connection to an app
 	sayDialled = "dialled" // parent: with it
-	sayAdopt   = "adopt"   // parent: new limits
+	sayAdopt   = "adopt"   // parent: the limits anew
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
 	sayDrained = "drained" // child, and then it ends
 )
 
 type task struct {
-	Limits limits
-	Slot   int // of the instance, in the page
+	Limits map[string]limits // see app.known
+	Slot   int               // of the instance, in the page
 	Slots  map[string]span
 	Calls  int // where the page counts the instance's first callee; the others follow, as Calls names them
 }
@@ -44,6 +44,16 @@ func (l limits) apply(c App) App {
 	c.Workers, c.Queue, c.MaxConns = l.Workers, l.Queue, l.MaxConns
 	c.QueueTimeout, c.Timeout, c.DrainTimeout, c.ReadyPath = l.QueueTimeout, l.Timeout, l.DrainTimeout, l.ReadyPath
 	return c
+}
+
+// known returns the limits that an instance in another process has to know: its own, and by name those of the apps that it
+// calls.
+func (a *app) known() map[string]limits {
+	all := map[string]limits{a.name: limitsOf(a.conf())}
+	for _, callee := range a.callees {
+		all[callee.name] = limitsOf(callee.conf())
+	}
+	return all
 }
 
 // span is where the page has an app's instances.

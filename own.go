@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,7 @@ type own struct {
 	slot    *page.Slot
 	process *process.Process
 	conn    *control.Conn
-	begunBy limits // what it was told when it began
+	begunBy map[string]limits // what it was told when it began
 
 	pulse   *pulse
 	turned  atomic.Int64    // when setSilent was called, in nanoseconds since 1970
@@ -275,8 +276,8 @@ func (o *own) setSilent(silent bool) {
 
 // open implements life: from now on the instance is given connections.
 func (o *own) open(*admission.Member[*generation]) {
-	if config := o.place.app.conf(); limitsOf(config) != o.begunBy { // an Update has not found it ready
-		o.place.adopt(config)
+	if !maps.Equal(o.place.app.known(), o.begunBy) { // an Update has not found it ready
+		o.place.inform()
 	}
 	if o.place.public != nil {
 		o.place.public.up(o.index)

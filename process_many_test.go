@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
@@ -107,6 +108,42 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 	wantErr(t, get(t.Context(), rt, "ward.watt.local/well").err, watt.ErrOverloaded)
 	cancel()
 	within(t, held, "the end of the call")
+}
+
+// bistro has a waiter in a process of its own, who waits for a cook in this one.
+func bistro() *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "waiter", Isolation: watt.OwnProcess, Calls: []string{"cook"}, New: passing("cook")},
+		watt.App{Name: "cook", Timeout: 50 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+		})},
+	)
+}
+
+func TestNewLimitsReachCallersInOtherProcesses(t *testing.T) {
+	t.Parallel()
+	rt := bistro()
+	top := watttest.Start(t, rt)
+	served := func() int {
+		status, _ := top.Get("http://waiter.watt.local/")
+		return status
+	}
+	if got := served(); got != http.StatusGatewayTimeout {
+		t.Errorf("got %d, want 504", got)
+	}
+	if err := rt.Update("cook", func(a *watt.App) { a.Timeout = time.Minute }); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the instance to know", func() bool { return served() == http.StatusOK })
+	if err := rt.Restart("waiter", 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := served(); got != http.StatusOK {
+		t.Errorf("got %d from one that has come later, want 200", got)
+	}
 }
 
 func TestNoConnectionIsMeantForAnInstanceThatIsDown(t *testing.T) {

@@ -269,7 +269,10 @@ func (p *processes) called(callee string) *count.Calls {
 }
 
 // adopt tells the instances of new limits.
-func (p *processes) adopt(*App) {
+func (p *processes) adopt(*App) { p.inform() }
+
+// inform tells the instances of the limits in force.
+func (p *processes) inform() {
 	p.tell((*own).adopt) // one that ends begins with them, one that starts is told when it is ready
 }
 
@@ -277,7 +280,7 @@ func (p *processes) adopt(*App) {
 func (o *own) adopt() {
 	o.adopting.Lock()
 	defer o.adopting.Unlock()
-	for errors.Is(o.say(o.life, sayAdopt, limitsOf(o.place.app.conf())), os.ErrDeadlineExceeded) {
+	for errors.Is(o.say(o.life, sayAdopt, o.place.app.known()), os.ErrDeadlineExceeded) {
 		continue // it is silent, and gets nothing else
 	}
 }

@@ -97,6 +97,11 @@ func (a *app) update(change func(*App)) error {
 func (a *app) adopt(config *App) {
 	a.config.Store(config)
 	a.place.adopt(config)
+	for _, caller := range a.callers {
+		if p, ok := caller.place.(*processes); ok {
+			p.inform() // of how long a call may take
+		}
+	}
 }
 
 // changeProblem returns what is wrong with a change while the runtime runs, or nil.
