@@ -129,7 +129,7 @@ func (o *own) give(ctx context.Context, conn *os.File, what connection) error {
 func (o *own) reach(ctx context.Context, what connection) (net.Conn, error) {
 	near, far, err := control.Files()
 	if err != nil {
-		return nil, err
+		return nil, &CallError{Err: fmt.Errorf("%w: this process has no descriptors left: %w", ErrOverloaded, err)}
 	}
 	if err := o.give(ctx, far, what); err != nil {
 		_ = near.Close()

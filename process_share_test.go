@@ -121,6 +121,28 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 	}
 }
 
+func TestACallForWhichThereAreNoDescriptorsHasNotStarted(t *testing.T) {
+	rt := alone()
+	watttest.Start(t, rt)
+	var limit syscall.Rlimit
+	next, err := os.Open(os.DevNull)
+	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = uint64(next.Fd())
+	next.Close()
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err = within(t, going(t.Context(), rt, "ward.watt.local/well"), "the end of the call").err
+	var call *watt.CallError
+	if !errors.Is(err, watt.ErrOverloaded) || !errors.As(err, &call) || call.Started {
+		t.Errorf("got %v, want ErrOverloaded of a call that has not started", err)
+	}
+}
+
 func TestAnInstanceThatIsKilledWhileItIsRestartedIsNotOneThatDidNotEnd(t *testing.T) {
 	t.Parallel()
 	rt := ward()
