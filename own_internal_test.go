@@ -5,13 +5,17 @@ package watt
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"math"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/org/watt/internal/cgroup"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
+	"github.com/org/watt/internal/process"
 )
 
 // deaf returns an instance whose child takes nothing more, and the child's side of the control socket.
@@ -71,6 +75,83 @@ func TestAChildThatDoesNotReadIsHeardWhateverIsRefused(t *testing.T) {
 			t.Fatalf("got %s, %v, want the refusal of %d", m.Data, err, id)
 		}
 		id++
+	}
+}
+
+// readAll has a child read what it is told.
+func readAll(child *control.Conn) {
+	for _, _, err := child.Receive(); err == nil; _, _, err = child.Receive() {
+	}
+}
+
+// tellInVain tells an instance something that it has not much time to read.
+func tellInVain(t *testing.T, o *own) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := o.say(ctx, sayLame, nil); err == nil {
+		t.Error("it was told")
+	}
+	if !o.slot.Doubted() {
+		t.Error("it is not doubted")
+	}
+}
+
+func TestAChildThatDoesNotListenIsEndedUnlessItIsSilent(t *testing.T) {
+	o, child := deaf(t)
+	starter, err := process.NewStarter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer starter.Close()
+	o.process, err = starter.Start(process.Spec{
+		Env:     append(os.Environ(), "WATT_TEST_MAIN=orphan", birthVariable+`={"parent": 1}`), // which waits for that parent
+		Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.process.Kill(nil)
+	alive := func(when string) {
+		select {
+		case <-o.process.Done():
+			t.Fatalf("%s, it has ended: %v", when, o.process.Exit())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	tellInVain(t, o)
+	alive("soon")
+	longAgo := time.Now().Add(-unreadMost).UnixNano()
+	o.unread.Store(longAgo)
+	o.slot.State.Store(slotSilent)
+	tellInVain(t, o)
+	alive("while it is silent")
+	o.slot.State.Store(slotReady)
+	tellInVain(t, o)
+	<-o.process.Done()
+	if exit := o.process.Exit(); exit.Err == nil {
+		t.Errorf("it has ended by itself: %v", exit)
+	}
+	go readAll(child)
+	if err := o.say(t.Context(), sayLame, nil); err != nil {
+		t.Fatal(err)
+	}
+	if since := o.unread.Load(); since != 0 {
+		t.Errorf("it has read, and is said not to since %v", time.Unix(0, since))
+	}
+}
+
+func TestAnInstanceThatDrainsIsGivenNoConnection(t *testing.T) {
+	o, child := deaf(t)
+	o.closed.Store(true)
+	for _, kind := range []string{sayConn, sayPublic} {
+		if err := o.say(t.Context(), kind, nil); !errors.Is(err, errDraining) {
+			t.Errorf("%s: got %v, want that it drains", kind, err)
+		}
+	}
+	go readAll(child)
+	if err := o.say(t.Context(), sayDrain, draining{}); err != nil {
+		t.Errorf("got %v from what else it is told", err)
 	}
 }
 
