@@ -155,6 +155,30 @@ func TestAnInstanceThatDrainsIsGivenNoConnection(t *testing.T) {
 	}
 }
 
+func TestAnInstanceThatIsDoubtedIsTakenOnlyIfThereIsNoOther(t *testing.T) {
+	a := new(app)
+	p := &processes{app: a}
+	var all []*own
+	for i := range 2 {
+		o := &own{place: p, index: i, slot: new(page.Slot), process: new(process.Process)}
+		all = append(all, o)
+		a.instances = append(a.instances, &instance{app: a, life: o})
+	}
+	doubted, busy := all[0], all[1]
+	doubted.slot.Doubt()
+	busy.slot.Busy.Store(100)
+	if got := p.idlest(nil); got != busy {
+		t.Errorf("got instance %d, want the busy one", got.index)
+	}
+	if got := p.idlest(busy); got != doubted {
+		t.Errorf("got %v, want the one that is doubted", got)
+	}
+	doubted.slot.Beat.Add(1)
+	if got := p.idlest(nil); got != doubted {
+		t.Errorf("got instance %d, want the idle one, which has shown itself", got.index)
+	}
+}
+
 func TestWhatComputesHasAProcessForEachProcessorAndComesLast(t *testing.T) {
 	a := (&App{Profile: CPUBound, Isolation: OwnProcess}).withDefaults()
 	if want := max(1, int(math.Round(cgroup.CPUs()))); a.Instances != want || a.Workers != 1 || a.Nice != 10 {
