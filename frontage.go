@@ -170,8 +170,11 @@ func (p *processes) taker(ctx context.Context) *own {
 	return nil
 }
 
-// removed takes the listener of an instance away that will not come back.
+// removed takes the listener of an instance away that will not come back, if it had one: perhaps its process did not start.
 func (f *frontage) removed(ctx context.Context, index int) error {
+	if f.port.listener(index) == nil {
+		return nil
+	}
 	err := f.port.remove(ctx, index)
 	f.settle(index)
 	return err

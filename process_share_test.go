@@ -87,6 +87,23 @@ func TestWhatAnInstanceHasStartedEndsWithIt(t *testing.T) {
 	})
 }
 
+// spendDescriptors leaves this process none, until restore is called.
+func spendDescriptors(t *testing.T) (restore func()) {
+	t.Helper()
+	var limit syscall.Rlimit
+	next, err := os.Open(os.DevNull)
+	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = uint64(next.Fd())
+	next.Close()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	return func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) }
+}
+
 func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *testing.T) {
 	rt := pair()
 	top := watttest.Start(t, rt)
@@ -97,22 +114,12 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 	for i := range conns {
 		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("pair"), "http://"))
 	}
-	var limit syscall.Rlimit
-	next, err := os.Open(os.DevNull)
-	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = uint64(next.Fd())
-	next.Close()
-	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
+	restore := spendDescriptors(t)
+	defer restore()
 	soon(t, "the silence to be noticed", func() bool { return statusOf(t, rt, "pair").PerInstance[1].State == "silent" })
 	noticed := time.Now()
 	soon(t, "Accept to have failed", func() bool { return time.Since(noticed) > 200*time.Millisecond })
-	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	restore()
 	for _, conn := range conns { // no sooner: until it is noticed, requests are handed over to that one
 		fmt.Fprint(conn, "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
 		if got := answered(t, conn); got[1] != "0" {
@@ -124,22 +131,26 @@ func TestConnectionsOfASilentInstanceAreServedOnceThereAreDescriptorsAgain(t *te
 func TestACallForWhichThereAreNoDescriptorsHasNotStarted(t *testing.T) {
 	rt := alone()
 	watttest.Start(t, rt)
-	var limit syscall.Rlimit
-	next, err := os.Open(os.DevNull)
-	if err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = uint64(next.Fd())
-	next.Close()
-	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	err = within(t, going(t.Context(), rt, "ward.watt.local/well"), "the end of the call").err
+	defer spendDescriptors(t)()
+	err := within(t, going(t.Context(), rt, "ward.watt.local/well"), "the end of the call").err
 	var call *watt.CallError
 	if !errors.Is(err, watt.ErrOverloaded) || !errors.As(err, &call) || call.Started {
 		t.Errorf("got %v, want ErrOverloaded of a call that has not started", err)
+	}
+}
+
+func TestAnInstanceForWhichThereAreNoDescriptorsIsTakenBack(t *testing.T) {
+	rt := pair()
+	watttest.Start(t, rt)
+	more := func() error { return rt.Update("pair", func(a *watt.App) { a.Instances = 3 }) }
+	restore := spendDescriptors(t)
+	err := more()
+	restore()
+	if !errors.Is(err, syscall.EMFILE) || errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, want that there are no descriptors, and nothing else", err)
+	}
+	if err := more(); err != nil {
+		t.Error(err)
 	}
 }
 
