@@ -173,6 +173,30 @@ func TestTheLastListenerCannotBeRemoved(t *testing.T) {
 	}
 }
 
+func TestAListenerThatMayHaveGotAStrayIsDrainedOnceMore(t *testing.T) {
+	p := openTestPort(t, 3)
+	turn(t, p, 2)
+	first, err := p.leave(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := p.leave(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := p.strayed()
+	if dropped, err := p.drop(0, first, before, nil); !dropped || err != nil { // the only one that is on takes its place
+		t.Fatalf("got %t, %v, want that it is closed", dropped, err)
+	}
+	if dropped, err := p.drop(1, second, before, nil); dropped || err != nil {
+		t.Errorf("got %t, %v, want that it is drained once more", dropped, err)
+	}
+	if dropped, err := p.drop(1, second, p.strayed(), nil); !dropped || err != nil {
+		t.Errorf("got %t, %v, want that it is closed", dropped, err)
+	}
+	reached(t, p, 2)
+}
+
 func TestARemovalThatTakesTooLongIsCutShort(t *testing.T) {
 	p := openQuietPort(t, 2)
 	turn(t, p, 1)
