@@ -2,6 +2,8 @@ package tracing
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/org/watt"
 )
 
 // answer is what a handler answers.
@@ -63,16 +67,16 @@ func (a *answer) wrote(n int64) {
 	a.sent += n
 }
 
-// end describes the answer, once the handler has returned or panicked. A handler gives an answer up, which is no
-// failure of its own, with [http.ErrAbortHandler].
-func (a *answer) end(span trace.Span, reason any) {
+// end describes the answer, once the handler has returned or panicked; over says why the request's context has ended, if
+// it has. A handler gives an answer up, which is no failure of its own, with [http.ErrAbortHandler].
+func (a *answer) end(span trace.Span, reason any, over error) {
 	panicked := reason != nil && reason != http.ErrAbortHandler //nolint:errorlint // as net/http has it
 	if a.status == 0 && !a.taken {
 		switch {
 		case panicked:
 			a.status = http.StatusInternalServerError
 		case reason == nil:
-			a.status = http.StatusOK
+			a.status = silent(over)
 		}
 	}
 	if a.status != 0 {
@@ -85,5 +89,20 @@ func (a *answer) end(span trace.Span, reason any) {
 	case a.status >= http.StatusInternalServerError:
 		span.SetStatus(codes.Error, http.StatusText(a.status))
 		span.SetAttributes(attribute.String("error.type", strconv.Itoa(a.status)))
+	}
+}
+
+// silent returns the status with which the runtime answers where the handler does not.
+func silent(over error) int {
+	const gone = 499 // which nobody sees
+	switch {
+	case over == nil:
+		return http.StatusOK
+	case errors.Is(over, context.DeadlineExceeded): // or Timeout
+		return http.StatusGatewayTimeout
+	case errors.Is(over, watt.ErrUnavailable): // a drain has ended it
+		return http.StatusServiceUnavailable
+	default:
+		return gone
 	}
 }

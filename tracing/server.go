@@ -74,6 +74,7 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 	}
 	queued(r.Context(), span)
 	r, found := routed(s.next, r)
+	ctx := r.Context()
 	var a answer
 	defer func() {
 		if route := cmp.Or(found.RoutePattern(), routeOf(r)); route != "" {
@@ -81,7 +82,7 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
 		reason := recover()
-		a.end(span, reason)
+		a.end(span, reason, context.Cause(ctx))
 		if reason != nil {
 			panic(reason)
 		}

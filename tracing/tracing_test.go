@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -374,6 +375,52 @@ func TestAnswersAreDescribed(t *testing.T) {
 			t.Errorf("%s: got status %v, %v bytes, error.type %v, %v", test.name, status, size, failure, s.Status)
 		}
 	}
+}
+
+// TestWhereAHandlerAnswersNothingTheSpanSaysWhatTheRuntimeAnswers: who looks for what has failed finds it.
+func TestWhereAHandlerAnswersNothingTheSpanSaysWhatTheRuntimeAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		exporter := tracetest.NewInMemoryExporter()
+		provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter))
+		hangs := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		rt := watt.New(
+			watt.App{Name: "patient", Handler: hangs, DrainTimeout: time.Second},
+			watt.App{Name: "hasty", Handler: hangs, Timeout: time.Second},
+		)
+		if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+			t.Fatal(err)
+		}
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		late, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		left, leave := context.WithCancel(t.Context())
+		time.AfterFunc(3*time.Second, leave)
+		time.AfterFunc(4*time.Second, func() { _ = rt.Shutdown(context.Background()) })
+		for _, test := range []struct {
+			app     string
+			ctx     context.Context // the caller's
+			status  int64
+			failure any
+		}{
+			{"hasty", t.Context(), 504, "504"},
+			{"patient", late, 504, "504"},
+			{"patient", left, 499, nil},
+			{"patient", t.Context(), 503, "503"}, // cut by the drain
+		} {
+			exporter.Reset()
+			if resp, err := rt.Env().Get(test.ctx, "http://"+test.app+".watt.local/"); err == nil {
+				resp.Body.Close()
+			}
+			synctest.Wait()
+			all := exporter.GetSpans() // the call's and the request's, in either order
+			s := &all[slices.IndexFunc(all, func(s tracetest.SpanStub) bool { return s.SpanKind == trace.SpanKindServer })]
+			if status, failure := value(s.Attributes, "http.response.status_code"), value(s.Attributes, "error.type"); status != test.status || failure != test.failure {
+				t.Errorf("got status %v, error.type %v, want %d, %v", status, failure, test.status, test.failure)
+			}
+		}
+	})
 }
 
 // neverending is a reader of one byte.
