@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -90,7 +91,10 @@ func (a adviser) short() (kind, text string) {
 	}
 	state := a.state()
 	if n.Downstream > mostly*n.Utilisation {
-		return "downstream", fmt.Sprintf("%s; %s of that time they wait for %s", state, percent(n.Downstream/n.Utilisation), a.waitedFor())
+		who, room := a.waitedFor()
+		if state += fmt.Sprintf("; %s of that time they wait for %s", percent(n.Downstream/n.Utilisation), who); !room {
+			return "downstream", state
+		}
 	}
 	if b := a.Before; b != nil && a.inVain(b) {
 		return "backend", fmt.Sprintf("the backend is the limit: with %d workers instead of %d latency rose from %s to %s (p50), and requests went from %.3g to %.3g a second",
@@ -140,32 +144,62 @@ func (a adviser) busy() string {
 	return fmt.Sprintf("its %d instances with %s each are busy ", n, each)
 }
 
-// waitedFor says what the app waits for, and that it is to be looked at: the callee whose calls take most of the time
-// or, where calls do not even end, the one that has most to do.
-func (a adviser) waitedFor() string {
-	var slow, full string
+// waitedFor says what the app waits for, and whether that could do more: then the app's own workers are too few.
+// Otherwise it is to be looked at.
+func (a adviser) waitedFor() (who string, room bool) {
+	switch callee, ends := a.slowest(); {
+	case callee == nil:
+		return "something that is no app: look at what it says by watt.Downstream", false
+	case ends && a.Profile != watt.CPUBound && callee.hasRoom():
+		return callee.Name + ", which could do more", true
+	default:
+		return callee.Name + ": look there first", false
+	}
+}
+
+// slowest returns the callee whose calls take most of the time or, where calls do not even end, the one that has most
+// to do.
+func (a adviser) slowest() (slow *adviser, ends bool) {
+	var full *adviser
 	var longest, all float64
 	most := 0
-	for i := range a.report.Apps {
-		c := &a.report.Apps[i]
-		if !slices.Contains(a.Calls, c.Name) {
-			continue
-		}
+	for c := range a.callees() {
 		took, does := c.Now.CallTime[a.Name], c.Busy+c.Queued
 		if all += took; took > longest {
-			slow, longest = c.Name, took
+			slow, longest = &c, took
 		}
 		if does > most {
-			full, most = c.Name, does
+			full, most = &c, does
 		}
 	}
 	if all < a.Now.Downstream*float64(a.workers())/2 {
-		slow = cmp.Or(full, slow)
+		return cmp.Or(full, slow), false
 	}
-	if slow == "" {
-		return "something that is no app: look at what it says by watt.Downstream"
+	return slow, true
+}
+
+// callees are the apps that the app may call.
+func (a adviser) callees() iter.Seq[adviser] {
+	return func(yield func(adviser) bool) {
+		for i := range a.report.Apps {
+			if c := &a.report.Apps[i]; slices.Contains(a.Calls, c.Name) && !yield(adviser{a.report, c}) {
+				return
+			}
+		}
 	}
-	return slow + ": look there first"
+}
+
+// hasRoom reports whether the app, and all that it may wait for, could do more.
+func (a adviser) hasRoom() bool {
+	if n := a.Now; a.workers() == 0 || n.Utilisation >= full || n.Wait99 >= waits || n.Shed > 0 {
+		return false
+	}
+	for c := range a.callees() {
+		if !c.hasRoom() {
+			return false
+		}
+	}
+	return true
 }
 
 // more says what gives the app more workers, or nothing if it computes and has enough. They should be as many as

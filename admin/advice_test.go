@@ -155,9 +155,10 @@ func TestWhoIsWaitedForIsNamed(t *testing.T) {
 		a.Calls, a.Now = []string{"prices", "store"}, busy(1)
 		a.Now.Wait99, a.Now.Downstream = 0.3, 0.9
 	}
-	callee := func(name string, busy int, took float64) admin.App {
+	callee := func(name string, does int, took float64) admin.App {
 		return app(func(a *admin.App) {
-			a.Name, a.Busy, a.Now.CallTime = name, busy, map[string]float64{"orders": took}
+			a.Name, a.Calls, a.Busy, a.Now = name, nil, does, busy(0.95)
+			a.Now.CallTime = map[string]float64{"orders": took}
 		})
 	}
 	for name, test := range map[string]struct {
@@ -171,6 +172,40 @@ func TestWhoIsWaitedForIsNamed(t *testing.T) {
 	} {
 		got := admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: append(test.callees, app(waiting))})
 		if len(got) != 1 || !strings.Contains(got[0].Text, test.want) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// TestWhoseCalleesHaveRoomNeedsWorkers: else nothing would ever be said of an app that does little but call others.
+func TestWhoseCalleesHaveRoomNeedsWorkers(t *testing.T) {
+	const look, raise = "wait for store: look there first", "they wait for store, which could do more, and this program leaves 1 of 2 processors idle: raise Workers of each from 4 to 6"
+	for name, test := range map[string]struct {
+		change func(orders, store, disk *admin.App)
+		want   string
+	}{
+		"the callee has room":                 {func(_, _, _ *admin.App) {}, raise},
+		"it is full":                          {func(_, store, _ *admin.App) { store.Now.Utilisation = 0.95 }, look},
+		"it refuses calls":                    {func(_, store, _ *admin.App) { store.Now.Shed = 1 }, look},
+		"calls wait there":                    {func(_, store, _ *admin.App) { store.Now.Wait99 = 0.1 }, look},
+		"nobody knows, since it is elsewhere": {func(_, store, _ *admin.App) { store.PerInstance = nil }, look},
+		"what it calls in turn is full":       {func(_, _, disk *admin.App) { disk.Now.Utilisation = 1 }, look},
+		"calls do not end":                    {func(_, store, _ *admin.App) { store.Now.CallTime, store.Busy = nil, 4 }, look},
+		"the last increase was in vain": {func(orders, _, _ *admin.App) {
+			before := busy(1)
+			orders.Before, orders.BeforeWorkers, orders.Now.P50 = &before, 4, 0.1
+		}, "the backend is the limit"},
+		"who waits computes, too": {func(orders, _, _ *admin.App) { orders.Profile = watt.CPUBound }, look},
+	} {
+		orders := app(func(a *admin.App) { a.Now = busy(1); a.Now.Wait99, a.Now.Downstream = 0.3, 0.9 })
+		store := app(func(a *admin.App) {
+			a.Name, a.Calls, a.Now = "store", []string{"disk"}, busy(0.5)
+			a.Now.CallTime = map[string]float64{"orders": 7}
+		})
+		disk := app(func(a *admin.App) { a.Name, a.Calls, a.Now = "disk", nil, busy(0.5) })
+		test.change(&orders, &store, &disk)
+		got := admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: []admin.App{disk, store, orders}})
+		if !slices.ContainsFunc(got, func(a admin.Advice) bool { return a.App == "orders" && strings.Contains(a.Text, test.want) }) {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
