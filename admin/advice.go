@@ -15,14 +15,14 @@ import (
 // Advice is a sentence on what should be done about an app, with the numbers that it comes from.
 type Advice struct {
 	App string
-	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "burns", "entrypoint" or "lower".
+	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "bursts", "burns", "entrypoint" or "lower".
 	Kind string
 	Text string
 }
 
 // kinds are in the order in which they are urgent: an app that others wait for comes before those who do.
 func kinds() []string {
-	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "burns", "entrypoint", "lower"}
+	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "bursts", "burns", "entrypoint", "lower"}
 }
 
 // What the sentences depend on.
@@ -37,6 +37,7 @@ const (
 	fewWorkers = 4    // no less is advised
 	burning    = 0.5  // processors that an app may use that is not there to compute
 	loop       = 3    // ends of an instance are no accident
+	rarely     = 0.01 // of the requests may be shed without a word
 	busyEntry  = 0.2  // processors that an entrypoint's own work takes, to be worth a word
 )
 
@@ -47,7 +48,7 @@ func Advise(r *Report) []Advice {
 	var all []Advice
 	for i := range r.Apps {
 		a := adviser{r, &r.Apps[i]}
-		for _, find := range []func() (kind, text string){a.lives, a.short, a.burns, a.entrypoint, a.lower} {
+		for _, find := range []func() (kind, text string){a.lives, a.short, a.bursts, a.burns, a.entrypoint, a.lower} {
 			if kind, text := find(); kind != "" {
 				all = append(all, Advice{a.Name, kind, text})
 			}
@@ -108,6 +109,17 @@ func (a adviser) short() (kind, text string) {
 	default:
 		return "raise", fmt.Sprintf("%s, and this program leaves %.2g of %.3g processors idle: %s", state, a.report.Idle, p, more)
 	}
+}
+
+// bursts speaks of an app that sheds although it has workers enough, seen over ten seconds. What has only begun may yet
+// fill them.
+func (a adviser) bursts() (kind, text string) {
+	n := a.Now
+	if a.workers() == 0 || n.Utilisation >= full || n.Shed <= rarely*(n.Requests+n.Shed) || a.Overloaded {
+		return "", ""
+	}
+	return "bursts", fmt.Sprintf("%s%s of the time, but %.3g/s are shed: they come many at a time, more than Workers and Queue (%d and %d) take, or their deadlines are too near",
+		a.busy(), percent(n.Utilisation), n.Shed, a.Workers, max(0, a.Queue))
 }
 
 // inVain reports whether the last increase of workers has brought latency, and no throughput.

@@ -77,6 +77,13 @@ func TestAdvice(t *testing.T) {
 			[]string{"90 % of that time they wait for something that is no app"},
 		},
 
+		{
+			"many at a time", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed = 30 }, "bursts",
+			[]string{"its 2 instances with 4 workers each are busy 10 % of the time, but 30/s are shed: they come many at a time, more than Workers and Queue (4 and 64) take, or their deadlines are too near"},
+		},
+		{"now and then one too many", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed = 0.9 }, "", nil},
+		{"many at a time, just now", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed, a.Overloaded = 30, true }, "", nil},
+
 		{"the last increase has brought latency", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 4
 			a.Now.Wait99, a.Now.P50 = 0.3, 0.1
@@ -86,6 +93,18 @@ func TestAdvice(t *testing.T) {
 		{"the last increase has brought requests", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 4
 			a.Now.Wait99, a.Now.Requests = 0.3, 200
+			before := busy(1)
+			a.Before = &before
+		}, "raise", nil},
+		{"the last increase has brought requests and latency", idle, func(a *admin.App) {
+			a.Now, a.BeforeWorkers = busy(1), 4
+			a.Now.Wait99, a.Now.Requests, a.Now.P50 = 0.3, 200, 0.1
+			before := busy(1)
+			a.Before = &before
+		}, "raise", nil},
+		{"the last increase has brought nothing yet", idle, func(a *admin.App) {
+			a.Now, a.BeforeWorkers = busy(1), 4
+			a.Now.Wait99 = 0.3
 			before := busy(1)
 			a.Before = &before
 		}, "raise", nil},
