@@ -68,8 +68,9 @@ type InstanceStatus struct {
 	Restarts map[string]uint64
 
 	// Requests that are over, by method ("GET", ..., "other") and class of status ("2xx", ..., "other" if there was no
-	// answer). An answer that a panic has cut off is a 5xx. What was shed is in [Status] alone, and of a Serve app
-	// requests are not seen.
+	// answer). An answer that a panic has cut off is a 5xx, and what WriteError or nobody has answered once the client had
+	// gone, or the caller had given up, a 4xx: 499. What was shed is in [Status] alone, and of a Serve app requests are not
+	// seen.
 	Requests map[string]map[string]uint64
 	// Duration is the time from a request's arrival until its handler has returned, but of those that have become
 	// long-lived; QueueWait the part of it before there was a worker.

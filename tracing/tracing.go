@@ -22,7 +22,8 @@
 // A span is named by its http.route, where the handler itself is an [http.ServeMux] or a router of chi.
 //
 // Queries are left out, also of url.full, since strangers' may hold secrets, and proxies pass them on.
-// Of a connection that a handler has taken over, nobody knows the status.
+// Of a connection that a handler has taken over, nobody knows the status. It is 499, and no error, where the client had
+// gone, or the caller had given up, before there was an answer.
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
 // watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those
