@@ -38,7 +38,7 @@ const (
 	burning    = 0.5  // processors that an app may use that is not there to compute
 	loop       = 3    // ends of an instance are no accident
 	rarely     = 0.01 // of the requests may be shed without a word
-	busyEntry  = 0.2  // processors that an entrypoint's own work takes, to be worth a word
+	busyEntry  = 0.2  // workers that an entrypoint's own work takes, to be worth a word
 )
 
 // Advise says what should be done about apps, from the figures of a report: whose workers are short, by how much
@@ -259,8 +259,13 @@ func (a adviser) burns() (kind, text string) {
 // entrypoint speaks of work in the place where everything passes.
 func (a adviser) entrypoint() (kind, text string) {
 	own := a.Now.Utilisation - a.Now.Downstream
-	if a.Profile != watt.Entrypoint || own*float64(a.workers()) < busyEntry || own < mostly*a.Now.Utilisation {
+	busy := own * float64(a.workers())
+	if a.Profile != watt.Entrypoint || busy < busyEntry || own < mostly*a.Now.Utilisation {
 		return "", ""
+	}
+	if used := a.report.Processors - a.report.Idle; used < busy/2 {
+		return "entrypoint", fmt.Sprintf("the entrypoint spends %s of its time neither waiting for apps behind nor computing, since this program uses only %.2g processors: its clients are slow, or it waits for something that is no app",
+			percent(own/a.Now.Utilisation), used)
 	}
 	return "entrypoint", fmt.Sprintf("the entrypoint spends %s of its time on work of its own, and not waiting for apps behind: move logic out of it",
 		percent(own/a.Now.Utilisation))

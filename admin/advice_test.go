@@ -126,6 +126,10 @@ func TestAdvice(t *testing.T) {
 		{"an I/O app that waits", idle, func(a *admin.App) { a.Profile = watt.IOBound; a.Now = busy(0.5); a.Now.CPU = 0.1 }, "", nil},
 
 		{"logic in the entrypoint", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.5); a.Now.Downstream = 0.15 }, "entrypoint", []string{"70 %"}},
+		{
+			"an entrypoint with slow clients", 1.9, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.5); a.Now.Downstream = 0.15 }, "entrypoint",
+			[]string{"the entrypoint spends 70 % of its time neither waiting for apps behind nor computing, since this program uses only 0.1 processors: its clients are slow, or it waits for something that is no app"},
+		},
 		{"an entrypoint that waits", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.5); a.Now.Downstream = 0.45 }, "", nil},
 		{"an entrypoint with next to nothing to do", idle, func(a *admin.App) { a.Profile = watt.Entrypoint; a.Now = busy(0.01); a.Now.Downstream = 0 }, "", nil},
 		{"logic in another app", idle, func(a *admin.App) { a.Now = busy(0.5); a.Now.Downstream = 0 }, "", nil},
