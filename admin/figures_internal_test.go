@@ -32,6 +32,13 @@ func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 	if got := figuresOf(before, after, 10*time.Second); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
+	back := after.PerInstance[0]
+	back.Instance, back.State = 1, "starting"
+	after.PerInstance = append(after.PerInstance, back)
+	if got := figuresOf(before, after, 10*time.Second); !reflect.DeepEqual(got, want) {
+		t.Errorf("with an instance that comes back with what it had counted: got %+v", got)
+	}
+	after.PerInstance = after.PerInstance[:1]
 	after.PerInstance[0].PID = 8
 	if got := figuresOf(before, after, 10*time.Second); got.CPU != 0 {
 		t.Errorf("got %v processors of a process that has taken the place of another", got.CPU)

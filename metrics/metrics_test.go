@@ -556,6 +556,8 @@ func TestSaturationGoesByProfile(t *testing.T) {
 	const s = time.Second
 	renewed := at(watt.CPUBound, 0, 30*s, s)
 	renewed.PerInstance[1].PID = 99
+	late := at(watt.Domain, 0, 0, 0)
+	late.Deadline = 1
 	for name, test := range map[string]struct {
 		before, after *watt.Status
 		elapsed       time.Duration
@@ -566,8 +568,9 @@ func TestSaturationGoesByProfile(t *testing.T) {
 		"no time: those who are busy":     {at(watt.Domain, 0, 0, 0), at(watt.Domain, 0, 0, 0), 0, 0.75},
 		"processors, if they are more":    {at(watt.CPUBound, 0, 0, 0), at(watt.CPUBound, 10*s, 20*s, 10*s), 10 * s, 0.75},
 		"workers, if they are more":       {at(watt.CPUBound, 0, 0, 0), at(watt.CPUBound, 30*s, 10*s, 0), 10 * s, 0.75},
-		"processors of those that stayed": {at(watt.CPUBound, 0, 10*s, 50*s), renewed, 10 * s, 0.5},
+		"processors of those that stayed": {at(watt.CPUBound, 0, 10*s, 0), renewed, 10 * s, 0.5},
 		"who works and who waits":         {at(watt.IOBound, 0, 0, 0), at(watt.IOBound, 0, 0, 0), 10 * s, 2},
+		"a deadline that was too near":    {at(watt.Domain, 0, 0, 0), late, 10 * s, 1},
 		"no instance":                     {at(watt.IOBound, 0), at(watt.IOBound, 0), 10 * s, 0},
 	} {
 		if got := metrics.Saturation(test.before, test.after, test.elapsed); got != test.want {
