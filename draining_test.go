@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,6 +50,39 @@ func ask(t *testing.T, conn net.Conn, path string) *http.Response {
 	io.Copy(io.Discard, resp.Body)
 	resp.Body.Close()
 	return resp
+}
+
+// TestWhatTheDrainEndsIsToldToComeAgain: the client is still there, and not to be taken for one that has gone.
+func TestWhatTheDrainEndsIsToldToComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := app("a", func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/poll") {
+				watt.LongLived(r.Context())
+			}
+			<-r.Context().Done()
+			if strings.HasSuffix(r.URL.Path, "/error") {
+				watt.WriteError(w, r.Context().Err())
+			}
+		})
+		a.DrainTimeout = time.Second
+		rt, dial := doors(t, public(a))
+		paths := []string{"/poll/", "/poll/error", "/work/", "/work/error"}
+		var clients sync.WaitGroup
+		for _, path := range paths {
+			conn := dial()
+			clients.Go(func() {
+				if resp := ask(t, conn, path); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+					t.Errorf("%s: got %v", path, resp)
+				}
+			})
+		}
+		synctest.Wait()
+		_ = rt.Shutdown(t.Context()) // it was cut
+		clients.Wait()
+		if got := statusOf(t, rt, "a").PerInstance[0].Requests["GET"]["5xx"]; got != uint64(len(paths)) {
+			t.Errorf("got %d failures, want %d", got, len(paths))
+		}
+	})
 }
 
 func TestWhatALameDuckShedsIsToldToGoAway(t *testing.T) {

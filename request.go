@@ -237,10 +237,11 @@ func (q *request) logFailure(status int, err error) int {
 // statusGone is what nginx logs of a request whose client has gone.
 const statusGone = 499
 
-// gone reports whether the client has gone, or the caller has given up.
+// gone reports whether the client has gone, or the caller has given up. Whoever is still there when Timeout passes, or a
+// drain begins or cuts, has not.
 func (q *request) gone() bool {
 	cause := q.reason()
-	return errors.Is(q.Err(), context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(cause, errCut)
+	return errors.Is(q.Err(), context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(cause, ErrUnavailable)
 }
 
 // limit sets the times by which the request has to be answered.
