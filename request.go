@@ -133,6 +133,9 @@ func (q *request) Serve(r *http.Request) {
 		}
 	}()
 	q.gen.handler.ServeHTTP(a.writer(), r)
+	if a.missed() && !a.broken { // nobody has said so yet
+		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.late(q.reason())))
+	}
 	if a.missed() || a.broken && a.hijacked == nil {
 		panic(http.ErrAbortHandler)
 	}

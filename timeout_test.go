@@ -16,7 +16,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
+	"github.com/org/watt/watttest"
 )
 
 // trickle answers at once, and then takes ten seconds for its body.
@@ -300,7 +305,10 @@ func TestTimeoutHoldsUntilAByteOfTheAnswerIsOut(t *testing.T) {
 				ended <- struct{}{}
 			}))
 			a.Timeout = 50 * time.Millisecond
-			rt := start(t, a)
+			core, logs := observer.New(zapcore.WarnLevel)
+			rt := watt.New(a)
+			rt.Logger = zap.New(core)
+			watttest.Start(t, rt)
 			conn, err := rt.Env().Dial(t.Context(), "a") // what needs a connection
 			if err != nil {
 				t.Fatal(err)
@@ -313,6 +321,13 @@ func TestTimeoutHoldsUntilAByteOfTheAnswerIsOut(t *testing.T) {
 				}
 				within(t, ended, by+": the end of its context")
 				conn.Close()
+			}
+			soon(t, "both to be counted as failures", func() bool {
+				s := statusOf(t, rt, "a").PerInstance[0].Requests["GET"]
+				return s["5xx"] == 2 && s["2xx"] == 0
+			})
+			if n := logs.FilterMessage("request failed").Len(); n != 2 {
+				t.Errorf("got %d lines in the log, want one for each", n)
 			}
 		})
 	}
