@@ -100,7 +100,7 @@ func (c *child) run() error {
 		if inner := errors.Unwrap(err); inner != nil { // its parent says of whom
 			err = inner
 		}
-		_ = c.say(sayFailed, startFailure{shortened(err)})
+		_ = c.say(sayFailed, startFailure{shortened(err), errors.Is(err, context.DeadlineExceeded)})
 		return err
 	}
 	return c.end(<-c.drain)

@@ -199,7 +199,7 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	if config.StartTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, config.StartTimeout,
-			fmt.Errorf("StartTimeout of %v has passed: %w", config.StartTimeout, context.DeadlineExceeded))
+			lateError{fmt.Sprintf("StartTimeout of %v has passed: %v", config.StartTimeout, context.DeadlineExceeded)})
 		defer cancel()
 	}
 	began := time.Now()
@@ -218,6 +218,12 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	in.news().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
 	return l, nil
 }
+
+// lateError is that of a start which has taken longer than StartTimeout.
+type lateError struct{ text string }
+
+func (e lateError) Error() string { return e.text }
+func (lateError) Unwrap() error   { return context.DeadlineExceeded }
 
 // live waits until the generation ends or has to, and ends it.
 func (in *instance) live(l life) ending {

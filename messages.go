@@ -1,6 +1,7 @@
 package watt
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -32,17 +33,19 @@ type task struct {
 type limits struct {
 	Workers, Queue, MaxConns            int
 	QueueTimeout, Timeout, DrainTimeout time.Duration
+	StartTimeout                        time.Duration // what it says when that is over, its parent waits for
 	ReadyPath                           string
 }
 
 func limitsOf(c *App) limits {
-	return limits{c.Workers, c.Queue, c.MaxConns, c.QueueTimeout, c.Timeout, c.DrainTimeout, c.ReadyPath}
+	return limits{c.Workers, c.Queue, c.MaxConns, c.QueueTimeout, c.Timeout, c.DrainTimeout, c.StartTimeout, c.ReadyPath}
 }
 
 // apply returns c with the limits.
 func (l limits) apply(c App) App {
 	c.Workers, c.Queue, c.MaxConns = l.Workers, l.Queue, l.MaxConns
-	c.QueueTimeout, c.Timeout, c.DrainTimeout, c.ReadyPath = l.QueueTimeout, l.Timeout, l.DrainTimeout, l.ReadyPath
+	c.QueueTimeout, c.Timeout, c.DrainTimeout = l.QueueTimeout, l.Timeout, l.DrainTimeout
+	c.StartTimeout, c.ReadyPath = l.StartTimeout, l.ReadyPath
 	return c
 }
 
@@ -59,7 +62,17 @@ func (a *app) known() map[string]limits {
 // span is where the page has an app's instances.
 type span struct{ First, Len int }
 
-type startFailure struct{ Error string }
+type startFailure struct {
+	Error string
+	Late  bool // its time was up
+}
+
+func (f startFailure) err() error {
+	if f.Late {
+		return lateError{f.Error}
+	}
+	return errors.New(f.Error)
+}
 
 type connection struct {
 	Caller string

@@ -82,11 +82,14 @@ func (o *own) start(ctx context.Context) error {
 	}
 	select {
 	case err := <-o.ready:
-		return o.begun(ctx, err)
+		if err == nil {
+			o.begun()
+		}
+		return err
 	case <-o.process.Done():
 		return o.whyNotReady()
 	case <-ctx.Done():
-		return fmt.Errorf("not ready in time: %w", context.Cause(ctx))
+		return o.whyLate(context.Cause(ctx))
 	}
 }
 
@@ -111,19 +114,27 @@ func (o *own) whyNotReady() error {
 	return o.process.Exit()
 }
 
-// begun is called when the child says that it is ready, or why it is not: perhaps because its time is up, which is its
-// parent's too.
-func (o *own) begun(ctx context.Context, err error) error {
-	if err == nil {
-		o.slot.State.Store(slotReady)
-		o.place.app.rt.owned.Go(o.pulse.watch)
-		return nil
+// whyLate explains why a child was not ready in time. StartTimeout is the child's too, a moment later: it knows what has
+// kept it, as soon as New has had its chance to return.
+func (o *own) whyLate(why error) error {
+	if _, late := errors.AsType[lateError](why); late {
+		select {
+		case err := <-o.ready:
+			if err != nil {
+				return err
+			}
+		case <-o.process.Done():
+			return o.whyNotReady()
+		case <-time.After(graceAfterCut + partTime): // it does not get to it
+		}
 	}
-	if by, limited := ctx.Deadline(); limited && !time.Now().Before(by) {
-		<-ctx.Done()
-		return fmt.Errorf("not ready in time: %w: %w", context.Cause(ctx), err)
-	}
-	return err
+	return fmt.Errorf("not ready in time: %w", why)
+}
+
+// begun is called when the child says that it is ready.
+func (o *own) begun() {
+	o.slot.State.Store(slotReady)
+	o.place.app.rt.owned.Go(o.pulse.watch)
 }
 
 // say sends the child a message. It blocks while the child does not read, until ctx ends, or for 10 s: then nothing was
@@ -212,7 +223,7 @@ func (o *own) heard(m control.Message) error {
 	case sayReady:
 		offer(o.ready, nil)
 	case sayFailed:
-		return decode(m, func(f startFailure) { offer(o.ready, errors.New(f.Error)) })
+		return decode(m, func(f startFailure) { offer(o.ready, f.err()) })
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:

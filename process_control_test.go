@@ -96,7 +96,7 @@ func TestAChildThatIsOutOfHandIsEndedAndReplaced(t *testing.T) {
 	}
 }
 
-// sloth is never ready.
+// sloth's New does not return.
 func sloth() *watt.Runtime {
 	return watt.New(watt.App{
 		Name: "sloth", Isolation: watt.OwnProcess, StartTimeout: 3 * time.Second,
@@ -107,16 +107,33 @@ func sloth() *watt.Runtime {
 	})
 }
 
-func TestAChildThatNeverBecomesReadyIsAnErrorOfTheStart(t *testing.T) {
+// unready's readiness check fails.
+func unready() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "unready", Isolation: watt.OwnProcess, StartTimeout: 3 * time.Second, ReadyPath: "/ready", Handler: http.NotFoundHandler(),
+	})
+}
+
+func TestAChildThatNeverBecomesReadyIsAnErrorOfTheStartThatSaysWhy(t *testing.T) {
 	t.Parallel()
-	rt := sloth()
-	err := rt.Start(t.Context())
-	if err == nil || !strings.Contains(err.Error(), `app "sloth"`) || !strings.Contains(err.Error(), "not ready in time") {
-		t.Errorf("got %v", err)
-	}
-	wantErr(t, err, context.DeadlineExceeded)
-	if left := children(t); len(left) > 0 {
-		t.Errorf("processes are left: %v", left)
+	for app, c := range map[string]struct {
+		topology func() *watt.Runtime
+		want     string
+	}{
+		"sloth":   {sloth, "New did not return in time: StartTimeout of 3s has passed: context deadline exceeded"},
+		"unready": {unready, "not ready in time: StartTimeout of 3s has passed: context deadline exceeded; the last check: /ready answered 404 Not Found"},
+	} {
+		t.Run(app, func(t *testing.T) {
+			t.Parallel()
+			err := c.topology().Start(t.Context())
+			if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("watt: app %q: start: %s", app, c.want)) {
+				t.Errorf("got %v", err)
+			}
+			wantErr(t, err, context.DeadlineExceeded)
+			if left := children(t, app); len(left) > 0 {
+				t.Errorf("processes are left: %v", left)
+			}
+		})
 	}
 }
 

@@ -51,13 +51,12 @@ func stop(t *testing.T, pid int) {
 	})
 }
 
-// children returns the children of this process that belong to no other test: sloths and their like, by what they say
-// of themselves.
-func children(t *testing.T) (all []int) {
+// children returns the children of this process that run an app which no other test has, by what they say of themselves.
+func children(t *testing.T, app string) (all []int) {
 	t.Helper()
 	for _, p := range processes(t) {
 		env, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
-		if p.parent == os.Getpid() && strings.Contains(string(env), `"app":"sloth"`) {
+		if p.parent == os.Getpid() && strings.Contains(string(env), `"app":"`+app+`"`) {
 			all = append(all, p.pid)
 		}
 	}
