@@ -97,10 +97,15 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 
 // statusError makes an error of an answer that is not 2xx.
 func statusError(resp *http.Response) *CallError {
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorText))
-	e := answerError(resp, fmt.Errorf("answered %s: %q", resp.Status, strings.TrimSpace(string(text))))
+	e := answerError(resp, answered(resp))
 	e.Status, e.RetryAfter = resp.StatusCode, retryAfter(resp.Header)
 	return e
+}
+
+// answered tells what was answered instead of 2xx.
+func answered(resp *http.Response) error {
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorText))
+	return fmt.Errorf("answered %s: %q", resp.Status, strings.TrimSpace(string(text)))
 }
 
 // answerError returns the error of a call that was answered, but with err. Its App is the host, if that is no app's.

@@ -196,7 +196,7 @@ func (g *generation) ask(ctx context.Context, client *http.Client, path string) 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("%s answered %s", path, resp.Status)
+		return fmt.Errorf("%s %w", path, answered(resp))
 	}
 	return nil
 }

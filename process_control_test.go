@@ -121,7 +121,7 @@ func TestAChildThatNeverBecomesReadyIsAnErrorOfTheStartThatSaysWhy(t *testing.T)
 		want     string
 	}{
 		"sloth":   {sloth, "New did not return in time: StartTimeout of 3s has passed: context deadline exceeded"},
-		"unready": {unready, "not ready in time: StartTimeout of 3s has passed: context deadline exceeded; the last check: /ready answered 404 Not Found"},
+		"unready": {unready, "not ready in time: StartTimeout of 3s has passed: context deadline exceeded; the last check: /ready answered 404 Not Found: \"404 page not found\""},
 	} {
 		t.Run(app, func(t *testing.T) {
 			t.Parallel()

@@ -119,7 +119,9 @@ func TestAStartHasATimeLimit(t *testing.T) {
 		abandoned uint64
 	}{
 		"ReadyPath never answers": {
-			watt.App{Name: "a", ReadyPath: "/no", Handler: http.NotFoundHandler()}, "404", 3 * time.Second, 0,
+			watt.App{Name: "a", ReadyPath: "/ready", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "migration 7 of 9", http.StatusServiceUnavailable)
+			})}, `/ready answered 503 Service Unavailable: "migration 7 of 9"`, 3 * time.Second, 0,
 		},
 		"New obeys its context": {
 			watt.App{Name: "a", New: func(ctx context.Context, _ *watt.Env) (http.Handler, error) {
