@@ -95,6 +95,14 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 	}
 }
 
+func TestTheAddressOfAdminMayBeNoApps(t *testing.T) {
+	rt := watt.New(working("a", func(a *watt.App) { a.Listen = "127.0.0.1:8080" }))
+	rt.Admin = &http.Server{Addr: "127.0.0.1:8080"}
+	if err := rt.Start(t.Context()); err == nil || err.Error() != `watt: Admin: Addr: 127.0.0.1:8080 is claimed by app "a" too` {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestStatusShowsTheConfigurationBeforeTheStartInTheOrderOfNew(t *testing.T) {
 	calls := []string{"b"}
 	rt := watt.New(working("a", func(a *watt.App) { a.Calls, a.Profile = calls, watt.Entrypoint }), working("b", nil))

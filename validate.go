@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,9 +35,15 @@ func validate(apps []App, admin *http.Server) error {
 		if err := adminProblem(admin); err != nil {
 			p = append(p, fmt.Errorf("watt: Admin: %w", err))
 		}
-		apps = append(slices.Clone(apps), App{Name: "Admin", Listen: admin.Addr})
+		for _, other := range sharing(&App{Listen: admin.Addr}, apps) {
+			p = append(p, fmt.Errorf("watt: Admin: Addr: %s is claimed by app %q too", admin.Addr, other))
+		}
 	}
-	p = append(p, addressProblems(apps)...)
+	for i := range apps {
+		for _, other := range sharing(&apps[i], apps[:i]) {
+			p.add(&apps[i], "Listen", fmt.Sprintf("%s is claimed by app %q too", apps[i].Listen, other))
+		}
+	}
 	for _, cycle := range cycles(apps) {
 		p.add(&App{Name: cycle[0]}, "Calls", "goes round in a circle: "+strings.Join(cycle, " → "))
 	}
@@ -250,18 +255,15 @@ func (p *problems) checkLimits(a *App) {
 	}
 }
 
-// addressProblems reports addresses that two apps claim. Port 0 is never the same twice, and an
-// address without a host claims its port on every host.
-func addressProblems(apps []App) []error {
-	var errs []error
+// sharing returns the names of the apps that claim a's address too. Port 0 is never the same twice, and an address
+// without a host claims its port on every host.
+func sharing(a *App, apps []App) (names []string) {
 	for i := range apps {
-		for j := range apps[:i] {
-			if clash(claimed(&apps[i]), claimed(&apps[j])) {
-				errs = append(errs, fmt.Errorf("watt: app %q: Listen: %s is claimed by app %q too", apps[i].Name, apps[i].Listen, apps[j].Name))
-			}
+		if clash(claimed(a), claimed(&apps[i])) {
+			names = append(names, apps[i].Name)
 		}
 	}
-	return errs
+	return names
 }
 
 // claimed returns the host and port that a claims; no port if it claims none for itself.
