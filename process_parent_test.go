@@ -372,7 +372,9 @@ func TestAProgramThatWasReplacedOnDiskStartsNoInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Kill(p.pids(t)[0], syscall.SIGKILL)
-	soon(t, "the refusal", func() bool { return strings.Contains(p.stderr.String(), "the file was replaced; start it anew") })
+	soon(t, "the refusal", func() bool {
+		return strings.Contains(p.stderr.String(), `"error": "the file of this program has gone, or been replaced; start it anew"`)
+	})
 	if left := len(p.pids(t)); left == 0 {
 		t.Error("the other instance has gone, too")
 	}

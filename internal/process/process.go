@@ -4,7 +4,6 @@ package process
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -58,11 +57,16 @@ type Process struct {
 // ioTime is how long what has left the process's group may hold on to its stderr.
 const ioTime = time.Second
 
+var errReplaced = errors.New("the file of this program has gone, or been replaced; start it anew")
+
 // Start starts a process. Its stderr passes through, and its end is remembered for [Process.Exit].
 func (s *Starter) Start(spec Spec) (*Process, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return nil, err
+	}
+	if identity(path) != Program() {
+		return nil, errReplaced
 	}
 	p := &Process{done: make(chan struct{}), tail: &tail{next: spec.Stderr}}
 	p.cmd = exec.Command(path, spec.Args...) //nolint:noctx // it ends when it is told to
@@ -74,7 +78,7 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	started := make(chan error)
 	s.work <- func() { started <- p.cmd.Start() }
 	if err := <-started; errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the file of this program has gone, or been replaced; start it anew: %w", err)
+		return nil, errReplaced
 	} else if err != nil {
 		return nil, err
 	}

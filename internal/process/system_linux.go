@@ -9,9 +9,12 @@ import (
 )
 
 // Program identifies the file that this process runs, also after another has taken its name.
-func Program() string {
+func Program() string { return identity("/proc/self/exe") }
+
+// identity tells a file from others that have had its name.
+func identity(path string) string {
 	var s unix.Stat_t
-	if err := unix.Stat("/proc/self/exe", &s); err != nil {
+	if err := unix.Stat(path, &s); err != nil {
 		return ""
 	}
 	return fmt.Sprint(s.Dev, "/", s.Ino)

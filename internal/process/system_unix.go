@@ -12,6 +12,8 @@ import (
 // Program would identify the file that this process runs.
 func Program() string { return "" }
 
+func identity(string) string { return "" }
+
 // attributes has no signal of the parent's death here: children end with their control socket.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
