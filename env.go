@@ -25,7 +25,7 @@ type Env struct {
 
 	// Client calls other apps as http://<app>.watt.local, any port being ignored, and everything
 	// else as an ordinary client would. Give requests the context of the request being served: with
-	// it travel deadline, cancellation and trace. Failed calls are [*CallError]s. It has no Timeout
+	// it travel deadline, cancellation and trace. Failed calls of apps are [*CallError]s. It has no Timeout
 	// of its own, and does not follow a redirect from the outside into the mesh. A [net/http/httptrace.ClientTrace] that
 	// panics can end the program where net/http makes the call: gRPC calls, those of apps with a URL, and outside ones.
 	Client *http.Client
