@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"github.com/org/watt"
 	"github.com/org/watt/funnel"
 	"github.com/org/watt/pyramid"
@@ -538,6 +540,16 @@ func TestAHandlerIsGuardedToo(t *testing.T) {
 			t.Errorf("got %d, want 503", status)
 		}
 	})
+}
+
+func TestAGuardedRouterStillTellsItsRoutes(t *testing.T) {
+	router := chi.NewRouter()
+	router.Get("/{id}", http.NotFound)
+	cpu, store := funnel.New(watt.App{Name: "a", Handler: router}, watt.App{Name: "b", Handler: http.NotFoundHandler()})
+	handler, err := cpu.New(t.Context(), watt.New(cpu, store).Env())
+	if routes, ok := handler.(chi.Routes); err != nil || !ok || !routes.Match(chi.NewRouteContext(), http.MethodGet, "/7") {
+		t.Errorf("got %T, %v", handler, err)
+	}
 }
 
 func TestFunnelsInOneProgramShareItsProcessorsAndNothingElse(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"github.com/org/watt"
 )
 
@@ -54,13 +56,25 @@ func newGuard(env *watt.Env, app, readyPath string) *guard {
 
 // handler returns next behind the guard.
 func (g *guard) handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := g.check(r); err != nil {
 			watt.WriteError(w, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+	if table, ok := next.(routes); ok {
+		return router{table, guarded}
+	}
+	return guarded
+}
+
+type routes = chi.Routes // whose method Routes a field of that name would hide
+
+// router is a router of chi's behind the guard: who asks it for its routes, as package tracing does, gets them.
+type router struct {
+	routes
+	http.Handler
 }
 
 func (g *guard) check(r *http.Request) error {
