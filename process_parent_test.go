@@ -358,6 +358,8 @@ func TestAProgramThatWasReplacedOnDiskStartsNoInstance(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "program")
 	write := func(name string) {
 		t.Helper()
+		syscall.ForkLock.RLock() // a process of another test's, forked meanwhile, would keep the file from being run
+		defer syscall.ForkLock.RUnlock()
 		if err := os.WriteFile(name, program, 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -209,7 +209,10 @@ func TestAProgramWhoseFileHasGoneIsNotStartedAgain(t *testing.T) {
 	t.Parallel()
 	program, err := os.ReadFile(os.Args[0])
 	file := filepath.Join(t.TempDir(), "program")
-	if err = errors.Join(err, os.WriteFile(file, program, 0o700)); err != nil {
+	syscall.ForkLock.RLock() // a process of another test's, forked meanwhile, would keep the file from being run
+	err = errors.Join(err, os.WriteFile(file, program, 0o700))
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(file)
