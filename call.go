@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -221,10 +222,10 @@ func (c *call) finish(failed count.Kind) {
 
 // failure explains why the call, which was on its way, has failed with err.
 func (c *call) failure(err error) error {
-	if _, known := errors.AsType[*CallError](err); known && !bodys(err) {
+	if c.known(err) {
 		return c.mesh.failed(c.app.name, err)
 	}
-	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: !unseen(err) || c.begun(), Err: err}
+	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.givenUp(err) || !unseen(err) || c.begun(), Err: err}
 	over := c.over()
 	switch {
 	case over != nil:
@@ -245,6 +246,8 @@ func (c *call) over() error {
 	switch {
 	case cause == nil:
 		return nil
+	case isCall(cause): // another
+		return fmt.Errorf("%w: %v", c.ctx.Err(), cause) //nolint:errorlint // its kind is not this one's
 	case errors.Is(cause, context.DeadlineExceeded) && c.late():
 		return fmt.Errorf("its Timeout of %v has passed: %w", c.app.conf().Timeout, cause)
 	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
@@ -271,6 +274,25 @@ func (c *call) ended() error {
 
 // late reports whether it was the callee's Timeout that has passed, and not the caller's deadline.
 func (c *call) late() bool { return !c.by.IsZero() && !c.answered.Load() && !time.Now().Before(c.by) }
+
+// known reports whether err says what has become of the call, as an error of this package does.
+func (c *call) known(err error) bool {
+	said, known := errors.AsType[*CallError](err)
+	others, _ := errors.AsType[*CallError](context.Cause(c.ctx))
+	return known && said != others && !bodys(err)
+}
+
+// givenUp reports whether err is only why the call's context has ended. That may be what another call, or a connection
+// elsewhere, has met, and says nothing about this one.
+func (c *call) givenUp(err error) bool {
+	cause := context.Cause(c.ctx)
+	return cause != nil && reflect.ValueOf(err).Comparable() && err == cause //nolint:errorlint // not what wraps it
+}
+
+func isCall(err error) bool {
+	_, is := errors.AsType[*CallError](err)
+	return is
+}
 
 // bodys reports whether err is what reading the request's body has met. It may look like a failed connection, or be the
 // error of another call, and says nothing about this one.

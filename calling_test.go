@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -524,6 +525,45 @@ func TestWhatABodyHasMetDoesNotSayThatTheCallHasNotStarted(t *testing.T) {
 			if errors.Is(err, watt.ErrUnavailable) || errors.Is(err, watt.ErrInstanceDied) {
 				t.Errorf("got %v, as if it were the callee's fault", err)
 			}
+		}
+	}
+}
+
+// errgroup ends the calls that are left with the error of what has failed first.
+func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
+	t.Parallel()
+	entered := make(chan struct{})
+	h := func(_ http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		<-r.Context().Done()
+	}
+	elsewhere := httptest.NewServer(http.HandlerFunc(h))
+	t.Cleanup(elsewhere.Close)
+	var env *watt.Env
+	rt := start(t, caller(&env, "a", "b", "c"), serving("a", h), watt.App{Name: "b", URL: elsewhere.URL}, app("c", h))
+	causes := []error{
+		&watt.CallError{App: "other", Err: watt.ErrInstanceDied, RetryAfter: time.Second},
+		&watt.CallError{App: "other", Err: context.DeadlineExceeded},
+		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+		io.ErrUnexpectedEOF,
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		for _, cause := range causes {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			called := make(chan error, 1)
+			go func() {
+				_, err := env.Client.Do(request(ctx, http.MethodGet, "http://"+name+".watt.local/", nil))
+				called <- err
+			}()
+			within(t, entered, "the request")
+			cancel(cause)
+			call := wantCall(t, within(t, called, "the error"), name, context.Canceled, true)
+			if call.RetryAfter != 0 || !strings.Contains(call.Error(), cause.Error()) {
+				t.Errorf("got %+v, want only the text of %v", call, cause)
+			}
+		}
+		if got, want := callerOf(t, rt, name, "caller").Errors, map[string]uint64{"canceled": uint64(len(causes))}; !maps.Equal(got, want) {
+			t.Errorf("%s: counted %v, want %v", name, got, want)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 			return nil, &CallError{Err: over}
 		}
 		resp, err := c.try(req, to)
-		if err == nil || !untouched(err) {
+		if err == nil || c.givenUp(err) || !untouched(err) {
 			return resp, err
 		}
 		if n == 1 { // it waits anew: the first has not begun it
@@ -87,10 +87,12 @@ func (c *call) gaveUp(err error) error {
 
 // more reports whether a request may be sent once more, after n sides that have not begun it.
 func (c *call) more(n int, gone bool, by time.Time) bool {
-	if !gone {
+	switch {
+	case c.over() != nil:
+		return false
+	case !gone:
 		return n == 1 // one try more is enough for who is full
-	}
-	if n < tries {
+	case n < tries:
 		return true
 	}
 	left := time.Until(by)
@@ -118,7 +120,7 @@ func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error)
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {
 	resp, err := c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
-	if err != nil && lost(err) {
+	if err != nil && lost(err) && !c.givenUp(err) {
 		to.doubt()
 	}
 	return resp, err

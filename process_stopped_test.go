@@ -144,6 +144,20 @@ func TestAWaitForAnInstanceEndsInTime(t *testing.T) {
 	syscall.Kill(in().PID, syscall.SIGCONT)
 }
 
+func TestWhyACallOfAnotherProcessIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	watttest.Start(t, rt)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	called := going(ctx, rt, "ward.watt.local/stuck")
+	soon(t, "it to be in progress", func() bool { return statusOf(t, rt, "ward").Busy == 1 })
+	cancel(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}) // another connection's
+	err := within(t, called, "the end of the call").err
+	if call, known := errors.AsType[*watt.CallError](err); !known || !call.Started || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want a call that has started", err)
+	}
+}
+
 func TestAConnectionThatTheParentHasTakenIsGivenToWhomeverComesUpFirst(t *testing.T) {
 	t.Parallel()
 	rt := alone()
