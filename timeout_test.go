@@ -206,35 +206,44 @@ func TestTheTimeOfLongLivedRequestsIsNoServiceTime(t *testing.T) {
 	}
 }
 
-func TestTimeoutBoundsTheDiallingOfAServeAppThatAcceptsNoMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const backlog = 128
-		rt := start(t, watt.App{Name: "a", Workers: 2 * backlog, Timeout: 2 * time.Second, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
-			go ln.Accept() // it is ready, and that is all
-			<-ctx.Done()
-			return nil
-		}})
-		results := make([]<-chan result, backlog+10)
-		for i := range results {
-			results[i] = going(t.Context(), rt, "a.watt.local/")
-		}
-		started := 0
-		for _, c := range results {
-			r := <-c
-			wantErr(t, r.err, context.DeadlineExceeded)
-			wantTook(t, r.took, 2*time.Second)
-			if call, ok := errors.AsType[*watt.CallError](r.err); ok && call.Started {
-				started++
-			}
-		}
-		if most := backlog + 1; started > most {
-			t.Errorf("%d calls say that they were started, want at most %d", started, most)
-		}
-		synctest.Wait()
-		if s := statusOf(t, rt, "a"); s.Busy != 0 {
-			t.Errorf("%d workers are busy", s.Busy)
-		}
-	})
+func TestTheDiallingOfAServeAppThatAcceptsNoMoreIsBounded(t *testing.T) {
+	for name, limits := range map[string]struct{ timeout, deadline time.Duration }{
+		"by Timeout":             {2 * time.Second, time.Minute},
+		"by the call's deadline": {time.Minute, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const backlog = 128
+				rt := start(t, watt.App{Name: "a", Workers: 2 * backlog, Timeout: limits.timeout, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+					go ln.Accept() // it is ready, and that is all
+					<-ctx.Done()
+					return nil
+				}})
+				ctx, cancel := context.WithTimeout(t.Context(), limits.deadline)
+				defer cancel()
+				results := make([]<-chan result, backlog+10)
+				for i := range results {
+					results[i] = going(ctx, rt, "a.watt.local/")
+				}
+				started := 0
+				for _, c := range results {
+					r := <-c
+					wantErr(t, r.err, context.DeadlineExceeded)
+					wantTook(t, r.took, 2*time.Second)
+					if call, ok := errors.AsType[*watt.CallError](r.err); ok && call.Started {
+						started++
+					}
+				}
+				if most := backlog + 1; started > most {
+					t.Errorf("%d calls say that they were started, want at most %d", started, most)
+				}
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.Busy != 0 {
+					t.Errorf("%d workers are busy", s.Busy)
+				}
+			})
+		})
+	}
 }
 
 func TestTimeoutBoundsTheWritingToAServeAppThatDoesNotRead(t *testing.T) {

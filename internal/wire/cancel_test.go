@@ -148,8 +148,8 @@ func TestNothingIsSentOnceTheContextHasEnded(t *testing.T) {
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
 		before := n.conn(0).wrote.Load()
 		_, err := pool.RoundTrip(req, time.Time{}, func(net.Conn) bool { t.Error("got was asked"); return true })
-		if err != errGivenUp { //nolint:errorlint // the cause itself
-			t.Errorf("got error %v, want the context's cause", err)
+		if !errors.Is(err, errGivenUp) || !errors.Is(err, wire.ErrNotSent) {
+			t.Errorf("got error %v, want that nothing was sent, and the context's cause", err)
 		}
 		if got := n.conn(0).wrote.Load(); got != before || n.dials() != 1 {
 			t.Errorf("got %d bytes more and %d dials", got-before, n.dials())
@@ -178,8 +178,8 @@ func TestDialingEndsWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errGivenUp)
 		defer cancel()
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
-		if _, err := pool.RoundTrip(req, time.Time{}, nil); err != errGivenUp { //nolint:errorlint // the cause itself
-			t.Errorf("got error %v, want the context's cause", err)
+		if _, err := pool.RoundTrip(req, time.Time{}, nil); !errors.Is(err, errGivenUp) || !errors.Is(err, wire.ErrNotSent) {
+			t.Errorf("got error %v, want that nothing was sent, and the context's cause", err)
 		}
 		if got := req.Body.(*trackedBody).closed.Load(); got != 1 {
 			t.Errorf("the body was closed %d times, want once", got)

@@ -49,10 +49,10 @@ type Pool struct {
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
 // [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, perhaps
 // after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
-// the body and an upgraded connection too; the error is then the context's cause. Dialling ends at the
-// time by, unless that is zero. got, if not nil, is told the connection before anything is sent on it; it
-// returns false if the request must not be sent (again: a first attempt may have got somewhere; what the
-// server had not read of it then, it does not get any more).
+// the body and an upgraded connection too; the error is then the context's cause, in ErrNotSent if there
+// was no connection yet. Dialling ends at the time by, unless that is zero. got, if not nil, is told the
+// connection before anything is sent on it; it returns false if the request must not be sent (again: a
+// first attempt may have got somewhere; what the server had not read of it then, it does not get any more).
 //
 // A request is sent again, on another connection, only if the first was kept from an earlier request
 // and ended before it gave a single byte of the answer, and the body can be read again. Without got,
@@ -85,7 +85,7 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 		}
 		sent, _ := c.out.progress()
 		if !sent {
-			err = fmt.Errorf("%w: %w", ErrNotSent, err)
+			err = notSent(err)
 		}
 		if !c.reused || sent && got == nil { // nobody can tell what the server has begun
 			break
@@ -112,7 +112,7 @@ func Again(req *http.Request) *http.Request {
 }
 
 // ErrNotSent means that the connection had ended before anything of the request was sent on it: a new one, or a kept
-// one and the request's body cannot be read again for another.
+// one and the request's body cannot be read again for another. Or the request's context had, before there was one.
 var ErrNotSent = errors.New("nothing of the request was sent")
 
 var (
@@ -157,7 +157,7 @@ func closeBody(req *http.Request) {
 // get returns the connection that was used last, or a new one if that can be dialled before by.
 func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, notSent(context.Cause(ctx))
 	}
 	if c := p.kept(); c != nil {
 		return c, nil
@@ -173,10 +173,12 @@ func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 		return newConn(nc, &p.buffers), nil
 	}
 	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+		err = notSent(context.Cause(ctx))
 	}
 	return nil, err
 }
+
+func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
 // kept takes the connection that was used last and is of use, or returns nil.
 func (p *Pool) kept() *conn {
