@@ -232,10 +232,8 @@ func (c *call) failure(err error) error {
 		e.Err = over
 	case unseen(err):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case lost(err) && e.Started:
-		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrInstanceDied, err)
 	case lost(err):
-		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrUnavailable, err)
+		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrInstanceDied, err)
 	}
 	return e
 }
