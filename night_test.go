@@ -169,3 +169,65 @@ func TestWhoHasGoneIsNoFailure(t *testing.T) {
 		t.Errorf("got %v in the log", lines)
 	}
 }
+
+// wantAnswers fails the test unless the first instance of a has given these answers to requests with method, by class.
+func wantAnswers(t *testing.T, rt *watt.Runtime, method string, want map[string]uint64) {
+	t.Helper()
+	if got := statusOf(t, rt, "a").PerInstance[0].Requests[method]; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// errgroup ends the calls that are left with the error of the first that has failed.
+func TestWhyACallerGivesUpIsNoFailureOfTheCallee(t *testing.T) {
+	for _, cause := range []error{context.DeadlineExceeded, watt.ErrUnavailable, context.Canceled} {
+		synctest.Test(t, func(t *testing.T) {
+			a := app("a", func(w http.ResponseWriter, r *http.Request) {
+				<-r.Context().Done()
+				watt.WriteError(w, r.Context().Err())
+			})
+			a.Timeout = 10 * time.Millisecond // of which nothing has passed
+			rt := begin(t, a)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			called := going(ctx, rt, "a.watt.local/")
+			synctest.Wait()
+			cancel(&watt.CallError{App: "b", Err: cause})
+			<-called
+			synctest.Wait()
+			wantAnswers(t, rt, http.MethodGet, map[string]uint64{"4xx": 1})
+		})
+	}
+}
+
+// A caller behind a connection has the same clock, which strikes first as often as not.
+func TestWhoGoesWhenTimeIsUpIsAFailure(t *testing.T) {
+	for _, limits := range []struct{ timeout, deadline time.Duration }{{time.Second, time.Minute}, {time.Minute, time.Second}} {
+		for range 20 {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zapcore.WarnLevel)
+				rt := watt.New(watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					if r.URL.Path == "/error" {
+						watt.WriteError(w, r.Context().Err())
+					}
+				})})
+				rt.Logger = zap.New(core)
+				if err := rt.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				defer rt.Shutdown(context.Background())
+				for _, path := range []string{"/silence", "/error"} {
+					ctx, cancel := context.WithTimeout(t.Context(), limits.deadline)
+					_, err := rt.Env().Client.Do(request(ctx, "REPORT", "http://a.watt.local"+path, nil))
+					wantErr(t, err, context.DeadlineExceeded)
+					cancel()
+				}
+				synctest.Wait()
+				wantAnswers(t, rt, "other", map[string]uint64{"5xx": 2})
+				if n := logs.FilterMessage("request failed").FilterField(zap.Int("status", http.StatusGatewayTimeout)).Len(); n != 2 {
+					t.Errorf("got %d lines in the log, want 2", n)
+				}
+			})
+		}
+	}
+}

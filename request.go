@@ -243,8 +243,23 @@ const statusGone = 499
 // gone reports whether the client has gone, or the caller has given up. Whoever is still there when Timeout passes, or a
 // drain begins or cuts, has not.
 func (q *request) gone() bool {
-	cause := q.reason()
-	return errors.Is(q.Err(), context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(cause, ErrUnavailable)
+	switch q.reason() {
+	case context.DeadlineExceeded, errCut, errDraining: //nolint:errorlint // a caller's own reason may wrap the same of another app
+		return false
+	}
+	return errors.Is(q.Err(), context.Canceled)
+}
+
+// clocksApart is by how much the clock of a caller in another process may be ahead: it counts from before this one's.
+const clocksApart = 100 * time.Millisecond
+
+// reason returns the cause of the end of the request's context, or nil. Who has gone when time was up has gone for that.
+func (q *request) reason() error {
+	cause := q.requestContext.reason()
+	if by, limited := AnswerBy(q); limited && q.call == nil && errors.Is(cause, context.Canceled) && time.Until(by) < clocksApart {
+		return context.DeadlineExceeded
+	}
+	return cause
 }
 
 // limit sets the times by which the request has to be answered.

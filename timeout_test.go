@@ -246,6 +246,21 @@ func TestTheDiallingOfAServeAppThatAcceptsNoMoreIsBounded(t *testing.T) {
 	}
 }
 
+func TestTimeoutBoundsTheWaitForAWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, watt.App{Name: "a", Workers: 1, QueueTimeout: time.Minute, Timeout: time.Second, Handler: http.HandlerFunc(
+			func(http.ResponseWriter, *http.Request) { time.Sleep(10 * time.Second) })})
+		first := going(t.Context(), rt, "a.watt.local/")
+		synctest.Wait()
+		second := get(t.Context(), rt, "a.watt.local/")
+		wantTook(t, second.took, time.Second)
+		if call, ok := errors.AsType[*watt.CallError](second.err); !ok || call.Started {
+			t.Errorf("got %+v", second)
+		}
+		wantErr(t, (<-first).err, context.DeadlineExceeded)
+	})
+}
+
 func TestTimeoutBoundsTheWritingToAServeAppThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := start(t, speaking("a", func(net.Conn) {}, func(a *watt.App) { a.Timeout = 2 * time.Second }))
