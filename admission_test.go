@@ -104,42 +104,47 @@ func ordered(name string, each time.Duration, order *[]string) watt.App {
 		})}
 }
 
-func TestWhoWaitsIsServedInOrderUntilOverloadedThenNewestFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var order []string
-		rt := begin(t, ordered("a", 60*time.Millisecond, &order))
-		var calls []<-chan result
-		for i := range 5 {
-			calls = append(calls, going(t.Context(), rt, fmt.Sprint("a.watt.local/", i)))
-			synctest.Wait()
-		}
-		time.Sleep(110 * time.Millisecond)
-		if !statusOf(t, rt, "a").Overloaded {
-			t.Error("not overloaded after 110 ms with a queue")
-		}
-		for _, c := range calls {
-			if r := <-c; r.err != nil {
-				t.Error(r.err)
-			}
-		}
-		// 0 ran at once, 1 was next after 60 ms; after 120 ms the newest is.
-		if want := []string{"0", "1", "4", "3", "2"}; !slices.Equal(order, want) {
-			t.Errorf("got %v, want %v", order, want)
-		}
-		if statusOf(t, rt, "a").Overloaded {
-			t.Error("overloaded with an empty queue")
-		}
-		order = nil // and in order again
-		calls = nil
-		for i := range 3 {
-			calls = append(calls, going(t.Context(), rt, fmt.Sprint("a.watt.local/", i)))
-			synctest.Wait()
-		}
-		<-calls[2]
-		if want := []string{"0", "1", "2"}; !slices.Equal(order, want) {
-			t.Errorf("got %v, want %v", order, want)
-		}
-	})
+func TestWhoWaitsIsServedInOrderUntilOneWaitsInVain(t *testing.T) {
+	for name, c := range map[string]struct {
+		inVain bool
+		want   []string
+	}{
+		"all have time": {false, []string{"0", "1", "2", "3", "4"}},
+		// who cannot wait for 100 ms: then it is the newest's turn for half of that
+		"one has not": {true, []string{"0", "1", "4", "2", "3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var order []string
+				rt := begin(t, ordered("a", 60*time.Millisecond, &order))
+				var calls []<-chan result
+				for i := range 5 {
+					calls = append(calls, going(t.Context(), rt, fmt.Sprint("a.watt.local/", i)))
+					synctest.Wait()
+				}
+				time.Sleep(110 * time.Millisecond) // 0 and 1 began at once and after 60 ms
+				if !statusOf(t, rt, "a").Overloaded {
+					t.Error("not overloaded after 110 ms with a queue")
+				}
+				if c.inVain {
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					defer cancel()
+					wantErr(t, get(ctx, rt, "a.watt.local/late").err, watt.ErrOverloaded)
+				}
+				for _, c := range calls {
+					if r := <-c; r.err != nil {
+						t.Error(r.err)
+					}
+				}
+				if !slices.Equal(order, c.want) {
+					t.Errorf("got %v, want %v", order, c.want)
+				}
+				if statusOf(t, rt, "a").Overloaded {
+					t.Error("overloaded with an empty queue")
+				}
+			})
+		})
+	}
 }
 
 func TestInOverloadANewcomerToAFullQueuePushesOutTheOldest(t *testing.T) {

@@ -15,7 +15,7 @@
 // # What an app can rely on
 //
 // It is called only by the apps that name it in Calls. It works on at most Workers requests at a time
-// per instance; others wait in its queue, in order (under lasting overload the newest first), and are
+// per instance; others wait in its queue, in order (the newest first while not all can be served in time), and are
 // shed when that is full or the wait too long: see [App] for the limits and [CallError] for what a caller
 // is told. A request's context carries its caller's deadline, if it has one, its cancellation and its
 // trace through every call made with it.

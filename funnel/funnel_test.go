@@ -184,7 +184,7 @@ func TestALimitReachesTheInstancesBeforeTheWork(t *testing.T) {
 }
 
 func TestWhatComesLaterDoesNotPushOutWhatIsComputed(t *testing.T) {
-	for _, takes := range []time.Duration{time.Second / 2, 2 * time.Second} { // of which many wait, so that the newest are served first
+	for _, takes := range []time.Duration{time.Second / 2, 2 * time.Second} { // for which many wait
 		began, kept := produce(t, 8, time.Second, 2*time.Minute, http.StatusOK, watt.App{Name: "store", Workers: 1, Handler: slow(takes)})
 		if kept*20 < int64(2*time.Minute/takes)*19 || (began-kept)*20 > began {
 			t.Errorf("%d jobs were begun, and %d kept, by a store that takes %v, want all, but for a few", began, kept, takes)

@@ -17,6 +17,8 @@ type model struct {
 	running []*modelCall
 	refused error
 	filled  time.Time // when the queue was last empty
+	turned  time.Time // until then the newest are first
+	turn    time.Duration
 	stats   admission.Stats
 	now     time.Time
 }
@@ -38,6 +40,28 @@ type modelCall struct {
 
 func (m *model) overloaded() bool {
 	return len(m.queue) > 0 && m.now.Sub(m.filled) >= 100*time.Millisecond
+}
+
+func (m *model) newestFirst() bool { return m.overloaded() && m.now.Before(m.turned) }
+
+// missed is whenever somebody is shed or leaves who could have waited for patience.
+func (m *model) missed(patience time.Duration) {
+	if !m.overloaded() || m.newestFirst() {
+		return
+	}
+	turn := patience / 2
+	if again := m.now.Sub(m.turned) <= m.turn; again {
+		turn = max(turn, 2*m.turn)
+	}
+	turn = min(turn, m.limits.Wait/2)
+	m.turn, m.turned = turn, m.now.Add(turn)
+}
+
+func (m *model) next() *modelCall {
+	if m.newestFirst() {
+		return m.queue[len(m.queue)-1]
+	}
+	return m.queue[0]
 }
 
 func (m *model) workers() int {
@@ -102,16 +126,17 @@ func (m *model) acquire(c *modelCall, gone error) {
 
 func (m *model) wait(c *modelCall) {
 	position := len(m.queue) + 1
-	if m.overloaded() {
+	if m.newestFirst() {
 		position = 1
 	}
 	expected := m.drain(position)
 	if !c.deadline.IsZero() && m.now.Add(expected).After(c.deadline) {
+		m.missed(c.deadline.Sub(m.now))
 		m.shed(c, admission.Deadline, expected)
 		return
 	}
 	if len(m.queue) == 0 {
-		m.filled = m.now
+		m.filled, m.turn, m.turned = m.now, 0, m.now
 	}
 	m.queue = append(m.queue, c)
 	m.trim()
@@ -146,6 +171,7 @@ func (m *model) leave(c *modelCall) {
 
 // cancel is a caller that goes while it waits.
 func (m *model) cancel(c *modelCall, cause error) {
+	m.missed(m.now.Sub(c.since))
 	c.err = cause
 	m.stats.Abandoned++
 	m.leave(c)
@@ -171,10 +197,7 @@ func (m *model) end(c *modelCall, served bool) []*modelCall {
 func (m *model) grant() []*modelCall {
 	var granted []*modelCall
 	for len(m.queue) > 0 && m.free() != nil {
-		next := m.queue[0]
-		if m.overloaded() {
-			next = m.queue[len(m.queue)-1]
-		}
+		next := m.next()
 		m.leave(next)
 		m.start(next)
 		granted = append(granted, next)
@@ -185,6 +208,7 @@ func (m *model) grant() []*modelCall {
 func (m *model) trim() {
 	for len(m.queue) > max(m.limits.Queue, 0) {
 		if m.overloaded() {
+			m.missed(m.limits.Wait)
 			m.shed(m.queue[0], admission.PushedOut, m.now.Sub(m.queue[0].since))
 		} else {
 			newest := m.queue[len(m.queue)-1]
@@ -197,6 +221,7 @@ func (m *model) resize(limits admission.Limits) {
 	m.limits = limits
 	m.grant()
 	for len(m.queue) > 0 && m.now.Sub(m.queue[0].since) >= limits.Wait {
+		m.missed(limits.Wait)
 		m.shed(m.queue[0], admission.WaitTooLong, m.now.Sub(m.queue[0].since))
 	}
 	m.trim()
@@ -226,6 +251,7 @@ func (m *model) advance(d time.Duration) {
 		if due.Equal(c.deadline) {
 			m.cancel(c, context.DeadlineExceeded)
 		} else {
+			m.missed(m.limits.Wait)
 			m.shed(c, admission.WaitTooLong, due.Sub(c.since))
 		}
 	}

@@ -84,8 +84,15 @@ func (p *play) cancel(c *playCall) {
 
 // cancelAndRelease frees a worker before the caller that has gone notices.
 func (p *play) cancelAndRelease(waiting, running *playCall) {
-	p.cancel(waiting)
+	if waiting == nil || running == nil || p.model.next() == waiting.modelCall { // and so does the pool
+		p.cancel(waiting)
+		p.release(running, true)
+		return
+	}
+	p.logf("before, cancel a waiter since %v", waiting.since)
+	waiting.cancel(errHungUp)
 	p.release(running, true)
+	p.model.cancel(waiting.modelCall, errHungUp)
 }
 
 // releaseAndCancel cancels who is admitted, in the same moment: it may have

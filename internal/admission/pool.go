@@ -7,18 +7,26 @@
 //
 // # The queue
 //
-// The queue is bounded in number and in time, and has two moods. In order:
-// the oldest waiter is served first, and the newcomer to a full queue is shed.
-// Overloaded, once it has not been empty for 100 ms and until it is empty: the
-// newest is served first, and the newcomer pushes out the oldest, because
-// whoever has waited longest has most likely given up already, and serving in
-// order would make everybody late. What outlived its caller is never run, and
-// what would wait beyond its deadline is shed before it waits.
+// The queue is bounded in number and in time. It is overloaded once it has not
+// been empty for 100 ms, and until it is empty. As long as everybody in it is
+// served in time, it is served in order nevertheless: a few callers who come
+// again as soon as they have been served keep a queue from ever being empty,
+// and would be served newest first at the expense of a few who never are. But
+// when somebody waits in vain, or is about to, serving in order would make
+// everybody late, and whoever has waited longest has most likely given up: then
+// it is the newest's turn. That lasts for half of the time that this one could
+// have waited; those who wait meanwhile have time left when it is over. A turn
+// that soon follows the last is twice as long, up to half of Limits.Wait.
+//
+// The newcomer to a full queue is shed, and in an overloaded one pushes out the
+// oldest. What outlived its caller is never run, and what would wait beyond its
+// deadline is shed before it waits.
 //
 // This is the adaptive LIFO, with the 100 ms of the controlled delay, of
 // Facebook's services: Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015,
 // https://queue.acm.org/detail.cfm?id=2839461. Instead of its second, shorter
-// time limit for overloaded queues, the oldest are pushed out by number.
+// time limit for overloaded queues, the oldest are pushed out by number. The
+// turns are our own.
 package admission
 
 import (
@@ -113,8 +121,11 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 		return nil, p.shedLocked(reason, 0)
 	}
 	wait := p.drainLocked(p.queue.ahead(now) + 1)
-	if deadline, ok := ctx.Deadline(); ok && wait > time.Until(deadline) {
-		return nil, p.shedLocked(Deadline, wait)
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := time.Until(deadline); wait > left {
+			p.missedLocked(now, left)
+			return nil, p.shedLocked(Deadline, wait)
+		}
 	}
 	w := p.newWaiter(ctx, now)
 	p.queue.push(w)
@@ -148,8 +159,7 @@ func (p *Pool[T]) await(ctx context.Context, w *waiter[T], moved <-chan struct{}
 	case ctx.Err() == nil: // settled in the same moment
 		return w.ticket, w.err
 	case w.queued:
-		p.stats.Abandoned++
-		p.removeLocked(w)
+		p.abandonLocked(w, p.now())
 	case w.ticket.member != nil: // granted in the same moment: hand it on
 		p.endLocked(w.ticket, p.now())
 	}

@@ -14,6 +14,7 @@ type queue[T any] struct {
 	oldest, newest *waiter[T]
 	length         int
 	filled         time.Duration // when it was last empty
+	turn, turned   time.Duration // how long the last turn of the newest is, and until when
 }
 
 // waiter is a request in the queue. It leaves the queue settled with a ticket
@@ -39,14 +40,19 @@ func (p *Pool[T]) newWaiter(ctx context.Context, now time.Duration) *waiter[T] {
 	return w
 }
 
-// overloaded reports whether the newest is next.
+// overloaded reports whether the queue has not been empty for a while.
 func (q *queue[T]) overloaded(now time.Duration) bool {
 	return q.length > 0 && now-q.filled >= overloadAfter
 }
 
+// newestFirst reports whether the newest is next.
+func (q *queue[T]) newestFirst(now time.Duration) bool {
+	return q.overloaded(now) && now < q.turned
+}
+
 // next returns who gets the next free worker.
 func (q *queue[T]) next(now time.Duration) *waiter[T] {
-	if q.overloaded(now) {
+	if q.newestFirst(now) {
 		return q.newest
 	}
 	return q.oldest
@@ -62,7 +68,7 @@ func (q *queue[T]) surplus(now time.Duration) (*waiter[T], Reason) {
 
 // ahead returns how many would be served before a newcomer.
 func (q *queue[T]) ahead(now time.Duration) int {
-	if q.overloaded(now) {
+	if q.newestFirst(now) {
 		return 0
 	}
 	return q.length
@@ -70,7 +76,7 @@ func (q *queue[T]) ahead(now time.Duration) int {
 
 func (q *queue[T]) push(w *waiter[T]) {
 	if q.length == 0 {
-		q.oldest, q.filled = w, w.since
+		q.oldest, q.filled, q.turn, q.turned = w, w.since, 0, w.since
 	} else {
 		w.older, q.newest.newer = q.newest, w
 	}
@@ -119,8 +125,7 @@ func (p *Pool[T]) grantLocked(now time.Duration) {
 		w := p.queue.next(now)
 		select {
 		case <-w.gone: // await returns the cause
-			p.stats.Abandoned++
-			p.removeLocked(w)
+			p.abandonLocked(w, now)
 		default:
 			p.stats.QueueWait += now - w.since
 			p.settleLocked(w, p.startLocked(m, now), nil)
@@ -132,6 +137,7 @@ func (p *Pool[T]) grantLocked(now time.Duration) {
 func (p *Pool[T]) trimLocked(now time.Duration) {
 	for p.queue.length > max(p.limits.Queue, 0) {
 		w, reason := p.queue.surplus(now)
+		p.missedLocked(now, p.limits.Wait)
 		p.settleLocked(w, Ticket[T]{}, p.shedLocked(reason, now-w.since))
 	}
 }
@@ -140,8 +146,32 @@ func (p *Pool[T]) trimLocked(now time.Duration) {
 func (p *Pool[T]) expireLocked(now time.Duration) {
 	for p.queue.length > 0 && now-p.queue.oldest.since >= p.limits.Wait {
 		w := p.queue.oldest
+		p.missedLocked(now, p.limits.Wait)
 		p.settleLocked(w, Ticket[T]{}, p.shedLocked(WaitTooLong, now-w.since))
 	}
+}
+
+// missedLocked notes that somebody waits in vain, or would, who could wait for patience. In an overloaded queue that is
+// served in order, that proves that not everybody can be served in time: it is the newest's turn, for half of that time,
+// so that those who wait meanwhile can still be served in order then. If it is proved again within as long, their next
+// turn is twice as long, up to half of Limits.Wait.
+func (p *Pool[T]) missedLocked(now, patience time.Duration) {
+	q := &p.queue
+	if !q.overloaded(now) || q.newestFirst(now) {
+		return
+	}
+	if now-q.turned > q.turn { // it went well for as long as it had not
+		q.turn = 0
+	}
+	q.turn = min(max(patience/2, 2*q.turn), p.limits.Wait/2)
+	q.turned = now + q.turn
+}
+
+// abandonLocked lets w go, whose caller has gone.
+func (p *Pool[T]) abandonLocked(w *waiter[T], now time.Duration) {
+	p.missedLocked(now, now-w.since)
+	p.stats.Abandoned++
+	p.removeLocked(w)
 }
 
 // settleLocked ends the wait of w.

@@ -45,45 +45,131 @@ func TestAFullQueueShedsTheNewcomer(t *testing.T) {
 	})
 }
 
-func TestAfter100msTheQueueIsOverloadedUntilItIsEmpty(t *testing.T) {
-	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
-		running := r.run()
-		a, b, c := r.wait(), r.wait(), r.wait()
-		r.sleep(100*time.Millisecond - 1)
-		if r.Stats().Overloaded {
-			r.Fatal("overloaded before 100ms")
-		}
-		r.sleep(1)
-		for _, next := range []*call{c, b, a} { // the newest first
-			if !r.Stats().Overloaded {
-				r.Fatal("not overloaded, and the queue has not been empty")
-			}
-			r.release(running)
-			r.mustRun(next)
-			running = next
-		}
-		if r.Stats().Overloaded {
-			r.Fatal("overloaded, and the queue is empty")
-		}
-		a, b = r.wait(), r.wait()
-		r.release(running)
-		r.mustRun(a) // in order again
-		r.mustWait(b)
-	})
-}
-
-func TestOverloadBeginsWhenTheQueueWasLastEmptyNotWithItsOldest(t *testing.T) {
+func TestAQueueThatHasNotBeenEmptyFor100msIsOverloadedUntilItIs(t *testing.T) {
 	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: time.Minute}, func(r rig) {
 		running, a := r.run(), r.wait()
 		r.sleep(60 * time.Millisecond)
 		b := r.wait()
 		r.release(running)
 		r.mustRun(a)
-		r.sleep(40 * time.Millisecond)
-		c := r.wait() // b waits for 40 ms, somebody for 100
+		r.sleep(40*time.Millisecond - 1)
+		if r.Stats().Overloaded {
+			r.Fatal("overloaded before 100ms")
+		}
+		r.sleep(1) // b has waited for 40 ms, somebody for 100
+		if !r.Stats().Overloaded {
+			r.Fatal("not overloaded, and the queue has not been empty")
+		}
 		r.release(a)
-		r.mustRun(c)
-		r.mustWait(b)
+		r.mustRun(b)
+		if r.Stats().Overloaded {
+			r.Fatal("overloaded, and the queue is empty")
+		}
+	})
+}
+
+// inOverload runs test with a full second of work in progress, and with two who wait for it in an overloaded queue.
+func inOverload(t *testing.T, test func(r rig, running, oldest *call)) {
+	t.Helper()
+	inBubble(t, admission.Limits{Workers: 1, Queue: 3, Wait: 10 * time.Second}, func(r rig) {
+		first := r.run()
+		r.sleep(time.Second)
+		r.release(first) // so it is known that a request takes a second
+		running, oldest := r.run(), r.wait()
+		r.sleep(100 * time.Millisecond)
+		r.wait()
+		test(r, running, oldest)
+	})
+}
+
+// tooLate is shed at once, since it could not wait for more than 40 ms.
+func (r rig) tooLate() {
+	ctx, cancel := context.WithTimeout(r.Context(), 40*time.Millisecond)
+	defer cancel()
+	r.mustBeShed(r.acquire(ctx), admission.Deadline)
+}
+
+func TestAnOverloadedQueueIsServedInOrderWhileNobodyWaitsInVain(t *testing.T) {
+	inOverload(t, func(r rig, running, oldest *call) {
+		r.release(running)
+		r.mustRun(oldest)
+	})
+}
+
+func TestWhenSomebodyWaitsInVainItIsTheTurnOfTheNewest(t *testing.T) {
+	for name, c := range map[string]struct {
+		inVain func(r rig, oldest *call)
+		turn   time.Duration // half of what that one could have waited
+	}{
+		"pushed out": {func(r rig, oldest *call) {
+			r.wait()
+			r.wait()
+			r.mustBeShed(oldest, admission.PushedOut)
+		}, 5 * time.Second},
+		"for too long": {func(r rig, oldest *call) {
+			r.sleep(9800 * time.Millisecond)
+			r.wait()
+			r.sleep(100 * time.Millisecond)
+			r.mustBeShed(oldest, admission.WaitTooLong)
+		}, 5 * time.Second},
+		"too late": {func(r rig, _ *call) { r.tooLate() }, 20 * time.Millisecond},
+		"gone": {func(r rig, _ *call) {
+			ctx, cancel := context.WithCancelCause(r.Context())
+			gone := r.acquire(ctx)
+			r.sleep(30 * time.Millisecond)
+			cancel(errHungUp)
+			synctest.Wait()
+			r.mustFail(gone, errHungUp)
+		}, 15 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inOverload(t, func(r rig, running, oldest *call) {
+				c.inVain(r, oldest)
+				newest := r.wait()
+				r.sleep(c.turn - 1)
+				r.release(running)
+				r.mustRun(newest)
+			})
+			inOverload(t, func(r rig, running, oldest *call) {
+				c.inVain(r, oldest)
+				newest := r.wait()
+				r.sleep(c.turn)
+				r.release(running)
+				r.mustWait(newest)
+			})
+		})
+	}
+}
+
+func TestTurnsOfTheNewestGetLongerWhileTheyAreNeededAgainAndAgain(t *testing.T) {
+	const first = 20 * time.Millisecond // half of what is said to be too late
+	inBubble(t, admission.Limits{Workers: 1, Queue: 20, Wait: 10 * time.Second}, func(r rig) {
+		running := r.run()
+		r.sleep(time.Second)
+		r.release(running)
+		running = r.run()
+		var waiting []*call // oldest first
+		for range 10 {
+			waiting = append(waiting, r.wait())
+		}
+		r.sleep(100 * time.Millisecond)
+		turn := func(want time.Duration) {
+			r.Helper()
+			r.tooLate()
+			r.sleep(want - 1)
+			newest := r.wait()
+			r.release(running)
+			r.mustRun(newest)
+			r.sleep(1)
+			r.release(newest)
+			r.mustRun(waiting[0])
+			running, waiting = waiting[0], waiting[1:]
+		}
+		turn(first)
+		turn(2 * first)
+		turn(4 * first)
+		r.sleep(4*first + 1)
+		turn(first)
 	})
 }
 

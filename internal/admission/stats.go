@@ -7,7 +7,7 @@ type Stats struct {
 	Workers    int  // of the open members
 	Busy       int  // requests in progress; more than Workers after a Close, Remove or shrinking Resize
 	Queued     int  // requests waiting
-	Overloaded bool // the newest are served first
+	Overloaded bool // the queue has not been empty for 100 ms
 
 	// Every request so far is in exactly one of these, or in Queued.
 	Admitted  uint64          // was given a worker

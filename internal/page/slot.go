@@ -38,7 +38,7 @@ type Slot struct {
 	PublicConns atomic.Int64
 	Streams     atomic.Int64 // long-lived requests, which Conns has too
 	Upgraded    atomic.Int64 // upgraded connections, which Conns has too
-	Overloaded  atomic.Int64 // 1 while the newest are served first, else 0
+	Overloaded  atomic.Int64 // 1 if it is, else 0
 
 	_ [shownSize - 14*8]byte
 
