@@ -24,7 +24,7 @@ type Figures struct {
 	// CPU is how many processors its own processes used, and Sampled how many of the first process's, in the last sample
 	// ([Options].CPUShares): 0 if there is none.
 	CPU, Sampled float64
-	// Calls of this app by others, per second, and Failed ones; by caller.
+	// Calls of this app by others, per second, and Failed ones; by caller. Those that the caller has given up are neither.
 	Calls, Failed map[string]float64
 	// CallTime is how long calls took that have ended, by caller, in seconds per second.
 	CallTime map[string]float64
@@ -76,12 +76,16 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 		if i < len(before.PerCaller) && before.PerCaller[i].Caller == c.Caller {
 			old = &before.PerCaller[i]
 		}
-		f.Calls[c.Caller] = rate(c.Duration.Count, old.Duration.Count)
+		givenUp := rate(c.Errors[canceled], old.Errors[canceled])
+		f.Calls[c.Caller] = max(0, rate(c.Duration.Count, old.Duration.Count)-givenUp)
 		f.CallTime[c.Caller] = max(0, c.Duration.Sum-old.Duration.Sum).Seconds() / seconds
-		f.Failed[c.Caller] = rate(sum(c.Errors), sum(old.Errors))
+		f.Failed[c.Caller] = max(0, rate(sum(c.Errors), sum(old.Errors))-givenUp)
 	}
 	return f
 }
+
+// canceled is the kind of those calls that their caller has given up: that says nothing about the callee.
+const canceled = "canceled"
 
 // answers are an instance's, of one class of status or of all.
 func answers(in *watt.InstanceStatus, class string) (n uint64) {

@@ -19,7 +19,7 @@ func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 			}},
 			PerCaller: []watt.CallerStatus{
 				{Caller: ""},
-				{Caller: "gateway", Errors: map[string]uint64{"timeout": 20 * n, "died": 10 * n}, Duration: watt.Times{Count: 60 * n, Sum: time.Duration(n) * 30 * time.Second}},
+				{Caller: "gateway", Errors: map[string]uint64{"timeout": 20 * n, "died": 10 * n, "canceled": 40 * n}, Duration: watt.Times{Count: 100 * n, Sum: time.Duration(n) * 30 * time.Second}},
 			},
 		}
 	}

@@ -63,7 +63,8 @@ const answered = (app, caller) => (app.Now.Calls?.[caller] ?? 0) - (app.Now.Fail
 // called is the flow of one app's calls of another.
 function called(app, caller) {
 	const unanswered = app.Now.Failed?.[caller] ?? 0, { served, failed } = answers(app, answered(app, caller))
-	const shed = split(unanswered, app, a => a?.PerCaller?.find(c => c.Caller === caller)?.Errors ?? {}).overloaded ?? 0
+	const errorsOf = a => ({ ...a?.PerCaller?.find(c => c.Caller === caller)?.Errors, canceled: 0 }) // given up: nobody's failure
+	const shed = split(unanswered, app, errorsOf).overloaded ?? 0
 	return { served, shed, failed: failed + unanswered - shed }
 }
 
