@@ -21,7 +21,7 @@ type answer struct {
 	peer     *peer
 	begun    bool // the status is said, or the connection hijacked
 	timely   bool // that was before Timeout struck
-	out      bool // some of it has gone out, or may have
+	out      bool // some of it has gone out, or may have: Timeout is over
 	told     bool // WriteError has answered
 	broken   bool // an error came when it had begun
 	status   int
@@ -177,6 +177,7 @@ func (a *answer) begin(status int) {
 		}
 	}
 	if isEventStream(h) {
+		a.out = true
 		a.request.answering() // the first event may be long in coming
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable

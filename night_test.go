@@ -231,3 +231,38 @@ func TestWhoGoesWhenTimeIsUpIsAFailure(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoLeavesWhatGoesOnHasGone(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"a download": func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "some")
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			watt.WriteError(w, errors.New("broken pipe"))
+		},
+		"events, of which none has come": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(http.StatusOK)
+			<-r.Context().Done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := public(app("a", h))
+				a.Timeout = time.Second
+				rt, dial := doors(t, a)
+				conn := dial()
+				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				time.Sleep(time.Minute) // it need not end within Timeout
+				conn.Close()
+				synctest.Wait()
+				if err := rt.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if got := statusOf(t, rt, "a").PerInstance[0].Requests["GET"]; got["5xx"] != 0 || len(got) != 1 {
+					t.Errorf("counted %v", got)
+				}
+			})
+		})
+	}
+}

@@ -256,10 +256,19 @@ const clocksApart = 100 * time.Millisecond
 // reason returns the cause of the end of the request's context, or nil. Who has gone when time was up has gone for that.
 func (q *request) reason() error {
 	cause := q.requestContext.reason()
-	if by, limited := AnswerBy(q); limited && q.call == nil && errors.Is(cause, context.Canceled) && time.Until(by) < clocksApart {
+	if q.call == nil && errors.Is(cause, context.Canceled) && q.timeUp() {
 		return context.DeadlineExceeded
 	}
 	return cause
+}
+
+// timeUp reports whether the caller's deadline has passed, or Timeout, which an answer that is going out no longer has.
+func (q *request) timeUp() bool {
+	by := q.deadline
+	if !q.answer.out && !q.by.IsZero() && (by.IsZero() || q.by.Before(by)) {
+		by = q.by
+	}
+	return !by.IsZero() && time.Until(by) < clocksApart
 }
 
 // limit sets the times by which the request has to be answered.
