@@ -530,6 +530,32 @@ func TestWhatABodyHasMetDoesNotSayThatTheCallHasNotStarted(t *testing.T) {
 }
 
 // errgroup ends the calls that are left with the error of what has failed first.
+func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
+	var env *watt.Env
+	a, busy := full()
+	a.Queue = 1
+	rt := start(t, caller(&env, "full"), a)
+	occupy(t, rt, busy)
+	for _, cause := range []error{watt.ErrOverloaded, context.DeadlineExceeded} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		called := make(chan error, 1)
+		go func() {
+			_, err := env.Client.Do(request(ctx, http.MethodGet, "http://full.watt.local/", nil))
+			called <- err
+		}()
+		soon(t, "the call to wait", func() bool { return statusOf(t, rt, "full").Queued == 1 })
+		cancel(&watt.CallError{App: "other", Err: cause})
+		err := within(t, called, "the error")
+		wantCall(t, err, "full", context.Canceled, false)
+		if errors.Is(err, cause) {
+			t.Errorf("got %v, want only its text", err)
+		}
+	}
+	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": 2}; !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+}
+
 func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{})

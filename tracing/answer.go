@@ -95,9 +95,12 @@ func (a *answer) end(span trace.Span, reason any, over error) {
 // silent returns the status with which the runtime answers where the handler does not.
 func silent(over error) int {
 	const gone = 499 // which nobody sees
+	_, others := errors.AsType[*watt.CallError](over)
 	switch {
 	case over == nil:
 		return http.StatusOK
+	case others: // the error of another call, for which the caller has given up this one
+		return gone
 	case errors.Is(over, context.DeadlineExceeded): // or Timeout
 		return http.StatusGatewayTimeout
 	case errors.Is(over, watt.ErrUnavailable): // a drain has ended it

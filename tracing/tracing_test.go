@@ -397,6 +397,8 @@ func TestWhereAHandlerAnswersNothingTheSpanSaysWhatTheRuntimeAnswers(t *testing.
 		defer stop()
 		left, leave := context.WithCancel(t.Context())
 		time.AfterFunc(3*time.Second, leave)
+		group, leaveToo := context.WithCancelCause(t.Context()) // as of an errgroup
+		time.AfterFunc(7*time.Second/2, func() { leaveToo(&watt.CallError{App: "other", Err: watt.ErrUnavailable}) })
 		time.AfterFunc(4*time.Second, func() { _ = rt.Shutdown(context.Background()) })
 		for _, test := range []struct {
 			app     string
@@ -407,6 +409,7 @@ func TestWhereAHandlerAnswersNothingTheSpanSaysWhatTheRuntimeAnswers(t *testing.
 			{"hasty", t.Context(), 504, "504"},
 			{"patient", late, 504, "504"},
 			{"patient", left, 499, nil},
+			{"patient", group, 499, nil},
 			{"patient", t.Context(), 503, "503"}, // cut by the drain
 		} {
 			exporter.Reset()
