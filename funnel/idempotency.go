@@ -55,9 +55,9 @@ import (
 //
 // Not those that tell the client to change something or to come again: 401, 408, 409, 422, 429, 503 and 504. A handler
 // that has done what must not be done twice answers with something else. Nor is an error (4xx or 5xx) of a request
-// whose context has ended: its client has not got it, and the handler has likely given up. With a Batch, no 5xx is kept
-// either, and what is not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept. After a
-// panic nothing is kept. An answer in whose middle [watt.WriteError] is called becomes a 500.
+// whose context has ended, and 499: its client has not got it, and the handler has likely given up. With a Batch, no 5xx
+// is kept either, and what is not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept.
+// After a panic nothing is kept. An answer in whose middle [watt.WriteError] is called becomes a 500.
 //
 // The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that
 // the handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and
@@ -258,10 +258,12 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 	return kept, first, err
 }
 
+const gone = 499 // with which [watt.WriteError] answers a client that has gone, in place of any 5xx
+
 // again reports whether an answer says to change something or to come again.
 func again(status int) bool {
 	switch status {
-	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict,
+	case http.StatusUnauthorized, gone, http.StatusRequestTimeout, http.StatusConflict,
 		http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}

@@ -420,7 +420,7 @@ func TestWhichAnswersAreKeptInMemory(t *testing.T) {
 		x := newTill(t, &funnel.Idempotency{})
 		for status, kept := range map[int]bool{
 			200: true, 206: true, 400: true, 404: true, 500: true, 502: true,
-			401: false, 408: false, 409: false, 422: false, 429: false, 503: false, 504: false,
+			401: false, 408: false, 409: false, 422: false, 429: false, 499: false, 503: false, 504: false,
 		} {
 			path := fmt.Sprint("/status/", status)
 			first, again := x.post(path, "k", ""), x.post(path, "k", "")
