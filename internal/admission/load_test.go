@@ -28,7 +28,7 @@ func (s *served) visit(p *admission.Pool[string], patience, service time.Duratio
 		return
 	}
 	s.waits = append(s.waits, time.Since(began))
-	time.Sleep(service)
+	<-time.After(service)
 	ticket.Release()
 }
 
@@ -79,7 +79,8 @@ func arrivals(p *admission.Pool[string], rate float64, d, patience time.Duration
 	var all []*served
 	var done sync.WaitGroup
 	random := rand.New(rand.NewPCG(2, 3))
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(random.ExpFloat64() / rate * float64(time.Second))) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		<-time.After(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
 		one := new(served)
 		all = append(all, one)
 		done.Go(func() { one.visit(p, patience, service) })

@@ -131,7 +131,9 @@ func (m *model) wait(c *modelCall) {
 	}
 	expected := m.drain(position)
 	if !c.deadline.IsZero() && m.now.Add(expected).After(c.deadline) {
-		m.missed(c.deadline.Sub(m.now))
+		if left := c.deadline.Sub(m.now); left >= m.drain(1) {
+			m.missed(left)
+		}
 		m.shed(c, admission.Deadline, expected)
 		return
 	}
@@ -219,6 +221,7 @@ func (m *model) trim() {
 
 func (m *model) resize(limits admission.Limits) {
 	m.limits = limits
+	m.turn, m.turned = 0, m.now
 	m.grant()
 	for len(m.queue) > 0 && m.now.Sub(m.queue[0].since) >= limits.Wait {
 		m.missed(limits.Wait)

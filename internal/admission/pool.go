@@ -123,7 +123,9 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 	wait := p.drainLocked(p.queue.ahead(now) + 1)
 	if deadline, ok := ctx.Deadline(); ok {
 		if left := time.Until(deadline); wait > left {
-			p.missedLocked(now, left)
+			if left >= p.drainLocked(1) { // else it could not be served in any order
+				p.missedLocked(now, left)
+			}
 			return nil, p.shedLocked(Deadline, wait)
 		}
 	}
@@ -169,13 +171,14 @@ func (p *Pool[T]) await(ctx context.Context, w *waiter[T], moved <-chan struct{}
 // Resize changes the limits. New workers are given to waiters at once; workers
 // too many are not revoked, but not given again either. Who has waited longer
 // than the new limit is shed, and so are those that are too many for the new
-// queue: the newest, or the oldest in overload.
+// queue: the newest, or the oldest in overload. A turn of the newest is over.
 func (p *Pool[T]) Resize(limits Limits) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limits = limits
 	p.changedLocked()
 	now := p.now()
+	p.queue.turn, p.queue.turned = 0, now
 	p.grantLocked(now)
 	p.expireLocked(now)
 	p.trimLocked(now)

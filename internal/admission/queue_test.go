@@ -82,15 +82,17 @@ func inOverload(t *testing.T, test func(r rig, running, oldest *call)) {
 	})
 }
 
-// tooLate is shed at once, since it could not wait for more than 40 ms.
-func (r rig) tooLate() {
-	ctx, cancel := context.WithTimeout(r.Context(), 40*time.Millisecond)
+// tooLate is shed at once, since it could not wait for more than left.
+func (r rig) tooLate(left time.Duration) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), left)
 	defer cancel()
 	r.mustBeShed(r.acquire(ctx), admission.Deadline)
 }
 
 func TestAnOverloadedQueueIsServedInOrderWhileNobodyWaitsInVain(t *testing.T) {
 	inOverload(t, func(r rig, running, oldest *call) {
+		r.tooLate(time.Second - 1) // in any order
 		r.release(running)
 		r.mustRun(oldest)
 	})
@@ -112,7 +114,7 @@ func TestWhenSomebodyWaitsInVainItIsTheTurnOfTheNewest(t *testing.T) {
 			r.sleep(100 * time.Millisecond)
 			r.mustBeShed(oldest, admission.WaitTooLong)
 		}, 5 * time.Second},
-		"too late": {func(r rig, _ *call) { r.tooLate() }, 20 * time.Millisecond},
+		"too late": {func(r rig, _ *call) { r.tooLate(1200 * time.Millisecond) }, 600 * time.Millisecond},
 		"gone": {func(r rig, _ *call) {
 			ctx, cancel := context.WithCancelCause(r.Context())
 			gone := r.acquire(ctx)
@@ -142,7 +144,7 @@ func TestWhenSomebodyWaitsInVainItIsTheTurnOfTheNewest(t *testing.T) {
 }
 
 func TestTurnsOfTheNewestGetLongerWhileTheyAreNeededAgainAndAgain(t *testing.T) {
-	const first = 20 * time.Millisecond // half of what is said to be too late
+	const first = 600 * time.Millisecond
 	inBubble(t, admission.Limits{Workers: 1, Queue: 20, Wait: 10 * time.Second}, func(r rig) {
 		running := r.run()
 		r.sleep(time.Second)
@@ -155,7 +157,7 @@ func TestTurnsOfTheNewestGetLongerWhileTheyAreNeededAgainAndAgain(t *testing.T) 
 		r.sleep(100 * time.Millisecond)
 		turn := func(want time.Duration) {
 			r.Helper()
-			r.tooLate()
+			r.tooLate(2 * first)
 			r.sleep(want - 1)
 			newest := r.wait()
 			r.release(running)
@@ -289,9 +291,10 @@ func TestWhatWouldWaitBeyondItsDeadlineIsShedAtOnce(t *testing.T) {
 		r.mustBeShed(within(4*time.Second-1), admission.Deadline)
 		r.mustWait(within(4 * time.Second))
 
-		r.sleep(100 * time.Millisecond) // in overload the newcomer is next
+		r.sleep(100 * time.Millisecond)
+		r.mustBeShed(within(2*time.Second), admission.Deadline)
+		r.mustWait(within(2 * time.Second)) // it is the newest's turn
 		r.mustBeShed(within(2*time.Second-1), admission.Deadline)
-		r.mustWait(within(2 * time.Second))
 	})
 }
 
