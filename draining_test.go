@@ -66,7 +66,7 @@ func TestWhatTheDrainEndsIsToldToComeAgain(t *testing.T) {
 		})
 		a.DrainTimeout = time.Second
 		rt, dial := doors(t, public(a))
-		paths := []string{"/poll/", "/poll/error", "/work/", "/work/error"}
+		paths := []string{"/poll/", "/poll/error", "/rest/", "/rest/error"}
 		var clients sync.WaitGroup
 		for _, path := range paths {
 			conn := dial()
