@@ -114,7 +114,10 @@ func (a *answer) writing(n int) error {
 	if !a.begun {
 		a.begin(http.StatusOK)
 	}
-	if !a.out && a.sent+int64(n) > heldBack {
+	if a.refused != nil || a.sent+int64(n) <= heldBack {
+		return a.refused
+	}
+	if !a.out {
 		a.request.answering()
 		if a.missed() {
 			a.refused = context.DeadlineExceeded
@@ -122,10 +125,8 @@ func (a *answer) writing(n int) error {
 		}
 		a.out = true
 	}
-	if a.out {
-		a.request.intake.settle()
-	}
-	return a.refused
+	a.request.intake.settle()
+	return nil
 }
 
 // wrote is called when so many bytes have gone out, or could not.
@@ -241,6 +242,9 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // ReadFrom copies within the mesh as the server does, once the answer is going out. To strangers it writes in pieces,
 // each of which the client has time to take.
 func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
+	if a.refused != nil {
+		return 0, a.refused
+	}
 	if a.peer.public != nil || a.request.intake.open() {
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -193,6 +195,55 @@ func TestWhereMaxConnsIsReached(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAStreamThatIsRefusedEnds over a connection, where the server may copy it by itself.
+func TestAStreamThatIsRefusedEnds(t *testing.T) {
+	for _, flushed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ended := make(chan error, 1)
+			rt := begin(t, watt.App{Name: "a", MaxConns: 1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.WriteHeader(http.StatusOK)
+				if flushed {
+					_ = http.NewResponseController(w).Flush() // it says so, too
+				}
+				_, err := io.Copy(w, strings.NewReader("data: 1\n\n"))
+				ended <- err
+			})})
+			conn, err := rt.Env().Dial(t.Context(), "a") // which takes the place
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if resp := ask(t, conn, "/"); resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("got %v, want 503", resp)
+			}
+			wantErr(t, <-ended, watt.ErrOverloaded)
+		})
+	}
+}
+
+func TestAFirstEventThatIsHeldBackLeavesTheBodyToBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := make(chan string, 1)
+		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			io.WriteString(w, ": begin\n\n")
+			body, err := io.ReadAll(r.Body)
+			got <- fmt.Sprint(string(body), err)
+		}))
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+		go io.Copy(io.Discard, conn)
+		if got := <-got; got != "body<nil>" {
+			t.Errorf("got %s", got)
+		}
+	})
 }
 
 func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
