@@ -110,7 +110,7 @@ func (c *call) heed(req *http.Request) *http.Request {
 func (c *call) admit(req *http.Request) (err error) {
 	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil {
 		closeBody(req)
-		if cause := context.Cause(c.ctx); isCall(cause) && errors.Is(err, cause) {
+		if cause := context.Cause(c.ctx); cause != nil && errors.Is(err, cause) { // which says nothing about the callee
 			err = &CallError{App: c.app.name, Err: c.over()}
 		}
 	}

@@ -536,7 +536,11 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 	a.Queue = 1
 	rt := start(t, caller(&env, "full"), a)
 	occupy(t, rt, busy)
-	for _, cause := range []error{watt.ErrOverloaded, context.DeadlineExceeded} {
+	for cause, known := range map[error]error{
+		&watt.CallError{App: "other", Err: watt.ErrOverloaded}:       watt.ErrOverloaded,
+		&watt.CallError{App: "other", Err: context.DeadlineExceeded}: context.DeadlineExceeded,
+		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}:          watt.ErrUnavailable,
+	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		called := make(chan error, 1)
 		go func() {
@@ -544,14 +548,14 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 			called <- err
 		}()
 		soon(t, "the call to wait", func() bool { return statusOf(t, rt, "full").Queued == 1 })
-		cancel(&watt.CallError{App: "other", Err: cause})
+		cancel(cause)
 		err := within(t, called, "the error")
 		wantCall(t, err, "full", context.Canceled, false)
-		if errors.Is(err, cause) {
+		if errors.Is(err, known) {
 			t.Errorf("got %v, want only its text", err)
 		}
 	}
-	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": 2}; !maps.Equal(got, want) {
+	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": 3}; !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }

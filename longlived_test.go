@@ -208,7 +208,7 @@ func TestAStreamThatIsRefusedEnds(t *testing.T) {
 				if flushed {
 					_ = http.NewResponseController(w).Flush() // it says so, too
 				}
-				_, err := io.Copy(w, strings.NewReader("data: 1\n\n"))
+				_, err := io.Copy(w, io.LimitReader(strings.NewReader("data: 1\n\n"), 9))
 				ended <- err
 			})})
 			conn, err := rt.Env().Dial(t.Context(), "a") // which takes the place
