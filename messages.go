@@ -1,9 +1,12 @@
 package watt
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/org/watt/internal/control"
 )
 
 // What parent and child say to each other, in this order at the start. Descriptors travel with it.
@@ -112,3 +115,21 @@ type drained struct{ Error string }
 
 // kinds are the errors that keep their identity between processes.
 func kinds() []error { return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded} }
+
+// decode decodes a message.
+func decode[T any](m control.Message, f func(T)) error {
+	var v T
+	if err := json.Unmarshal(m.Data, &v); err != nil {
+		return fmt.Errorf("message %q: %w", m.Kind, err)
+	}
+	f(v)
+	return nil
+}
+
+// offer sends what is heard only once.
+func offer[T any](c chan T, v T) {
+	select {
+	case c <- v:
+	default:
+	}
+}

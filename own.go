@@ -2,7 +2,6 @@ package watt
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,82 +58,6 @@ func newOwn(p *processes, index int) *own {
 	o.pulse = newPulse(o)
 	o.life, o.endLife = context.WithCancel(context.Background())
 	return o
-}
-
-// rerun tells whoever has not read the documentation what a child is.
-const rerun = "main runs again in the process of each instance, and what it does before Run must be quick and repeatable"
-
-// start implements life: the child has to reach Run, to be of the same program, and to become ready.
-func (o *own) start(ctx context.Context) error {
-	if err := o.launch(); err != nil {
-		return err
-	}
-	select {
-	case <-o.hello:
-	case <-o.process.Done():
-		return fmt.Errorf("main did not reach Run: %s: %w", rerun, o.process.Exit())
-	case <-ctx.Done():
-		return fmt.Errorf("main did not reach Run in time: %s: %w", rerun, context.Cause(ctx))
-	}
-	o.lowerPriority()
-	if err := o.beginning(); err != nil {
-		return o.whyNotTold(err)
-	}
-	select {
-	case err := <-o.ready:
-		if err == nil {
-			o.begun()
-		}
-		return err
-	case <-o.process.Done():
-		return o.whyNotReady()
-	case <-ctx.Done():
-		return o.whyLate(context.Cause(ctx))
-	}
-}
-
-// whyNotTold explains why a child could not be told something: most likely it has ended, which is about to be known.
-func (o *own) whyNotTold(err error) error {
-	if !lost(err) {
-		return err
-	}
-	select {
-	case <-o.process.Done():
-		return o.process.Exit()
-	case <-time.After(partTime):
-		return err
-	}
-}
-
-// whyNotReady explains the end of a child that was not ready, by its own words if it has said why.
-func (o *own) whyNotReady() error {
-	if err, said := lastWords(o, o.ready); said && err != nil {
-		return err
-	}
-	return o.process.Exit()
-}
-
-// whyLate explains why a child was not ready in time. StartTimeout is the child's too, a moment later: it knows what has
-// kept it, as soon as New has had its chance to return.
-func (o *own) whyLate(why error) error {
-	if _, late := errors.AsType[lateError](why); late {
-		select {
-		case err := <-o.ready:
-			if err != nil {
-				return err
-			}
-		case <-o.process.Done():
-			return o.whyNotReady()
-		case <-time.After(graceAfterCut + partTime): // it does not get to it
-		}
-	}
-	return fmt.Errorf("not ready in time: %w", why)
-}
-
-// begun is called when the child says that it is ready.
-func (o *own) begun() {
-	o.slot.State.Store(slotReady)
-	o.place.app.rt.owned.Go(o.pulse.watch)
 }
 
 // say sends the child a message. It blocks while the child does not read, until ctx ends, or for 10 s: then nothing was
@@ -243,24 +166,6 @@ func (o *own) heard(m control.Message) error {
 		return fmt.Errorf("unknown message %q", m.Kind)
 	}
 	return nil
-}
-
-// decode decodes a message.
-func decode[T any](m control.Message, f func(T)) error {
-	var v T
-	if err := json.Unmarshal(m.Data, &v); err != nil {
-		return fmt.Errorf("message %q: %w", m.Kind, err)
-	}
-	f(v)
-	return nil
-}
-
-// offer sends what is heard only once.
-func offer[T any](c chan T, v T) {
-	select {
-	case c <- v:
-	default:
-	}
 }
 
 // setSilent keeps new work away from the instance while it is silent.
