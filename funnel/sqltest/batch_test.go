@@ -333,14 +333,20 @@ func TestACallThatHasBegunIsFinishedAfterItsContext(t *testing.T) {
 	}
 }
 
-func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
+// engaged returns a Batch on a database with one connection, and that connection, which is in use until it is closed.
+func engaged(t *testing.T) (*funnel.Batch, *sql.Conn) {
+	t.Helper()
 	db := open(t, file(t))
 	db.SetMaxOpenConns(1)
-	b := &funnel.Batch{DB: db}
 	conn, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &funnel.Batch{DB: db}, conn
+}
+
+func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
+	b, conn := engaged(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := b.Do(ctx, write("a")); !errors.Is(err, context.DeadlineExceeded) {
@@ -354,13 +360,7 @@ func TestAWaitForAConnectionEndsWithTheContext(t *testing.T) {
 
 func TestACallThatCouldNotBeginIsNotHeldByTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := open(t, file(t))
-		db.SetMaxOpenConns(1)
-		b := &funnel.Batch{DB: db}
-		conn, err := db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		b, conn := engaged(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		gone := make(chan error, 1)
