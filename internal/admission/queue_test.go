@@ -143,6 +143,23 @@ func TestWhenSomebodyWaitsInVainItIsTheTurnOfTheNewest(t *testing.T) {
 	}
 }
 
+func TestTheTurnOfTheNewestEndsWithTheQueue(t *testing.T) {
+	inOverload(t, func(r rig, running, oldest *call) {
+		r.wait()
+		newest := r.wait()
+		r.mustBeShed(oldest, admission.PushedOut) // so it is their turn for 5 s
+		r.release(running)
+		r.mustRun(newest)
+		r.Refuse(errHungUp) // empties it
+		r.Refuse(nil)
+		first, second := r.wait(), r.wait()
+		r.sleep(100 * time.Millisecond)
+		r.release(newest)
+		r.mustRun(first)
+		r.mustWait(second)
+	})
+}
+
 func TestTurnsOfTheNewestGetLongerWhileTheyAreNeededAgainAndAgain(t *testing.T) {
 	const first = 600 * time.Millisecond
 	inBubble(t, admission.Limits{Workers: 1, Queue: 20, Wait: 10 * time.Second}, func(r rig) {
