@@ -143,8 +143,9 @@ func retryAfter(h http.Header) time.Duration {
 //   - [http.MaxBytesError]: 413
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - anything else: 500; also a call to the outside that has failed, unless it is made a &CallError{Err: err}: 502
-//   - in place of any of these 5xx: 499, if the client has gone, or the caller has given up. Nobody sees it but who counts:
-//     it is no failure of the app. The number is what nginx logs.
+//   - in place of any of these 5xx: 499, if the client has gone, or the caller has given up, before its time was up (less
+//     100 ms, where the two do not have the same clock). Nobody sees it but who counts: it is no failure of the app. The
+//     number is what nginx logs.
 //
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
 // read the answer.

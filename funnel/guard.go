@@ -121,8 +121,8 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // insist calls app, and again if the call has waited at its door in vain: what has been computed had better wait than
-// be thrown away, and in an overloaded queue those who have come last are served first. What was refused at once would
-// be so again.
+// be thrown away, and while not all can be served in time, those who have come last are served first. What was refused
+// at once would be so again.
 func (g *guard) insist(req *http.Request) (*http.Response, error) {
 	for first := time.Now(); ; {
 		began := time.Now()
