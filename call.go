@@ -53,6 +53,7 @@ type call struct {
 // call sends req to a, behind its admission, and has edge count it.
 func (m *mesh) call(a *app, edge *count.Calls, req *http.Request) (*http.Response, error) {
 	now := time.Now()
+	m.fair.yield(now)
 	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: edge}
 	c.edge.Sent.Add(max(0, req.ContentLength))
 	if c.served = requestOf(c.ctx); c.served != nil {

@@ -7,9 +7,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -56,6 +58,7 @@ type mesh struct {
 	transport http.RoundTripper // this mesh, wrapped
 
 	lines sync.Map // *lines by what they lead to
+	fair  fairness
 }
 
 func newMesh(rt *Runtime, caller string, calls []string) *mesh {
@@ -190,6 +193,26 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return m.call(a, edge, req)
+}
+
+// timeSlice is how long callers may keep a processor among themselves: as long as Go lets one goroutine compute.
+const timeSlice = 10 * time.Millisecond
+
+// fairness knows when a caller last made way for other goroutines. Go lets one that is started or woken have what is left of the
+// time of the one that does so. Callers in a loop and those they call pass a processor on to one another like that, and
+// collections of garbage keep Go's monitor from noticing how long they have had it: everything else on that processor, on the
+// only one above all, would wait for seconds (go.dev/issue/52934).
+type fairness struct{ yielded atomic.Int64 }
+
+// yield gives the others their turn once in a timeSlice.
+func (f *fairness) yield(now time.Time) {
+	last := f.yielded.Load()
+	if had := time.Duration(now.UnixNano() - last); 0 <= had && had < timeSlice { // a clock may have been set back
+		return
+	}
+	if f.yielded.CompareAndSwap(last, now.UnixNano()) {
+		runtime.Gosched()
+	}
 }
 
 // meant adds to what DNS says of a host that is called like an app.

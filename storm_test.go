@@ -160,6 +160,7 @@ func TestAGoroutineThatOutlivesItsRequestMayCallWithItsContext(t *testing.T) {
 			if err := rt.Restart("a", i%2); err != nil {
 				t.Error(err)
 			}
+			runtime.Gosched() // two that wake one another would keep the only processor
 		}
 	}()
 	done := make(chan struct{})
@@ -176,6 +177,41 @@ func TestAGoroutineThatOutlivesItsRequestMayCallWithItsContext(t *testing.T) {
 	if err := rt.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, len(make([]byte, 200<<10+rand.IntN(2)))) // while garbage is collected, Go's monitor takes the processor from nobody
+	}))
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer close(stop)
+	for range 8 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if got := get(context.Background(), rt, "a.watt.local"); got.status != http.StatusOK {
+					t.Error(got.status, got.err)
+				}
+			}
+		})
+	}
+	others := make(chan struct{})
+	go func() {
+		defer close(others)
+		for began := time.Now(); time.Since(began) < time.Second; {
+			var other sync.WaitGroup
+			other.Go(func() {})
+			other.Wait()
+		}
+	}()
+	within(t, others, "others, who compute nothing")
 }
 
 // watch looks at a context from all sides until it has ended, and then once more.
