@@ -80,15 +80,15 @@ func New[T any](limits Limits) *Pool[T] {
 // The error is a [*ShedError], the error given to [Pool.Refuse], or the
 // cause of ctx if that ended first.
 func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
-	return p.AcquireOr(ctx, func() <-chan struct{} { return nil })
+	return p.AcquireOr(ctx, nil)
 }
 
 // ErrMoved is the error of a request that need not wait here any more.
 var ErrMoved = errors.New("it has been moved")
 
-// AcquireOr is Acquire for a request that may find a worker elsewhere: if it has to wait it calls waits, and when the
-// channel that this returns is closed before there is a worker, its error is [ErrMoved]. Such a request is in
-// no count.
+// AcquireOr is Acquire for a request that may find a worker elsewhere: if it has to wait it calls waits, unless that is
+// nil, and when the channel that this returns is closed before there is a worker, its error is [ErrMoved]. Such a
+// request is in no count.
 func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan struct{})) (Ticket[T], error) {
 	if ctx.Err() != nil {
 		p.mu.Lock()
@@ -107,7 +107,11 @@ func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan stru
 	if err != nil {
 		return Ticket[T]{}, err
 	}
-	return p.await(ctx, w, waits())
+	var moved <-chan struct{}
+	if waits != nil {
+		moved = waits()
+	}
+	return p.await(ctx, w, moved)
 }
 
 // enqueueLocked has a newcomer wait who cannot run at once, or sheds it.
