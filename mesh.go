@@ -100,7 +100,7 @@ func (m *mesh) resolve(name string) (*app, *count.Calls, error) {
 	}
 	a := (*apps)[name]
 	if a == nil {
-		return nil, nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(*apps)))
+		return nil, nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(slices.Collect(maps.Keys(*apps)))))
 	}
 	edge := m.edges[name]
 	if edge == nil {
@@ -112,9 +112,9 @@ func (m *mesh) resolve(name string) (*app, *count.Calls, error) {
 // listedMost is how many apps an error names.
 const listedMost = 20
 
-// listed names apps, for whoever has mistaken a name.
-func listed(apps map[string]*app) string {
-	names := slices.Sorted(maps.Keys(apps))
+// listed sorts and lists the names of apps, for whoever has mistaken a name.
+func listed(names []string) string {
+	slices.Sort(names)
 	if len(names) > listedMost {
 		names = append(names[:listedMost], "…")
 	}

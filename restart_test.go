@@ -143,7 +143,11 @@ func TestARestartThatCannotStartIsRetriedLikeAFailure(t *testing.T) {
 		if s := statusOf(t, rt, "a"); starts != 5 || s.Restarts != 3 {
 			t.Errorf("got %d starts, Restarts %d", starts, s.Restarts)
 		}
-		wantErr(t, rt.Restart("b", 0), watt.ErrNoSuchApp)
+		err := rt.Restart("b", 0)
+		wantErr(t, err, watt.ErrNoSuchApp)
+		if want := `watt: no such app: "b": there are a`; err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
+		}
 		for _, i := range []int{-1, 1} {
 			if err := rt.Restart("a", i); err == nil {
 				t.Errorf("instance %d was restarted", i)

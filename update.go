@@ -34,13 +34,32 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 	case phaseNew:
 		return rt.reconfigure(app, change)
 	case phaseRunning:
-		if a := rt.app(app); a != nil {
-			return a.update(change)
+		a, err := rt.named(app)
+		if err != nil {
+			return err
 		}
-		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+		return a.update(change)
 	case phaseStarting, phaseStopping:
 	}
 	return errNotNow
+}
+
+// named returns the app that an operator names, while the runtime runs.
+func (rt *Runtime) named(name string) (*app, error) {
+	if a := rt.app(name); a != nil {
+		return a, nil
+	}
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return nil, rt.noSuchAppLocked(name)
+}
+
+func (rt *Runtime) noSuchAppLocked(name string) error {
+	known := make([]string, len(rt.configs))
+	for i, c := range rt.configs {
+		known[i] = c.Name
+	}
+	return fmt.Errorf("%w: %q: there are %s", ErrNoSuchApp, name, listed(known))
 }
 
 var errNotNow = errors.New("watt: Update: the runtime is starting, or was told to stop")
@@ -51,8 +70,8 @@ func (rt *Runtime) reconfigure(app string, change func(*App)) error {
 	rt.mu.Lock()
 	i := slices.IndexFunc(rt.configs, func(c App) bool { return c.Name == app })
 	if i < 0 {
-		rt.mu.Unlock()
-		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+		defer rt.mu.Unlock()
+		return rt.noSuchAppLocked(app)
 	}
 	config := rt.configs[i].clone()
 	rt.mu.Unlock()
@@ -166,9 +185,9 @@ func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error 
 	if rt.currentPhase() != phaseRunning {
 		return fmt.Errorf("watt: %s: the runtime is not running", what)
 	}
-	a := rt.app(app)
-	if a == nil {
-		return fmt.Errorf("%w: %q", ErrNoSuchApp, app)
+	a, err := rt.named(app)
+	if err != nil {
+		return err
 	}
 	in := a.instance(instance)
 	if in == nil {
