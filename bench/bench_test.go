@@ -189,6 +189,40 @@ func TestBarsAreTheOnesThatWereSet(t *testing.T) {
 	}
 }
 
+// A contender that is left out is a decision too: the best of those that stay may be easier to beat.
+func TestContendersAreTheOnesThatWereSet(t *testing.T) {
+	const wires = "watt netpipe bufconn fasthttputil tcp unix"
+	want := map[string]string{
+		"pipe/pingpong": wires, "pipe/throughput-1MiB": wires, "pipe/dial": wires, "pipe/idle-bytes": wires,
+		"admission/uncontended": "watt semaphore channel chi failsafe ants pond",
+		"admission/contended":   "watt semaphore channel chi failsafe ants pond",
+		"overload/goodput":      "watt semaphore chi",
+		"pyramid/compose-3":     "watt processes",
+	}
+	for _, c := range []string{"/c=1", "/c=32"} {
+		want["mesh/get-small"+c] = wires + " direct"
+		want["mesh/get-1MiB"+c] = wires + " direct"
+		want["mesh/post-1MiB"+c] = "watt netpipe fasthttputil tcp unix direct" // see meshBenchmarks
+		want["mesh/fanout-3"+c] = wires + " direct"
+	}
+	for _, b := range benchmarks(defaults()) {
+		names := make([]string, len(b.contenders))
+		for i, c := range b.contenders {
+			names[i] = c.name
+		}
+		if set, ok := want[b.name]; ok && strings.Join(names, " ") != set {
+			t.Errorf("%s: got %s, want %s", b.name, strings.Join(names, " "), set)
+		}
+		delete(want, b.name)
+	}
+	for name := range want {
+		t.Errorf("there is no case %s", name)
+	}
+	if got, want := fmt.Sprint(loads(), defaults().apps), "[0.5 1 2 4] [1 10 100 1000]"; got != want {
+		t.Errorf("got the loads and numbers of apps %s, want %s", got, want)
+	}
+}
+
 func TestCheckTellsWhatWasMissed(t *testing.T) {
 	for _, limit := range []float64{1e9, -1} {
 		b, _ := contest(atMost(limit, "limit", valueOf(watt)))
