@@ -149,6 +149,25 @@ func TestACallThatNobodyWaitsForEndsAndIsNotJoined(t *testing.T) {
 	})
 }
 
+func TestTheEndOfAnInstanceWaitsForACallThatNobodyWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		part := coalesced
+		part.Timeout, part.Optional = time.Second, true
+		entry := homeApp(pyramid.Parts{"p": part})
+		entry.Calls = []string{"a"}
+		h := &home{rt: watt.New(entry, handling("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))}
+		h.rt.Transport = func(_ string, next http.RoundTripper) http.RoundTripper { return tardy{next} }
+		if err := h.rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(t, h.ask(t.Context(), http.MethodGet, "/home/7?q=1"), "p;reason=timeout", `{}`)
+		began := time.Now()
+		if err := h.rt.Shutdown(t.Context()); err != nil || time.Since(began) != 5*time.Second {
+			t.Errorf("got error %v after %v, want the end of the call", err, time.Since(began))
+		}
+	})
+}
+
 func TestEachWaitsForASharedCallAsLongAsItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int64
