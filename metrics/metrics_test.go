@@ -180,6 +180,7 @@ func TestWhatIsServedShows(t *testing.T) {
 		`watt_instance_restarts_total{cause="asked",watt_app="orders",watt_instance="0"}`:     0,
 		`watt_call_received_bytes_total{watt_app="orders",watt_caller="(main)"}`:              0,
 		`watt_connections{kind="upgraded",watt_app="gateway"}`:                                0,
+		`watt_worker_downstream_seconds_total{watt_app="gateway"}`:                            rt.Status()[0].DownstreamTime.Seconds(),
 		`watt_response_bytes_total{watt_app="gateway",watt_instance="0"}`:                     bytesOf(got, "gateway"),
 		`watt_call_received_bytes_total{watt_app="orders",watt_caller="gateway"}`:             bytesOf(got, "gateway"),
 	} {
