@@ -14,7 +14,6 @@ import (
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
 )
 
 // door is where the requests of an app with a handler come in: from the mesh, and from the public
@@ -136,7 +135,7 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 
 // serveCall serves a call of this process, without a wire, with the worker that it has taken.
 func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
-	q, r := d.received(c, wire.GuardBody(req, d.app.errorLog))
+	q, r := d.received(c, req)
 	resp, err := q.exchange.RoundTrip(r, c.by, q)
 	if err == nil {
 		err = doorRefusal(resp)

@@ -29,20 +29,11 @@ func (x *exchange) blame(err error) {
 	if reason := x.body.failed(); errors.Is(reason, errNotWanted) {
 		return
 	} else if reason != nil {
-		err = &BodyError{reason} // Request.Write has wrapped it so that it cannot be recognized
+		err = reason // Request.Write has wrapped it so that it cannot be recognized
 	}
 	x.fault = err
 	x.c.close()
 }
-
-// BodyError is what reading the body of a request has met. It may look like a fault of the connection, and is none.
-type BodyError struct{ Err error }
-
-// Error returns the text of Err.
-func (e *BodyError) Error() string { return e.Err.Error() }
-
-// Unwrap returns Err.
-func (e *BodyError) Unwrap() error { return e.Err }
 
 // why returns the reason behind err, which is what reading the answer has met.
 func (x *exchange) why(ctx context.Context, err error) error {

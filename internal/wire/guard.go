@@ -12,31 +12,29 @@ type Log interface {
 	Printf(format string, args ...any)
 }
 
-// Guard returns body with the panics of its Read and Close made errors, and told to log unless that is nil. It is for
-// bodies that are read in goroutines which are not the caller's: there nobody else could deal with a panic, so that it
-// would end the program.
+// Guard returns body with the panics of its Read and Close made errors, and told to log unless that is nil. What reading
+// it has met is a [BodyError]. It is for bodies that are read in goroutines which are not the caller's: there nobody else
+// could deal with a panic, so that it would end the program.
 func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
 
-// GuardBody returns req with its body guarded, unless that is in memory. What reading it has met is a [BodyError].
+// GuardBody returns req with its body guarded, unless that is in memory.
 func GuardBody(req *http.Request, log Log) *http.Request {
 	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
 	out := *req
-	out.Body = &guardedBody{guarded{req.Body, log}}
+	out.Body = Guard(req.Body, log)
 	return &out
 }
 
-type guardedBody struct{ guarded }
+// BodyError is what reading the body of a request has met. It may look like a fault of the connection, and is none.
+type BodyError struct{ Err error }
 
-// Read implements [io.Reader].
-func (g *guardedBody) Read(p []byte) (int, error) {
-	n, err := g.guarded.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
-		err = &BodyError{err}
-	}
-	return n, err
-}
+// Error returns the text of Err.
+func (e *BodyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *BodyError) Unwrap() error { return e.Err }
 
 type guarded struct {
 	body io.ReadCloser
@@ -48,6 +46,9 @@ func (g *guarded) Read(p []byte) (n int, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			n, err = 0, panicked("the body", reason, g.log)
+		}
+		if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
+			err = &BodyError{err}
 		}
 	}()
 	if n, err = g.body.Read(p); n < 0 || n > len(p) {
