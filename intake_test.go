@@ -428,7 +428,9 @@ func TestFilesOfAFormEndWithTheirRequest(t *testing.T) {
 	}
 	part.Write(make([]byte, 12<<20))
 	m.Close()
-	resp, err := http.Post("http://"+publicAddr(t, rt, "web"), m.FormDataContentType(), &form)
-	read(t, resp, err)
-	soon(t, "the end of the file", func() bool { files, _ := os.ReadDir(dir); return len(files) == 0 })
+	for _, host := range []string{publicAddr(t, rt, "web"), "web.watt.local"} {
+		resp, err := rt.Env().Client.Post("http://"+host, m.FormDataContentType(), bytes.NewReader(form.Bytes()))
+		read(t, resp, err)
+		soon(t, "the end of the file", func() bool { files, _ := os.ReadDir(dir); return len(files) == 0 })
+	}
 }

@@ -161,9 +161,6 @@ func (x *Exchange) serve(r *http.Request) {
 		x.in.stop(http.ErrBodyReadAfterClose) // before the caller can have the answer
 		x.finish(whole)
 		x.in.end(http.ErrBodyReadAfterClose)
-		if r.MultipartForm != nil {
-			_ = r.MultipartForm.RemoveAll()
-		}
 	}()
 	x.callee.Serve(r)
 	whole = true
