@@ -216,7 +216,7 @@ type View struct {
 	// Takes is how long a request that has to wait takes until it is served, at the present rate. If zero, it
 	// need not wait, or nothing is known.
 	Takes time.Duration
-	// RetryAfter is what [Pool.RetryAfter] returns.
+	// RetryAfter is what a [ShedError] would say.
 	RetryAfter time.Duration
 }
 

@@ -46,7 +46,8 @@ type ShedError struct {
 
 	// Wait is how long the request waited, or for Deadline would have waited.
 	Wait time.Duration
-	// RetryAfter is what Pool.RetryAfter returned then.
+	// RetryAfter is how long it takes until those who wait have been served, at
+	// the present rate, but at least 1 s and at most 60 s.
 	RetryAfter time.Duration
 }
 

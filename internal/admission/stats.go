@@ -46,14 +46,8 @@ func (p *Pool[T]) Stats() Stats {
 	return s
 }
 
-// RetryAfter returns how long it takes until those who wait now have been
+// retryAfterLocked returns how long it takes until those who wait now have been
 // served, at the present rate, but at least 1 s and at most 60 s.
-func (p *Pool[T]) RetryAfter() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.retryAfterLocked()
-}
-
 func (p *Pool[T]) retryAfterLocked() time.Duration {
 	return min(max(p.drainLocked(p.queue.length), time.Second), time.Minute)
 }
