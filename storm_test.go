@@ -214,6 +214,31 @@ func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 	within(t, others, "others, who compute nothing")
 }
 
+func TestACallNowAndThenDoesNotWaitForWhatComputesBesideIt(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	rt := begin(t, app("a", func(http.ResponseWriter, *http.Request) {}))
+	var stop atomic.Bool
+	var computing sync.WaitGroup
+	defer computing.Wait()
+	defer stop.Store(true)
+	for range 3 {
+		computing.Go(func() {
+			for !stop.Load() {
+			}
+		})
+	}
+	fastest := time.Hour
+	for range 5 { // the processor may be taken from any of them
+		<-time.After(20 * time.Millisecond)
+		began := time.Now()
+		get(context.Background(), rt, "a.watt.local")
+		fastest = min(fastest, time.Since(began))
+	}
+	if fastest >= 10*time.Millisecond {
+		t.Errorf("a call takes %v at least", fastest)
+	}
+}
+
 // watch looks at a context from all sides until it has ended, and then once more.
 func watch(t *testing.T, ctx context.Context) { //nolint:revive // the context is what is tested
 	t.Helper()
