@@ -232,6 +232,26 @@ func TestWhoGoesWhenTimeIsUpIsAFailure(t *testing.T) {
 	}
 }
 
+func TestWhoLeavesLongBeforeAShortTimeoutHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := public(app("a", func(w http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			watt.WriteError(w, r.Context().Err())
+		}))
+		a.Timeout = 100 * time.Millisecond
+		rt, dial := doors(t, a)
+		conn := dial()
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		time.Sleep(10 * time.Millisecond)
+		conn.Close()
+		synctest.Wait()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantAnswers(t, rt, http.MethodGet, map[string]uint64{"4xx": 1})
+	})
+}
+
 func TestWhoLeavesWhatGoesOnHasGone(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"a download": func(w http.ResponseWriter, r *http.Request) {

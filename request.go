@@ -250,7 +250,8 @@ func (q *request) gone() bool {
 	return errors.Is(q.Err(), context.Canceled)
 }
 
-// clocksApart is by how much the clock of a caller in another process may be ahead: it counts from before this one's.
+// clocksApart is by how much the clock of a caller in another process may be ahead: it counts from before this one's. Where
+// there is little time, that is half of it at most.
 const clocksApart = 100 * time.Millisecond
 
 // reason returns the cause of the end of the request's context, or nil. Who has gone when time was up has gone for that.
@@ -268,7 +269,7 @@ func (q *request) timeUp() bool {
 	if !q.answer.out && !q.by.IsZero() && (by.IsZero() || q.by.Before(by)) {
 		by = q.by
 	}
-	return !by.IsZero() && time.Until(by) < clocksApart
+	return !by.IsZero() && time.Until(by) < min(clocksApart, by.Sub(q.arrived)/2)
 }
 
 // limit sets the times by which the request has to be answered.
