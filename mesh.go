@@ -207,9 +207,13 @@ type fairness struct{ began, last atomic.Int64 }
 // yield gives the others their turn once in a timeSlice without a pause. Whoever calls now and then has kept nobody waiting,
 // and would itself wait for all that computes: where something does, its own turns are the pauses.
 func (f *fairness) yield(now time.Time) {
-	const pause = timeSlice / 2
-	t, began := now.UnixNano(), f.began.Load()
-	switch last := f.last.Swap(t); {
+	const pause, grain = timeSlice / 2, timeSlice / 10 // noted no finer: all callers share what is written
+	t, began, last := now.UnixNano(), f.began.Load(), f.last.Load()
+	if last <= t && t-last < int64(grain) {
+		return
+	}
+	f.last.Store(t)
+	switch {
 	case t-last >= int64(pause), t < began: // a clock may have been set back
 		f.began.Store(t)
 	case t-began >= int64(timeSlice) && f.began.CompareAndSwap(began, t):

@@ -205,9 +205,12 @@ func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 	others := make(chan struct{})
 	go func() {
 		defer close(others)
-		for began := time.Now(); time.Since(began) < time.Second; {
+		for range 5 {
+			<-time.After(100 * time.Millisecond) // everybody has called by then
 			var other sync.WaitGroup
-			other.Go(func() {})
+			for range 20 {
+				other.Go(func() {})
+			}
 			other.Wait()
 		}
 	}()
