@@ -108,7 +108,11 @@ func (g *generation) outlast(ctx context.Context, made <-chan error) error {
 	g.cancel()
 	select {
 	case err := <-made:
-		return errors.Join(fmt.Errorf("New did not return in time: %w", context.Cause(ctx)), err)
+		late := fmt.Errorf("New did not return in time: %w", context.Cause(ctx))
+		if err != nil {
+			late = fmt.Errorf("%w; then it returned: %w", late, err)
+		}
+		return late
 	case <-time.After(graceAfterCut):
 		g.app.abandoned.Add(1)
 		go func() {

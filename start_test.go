@@ -127,7 +127,7 @@ func TestAStartHasATimeLimit(t *testing.T) {
 			watt.App{Name: "a", New: func(ctx context.Context, _ *watt.Env) (http.Handler, error) {
 				<-ctx.Done()
 				return nil, errors.New("interrupted")
-			}}, "interrupted", 3 * time.Second, 0,
+			}}, "context deadline exceeded; then it returned: interrupted", 3 * time.Second, 0,
 		},
 		"New hangs": {
 			watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) {
