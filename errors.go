@@ -142,6 +142,7 @@ func retryAfter(h http.Header) time.Duration {
 //     callee pass, and its other statuses become 502
 //   - [http.MaxBytesError]: 413
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
+//   - once the request's time is up, [context.Canceled] and what reading its body returns: 504
 //   - anything else: 500; also a call to the outside that has failed, unless it is made a &CallError{Err: err}: 502
 //   - in place of any of these 5xx: 499, if the client has gone, or the caller has given up, before its time was up (less
 //     100 ms, where the two do not have the same clock). Nobody sees it but who counts: it is no failure of the app. The

@@ -252,6 +252,40 @@ func TestWhoLeavesLongBeforeAShortTimeoutHasGone(t *testing.T) {
 	})
 }
 
+// What a handler is told of a body that is not read to its end depends on the way that it comes.
+func TestABodyThatDoesNotComeInTimeIsAnsweredAsTheEndOfTheTime(t *testing.T) {
+	for _, method := range []string{http.MethodPost, "REPORT"} { // the latter needs a connection
+		for want, limits := range map[string]struct{ timeout, deadline time.Duration }{
+			"Timeout of 1s has passed: context deadline exceeded": {time.Second, time.Minute},
+			"context deadline exceeded":                           {time.Minute, time.Second},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zapcore.WarnLevel)
+				rt := watt.New(watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, err := io.Copy(io.Discard, r.Body)
+					watt.WriteError(w, err)
+				})})
+				rt.Logger = zap.New(core)
+				if err := rt.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				defer rt.Shutdown(context.Background())
+				ctx, cancel := context.WithTimeout(t.Context(), limits.deadline)
+				defer cancel()
+				body, stalls := io.Pipe()
+				defer stalls.Close()
+				_, err := rt.Env().Client.Do(request(ctx, method, "http://a.watt.local/", body))
+				wantErr(t, err, context.DeadlineExceeded)
+				synctest.Wait()
+				all := logs.FilterMessage("request failed").FilterField(zap.Int("status", http.StatusGatewayTimeout)).All()
+				if len(all) != 1 || !strings.HasPrefix(fmt.Sprint(all[0].ContextMap()["error"]), want) {
+					t.Errorf("%s: got %v, want one line with 504 and %q", method, logs.All(), want)
+				}
+			})
+		}
+	}
+}
+
 func TestWhoLeavesWhatGoesOnHasGone(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"a download": func(w http.ResponseWriter, r *http.Request) {

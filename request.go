@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -216,25 +217,39 @@ func (q *request) abandon() {
 }
 
 // logFailure logs err, because of which the request is answered with status, if it is the program's failure. It returns
-// the status: another one if the cause of err is Timeout, or that nobody waits for the answer any more.
+// the status: another one if the cause of err is that time is up, or that nobody waits for the answer any more.
 func (q *request) logFailure(status int, err error) int {
 	if status >= 500 && q.gone() && !errors.Is(err, errPanicked) {
 		q.answer.log(zap.DebugLevel, statusGone, err)
 		return statusGone
 	}
-	ended := errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded) // of a body that did not come
-	if ended && errors.Is(q.reason(), context.DeadlineExceeded) {
-		status = http.StatusGatewayTimeout // because of Timeout
+	if late := q.tooLate(status, err); late != nil {
+		status, err = http.StatusGatewayTimeout, late
 	}
 	_, called := errors.AsType[*CallError](err)
 	switch {
 	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
 		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
 		q.answer.log(zap.WarnLevel, status, err)
-	case status == http.StatusServiceUnavailable && !called && !ended: // and nobody else says why
+	case status == http.StatusServiceUnavailable && !called && !ended(err): // and nobody else says why
 		q.app.faults.note(err)
 	}
 	return status
+}
+
+// tooLate returns the error of a request whose time is up, if err is how its handler has learnt of that; otherwise nil.
+// A body that a caller has given up then is cut off; an answer that is cut off is another app's matter.
+func (q *request) tooLate(status int, err error) error {
+	cut := status == http.StatusInternalServerError && errors.Is(err, io.ErrUnexpectedEOF)
+	if reason := q.reason(); (cut || ended(err)) && errors.Is(reason, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", q.late(reason), err)
+	}
+	return nil
+}
+
+// ended reports whether err says that a context has ended, or that a body did not come before a deadline.
+func ended(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // statusGone is what nginx logs of a request whose client has gone.
