@@ -14,7 +14,8 @@ import (
 type Figures struct {
 	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
 	Requests, Errors, Shed float64
-	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain, in seconds.
+	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain for as long as
+	// they may, but not of those that were shed before, in seconds.
 	P50, P99, Wait99 float64
 	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part
 	// that they waited for other apps: at most 1.
