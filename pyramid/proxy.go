@@ -34,7 +34,8 @@ import (
 // itself sends of X-Forwarded- headers, Forwarded and X-Real-Ip is dropped, spelled with underscores too.
 // Only a request from an app, or from a proxy that [TrustProxies] knows, keeps the first three, and gets the
 // peer's address appended. In such a chain nothing is kept to the left of what is no address. Read it from the
-// right: its beginning may still be the client's own words.
+// right: its beginning may still be the client's own words. Whatever compares a browser's Origin with the Host,
+// as libraries for WebSockets do, needs X-Forwarded-Host in its place, or no page may connect.
 //
 // Where a prefix was taken from the path, an answer's Location, Content-Location and cookie paths get it back,
 // if they are absolute paths or name app's host in the mesh. A cookie's Domain in the mesh is removed. Cookies
