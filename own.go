@@ -274,6 +274,9 @@ func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 		return nil, false
 	}
 	d, said := lastWords(o, o.drained)
+	if by, limited := ctx.Deadline(); limited && !time.Now().Before(by) {
+		<-ctx.Done() // its timer may be late, and the child's was not
+	}
 	switch {
 	case !said:
 		return o.process.Exit(), true
