@@ -11,7 +11,6 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/org/watt"
@@ -33,7 +32,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.next.ServeHTTP(w, r)
 		return
 	}
-	ctx := s.options.Propagators.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx := s.options.Propagators.Extract(r.Context(), carrier(r.Header))
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but to tell so in turn
 		s.next.ServeHTTP(w, r.WithContext(ctx))
@@ -59,11 +58,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // mesh is how addresses of callers in the mesh end, main's too; those of others are addresses of the network.
 const mesh = ".watt.local:80"
 
-// passes reports whether a request belongs to a trace that is not sampled, and the mesh itself tells so in turn.
+// passes reports whether a request belongs to a trace that is not sampled, and the mesh itself tells so in turn. With
+// baggage, its handler may want to read that, and to add to it.
 func (o *Options) passes(h http.Header) bool {
 	const length = 55 // 00-trace-span-flags
 	parent := h.Get("Traceparent")
-	return o.w3c && len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
+	return o.w3c && h["Baggage"] == nil && len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
 }
 
 // record serves a request whose span somebody will read.

@@ -27,7 +27,8 @@
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
 // watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those
-// behind, the context has no span then, and only the header traceparent tells which trace it is.
+// behind, the context has no span then, unless the request has baggage, and only the header traceparent tells which trace
+// it is.
 //
 // Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to
 // call.
@@ -41,12 +42,14 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
@@ -152,7 +155,7 @@ type client struct {
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	span := trace.SpanContextFromContext(ctx)
-	if _, served := watt.Arrived(ctx); served && !span.IsValid() && c.options.w3c { // see server
+	if _, served := watt.Arrived(ctx); served && !span.IsValid() && c.options.w3c && baggage.FromContext(ctx).Len() == 0 { // see server
 		return c.base.RoundTrip(req)
 	}
 	if !span.IsValid() || span.IsSampled() {
@@ -163,9 +166,41 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header == nil {
 		req.Header = make(http.Header)
 	}
-	c.options.Propagators.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	c.options.Propagators.Inject(ctx, carrier(req.Header))
 	return c.base.RoundTrip(req)
 }
+
+// carrier is [propagation.HeaderCarrier] for headers of which the usual names need not be made canonical each time.
+type carrier http.Header
+
+func canonical(name string) string {
+	switch name {
+	case "traceparent":
+		return "Traceparent"
+	case "tracestate":
+		return "Tracestate"
+	case "baggage":
+		return "Baggage"
+	}
+	return http.CanonicalHeaderKey(name)
+}
+
+// Get implements [propagation.TextMapCarrier].
+func (c carrier) Get(name string) string {
+	if all := c.Values(name); len(all) > 0 {
+		return all[0]
+	}
+	return ""
+}
+
+// Set implements [propagation.TextMapCarrier].
+func (c carrier) Set(name, value string) { c[canonical(name)] = []string{value} }
+
+// Keys implements [propagation.TextMapCarrier].
+func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
+
+// Values implements [propagation.ValuesGetter].
+func (c carrier) Values(name string) []string { return c[canonical(name)] }
 
 // appOf returns the app that a call is for, or the host outside.
 func appOf(r *http.Request) string {

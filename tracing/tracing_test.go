@@ -18,6 +18,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -320,6 +321,63 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	})
 	if seen != n {
 		t.Errorf("orders saw %d traces, want %d", seen, n)
+	}
+}
+
+func TestBaggageGoesAlongWhereNothingIsSampledToo(t *testing.T) {
+	for first, want := range map[string]string{"": "gateway=1 users=1", "tenant=7": "gateway=1 tenant=7 users=1"} {
+		t.Run(first, func(t *testing.T) {
+			add := func(member string, calls string) func(context.Context, *watt.Env) (http.Handler, error) {
+				return func(_ context.Context, env *watt.Env) (http.Handler, error) {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						m, err := baggage.NewMember(member, "1")
+						if err != nil {
+							t.Error(err)
+						}
+						all, err := baggage.FromContext(r.Context()).SetMember(m)
+						if err != nil {
+							t.Error(err)
+						}
+						resp, err := env.Get(baggage.ContextWithBaggage(r.Context(), all), calls)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						defer resp.Body.Close()
+						io.Copy(w, resp.Body)
+					}), nil
+				}
+			}
+			rt := watt.New(
+				watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"users"}, New: add("gateway", "http://users.watt.local/")},
+				watt.App{Name: "users", Calls: []string{"orders"}, New: add("users", "http://orders.watt.local/")},
+				watt.App{Name: "orders", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					members := strings.Split(r.Header.Get("Baggage"), ",")
+					slices.Sort(members)
+					io.WriteString(w, strings.Join(members, " "))
+				})},
+			)
+			o := tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sdk.NeverSample()))}
+			if err := tracing.Instrument(rt, o); err != nil {
+				t.Fatal(err)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, watttest.Start(t, rt).URL("gateway"), http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first != "" {
+				req.Header.Set("Baggage", first)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || string(got) != want {
+				t.Errorf("got %q, %v, want %q", got, err, want)
+			}
+		})
 	}
 }
 
