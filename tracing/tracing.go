@@ -155,10 +155,12 @@ type client struct {
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	span := trace.SpanContextFromContext(ctx)
-	if _, served := watt.Arrived(ctx); served && !span.IsValid() && c.options.w3c && baggage.FromContext(ctx).Len() == 0 { // see server
+	_, served := watt.Arrived(ctx)
+	passed := served && !span.IsValid() && c.options.w3c // see server: the mesh tells the trace
+	switch {
+	case passed && baggage.FromContext(ctx).Len() == 0:
 		return c.base.RoundTrip(req)
-	}
-	if !span.IsValid() || span.IsSampled() {
+	case !passed && (!span.IsValid() || span.IsSampled()):
 		return c.full.RoundTrip(req)
 	}
 	req = req.WithContext(ctx)

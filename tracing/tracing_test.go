@@ -325,18 +325,27 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 }
 
 func TestBaggageGoesAlongWhereNothingIsSampledToo(t *testing.T) {
-	for first, want := range map[string]string{"": "gateway=1 users=1", "tenant=7": "gateway=1 tenant=7 users=1"} {
-		t.Run(first, func(t *testing.T) {
-			add := func(member string, calls string) func(context.Context, *watt.Env) (http.Handler, error) {
+	for name, test := range map[string]struct{ first, gateway, users, want string }{
+		"of each":      {"", "gateway=1", "users=1", "gateway=1 users=1"},
+		"of a client":  {"tenant=7", "gateway=1", "users=1", "gateway=1 tenant=7 users=1"},
+		"of the later": {"", "", "users=1", "users=1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var begun, last string
+			add := func(member, calls string) func(context.Context, *watt.Env) (http.Handler, error) {
 				return func(_ context.Context, env *watt.Env) (http.Handler, error) {
 					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						m, err := baggage.NewMember(member, "1")
+						if span := trace.SpanContextFromContext(r.Context()); begun == "" {
+							begun = span.TraceID().String()
+						}
+						all, err := baggage.Parse(member)
 						if err != nil {
 							t.Error(err)
 						}
-						all, err := baggage.FromContext(r.Context()).SetMember(m)
-						if err != nil {
-							t.Error(err)
+						for _, m := range baggage.FromContext(r.Context()).Members() {
+							if all, err = all.SetMember(m); err != nil {
+								t.Error(err)
+							}
 						}
 						resp, err := env.Get(baggage.ContextWithBaggage(r.Context(), all), calls)
 						if err != nil {
@@ -349,9 +358,10 @@ func TestBaggageGoesAlongWhereNothingIsSampledToo(t *testing.T) {
 				}
 			}
 			rt := watt.New(
-				watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"users"}, New: add("gateway", "http://users.watt.local/")},
-				watt.App{Name: "users", Calls: []string{"orders"}, New: add("users", "http://orders.watt.local/")},
+				watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"users"}, New: add(test.gateway, "http://users.watt.local/")},
+				watt.App{Name: "users", Calls: []string{"orders"}, New: add(test.users, "http://orders.watt.local/")},
 				watt.App{Name: "orders", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					last = r.Header.Get("Traceparent")
 					members := strings.Split(r.Header.Get("Baggage"), ",")
 					slices.Sort(members)
 					io.WriteString(w, strings.Join(members, " "))
@@ -365,8 +375,8 @@ func TestBaggageGoesAlongWhereNothingIsSampledToo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if first != "" {
-				req.Header.Set("Baggage", first)
+			if test.first != "" {
+				req.Header.Set("Baggage", test.first)
 			}
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
@@ -374,8 +384,11 @@ func TestBaggageGoesAlongWhereNothingIsSampledToo(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			got, err := io.ReadAll(resp.Body)
-			if err != nil || string(got) != want {
-				t.Errorf("got %q, %v, want %q", got, err, want)
+			if err != nil || string(got) != test.want {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+			if !strings.HasPrefix(last, "00-"+begun) {
+				t.Errorf("orders saw %q, want the trace %s", last, begun)
 			}
 		})
 	}
