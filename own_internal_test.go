@@ -97,21 +97,28 @@ func tellInVain(t *testing.T, o *own) {
 	}
 }
 
-func TestAChildThatDoesNotListenIsEndedUnlessItIsSilent(t *testing.T) {
-	o, child := deaf(t)
+// started returns a process that does not end by itself.
+func started(t *testing.T) *process.Process {
+	t.Helper()
 	starter, err := process.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer starter.Close()
-	o.process, err = starter.Start(process.Spec{
+	t.Cleanup(starter.Close)
+	p, err := starter.Start(process.Spec{
 		Env:     append(os.Environ(), "WATT_TEST_MAIN=orphan", birthVariable+`={"parent": 1}`), // which waits for that parent
 		Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.process.Kill(nil)
+	t.Cleanup(func() { p.Kill(nil) })
+	return p
+}
+
+func TestAChildThatDoesNotListenIsEndedUnlessItIsSilent(t *testing.T) {
+	o, child := deaf(t)
+	o.process = started(t)
 	alive := func(when string) {
 		select {
 		case <-o.process.Done():
@@ -183,5 +190,23 @@ func TestWhatComputesHasAProcessForEachProcessorAndComesLast(t *testing.T) {
 	a := (&App{Profile: CPUBound, Isolation: OwnProcess}).withDefaults()
 	if want := max(1, int(math.Round(cgroup.CPUs()))); a.Instances != want || a.Workers != 1 || a.Nice != 10 {
 		t.Errorf("got %d instances, %d workers, niceness %d, want %d, 1 and 10", a.Instances, a.Workers, a.Nice, want)
+	}
+}
+
+// late is a context whose deadline has passed, and whose timer has not struck yet.
+type late struct{ context.Context } //nolint:containedctx // it is one
+
+func (late) Deadline() (time.Time, bool) { return time.Now(), true }
+
+func TestWhyADrainWasCutIsToldWhereTheTimerIsLate(t *testing.T) {
+	o := &own{process: started(t), drained: make(chan drained, 1)}
+	o.process.Kill(nil)
+	<-o.process.Done()
+	o.drained <- drained{"it was cut"}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("DrainTimeout has passed")
+	defer time.AfterFunc(20*time.Millisecond, func() { cancel(why) }).Stop()
+	if err, over := o.follow(late{ctx}, t.Context()); !over || !errors.Is(err, why) {
+		t.Errorf("got %v, %v, want that %v", err, over, why)
 	}
 }
