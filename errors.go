@@ -145,8 +145,8 @@ func retryAfter(h http.Header) time.Duration {
 //   - once the request's time is up, [context.Canceled] and what reading its body returns: 504
 //   - anything else: 500; also a call to the outside that has failed, unless it is made a &CallError{Err: err}: 502
 //   - in place of any of these 5xx: 499, if the client has gone, or the caller has given up, before its time was up (less
-//     100 ms, where the two do not have the same clock). Nobody sees it but who counts: it is no failure of the app. The
-//     number is what nginx logs.
+//     100 ms, or half of its time if that is shorter, where the two do not have the same clock). Nobody sees it but who
+//     counts: it is no failure of the app. The number is what nginx logs.
 //
 // The document of a failed call names the app that was called. The text of err is not written: strangers may
 // read the answer.
