@@ -194,7 +194,7 @@ func TestWhatComputesHasAProcessForEachProcessorAndComesLast(t *testing.T) {
 }
 
 // late is a context whose deadline has passed, and whose timer has not struck yet.
-type late struct{ context.Context } //nolint:containedctx // it is one
+type late struct{ context.Context }
 
 func (late) Deadline() (time.Time, bool) { return time.Now(), true }
 
