@@ -184,18 +184,13 @@ func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 	rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, len(make([]byte, 200<<10+rand.IntN(2)))) // while garbage is collected, Go's monitor takes the processor from nobody
 	}))
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	var callers sync.WaitGroup
 	defer callers.Wait()
-	defer close(stop)
+	defer stop.Store(true)
 	for range 8 {
 		callers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 				if got := get(context.Background(), rt, "a.watt.local"); got.status != http.StatusOK {
 					t.Error(got.status, got.err)
 				}
