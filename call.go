@@ -33,10 +33,10 @@ type call struct {
 	ctx    context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
 	served *request        // during which the call is made, or nil
 	began  time.Time
-	edge   *count.Calls // counts it
-	by     time.Time    // when the first byte of the answer must be there; zero if ctx sees to that
-	conn   *pipe.Conn   // of the request to a Serve app
-	sent   uint64       // what the other side had read of it before
+	count  *count.Calls
+	by     time.Time  // when the first byte of the answer must be there; zero if ctx sees to that
+	conn   *pipe.Conn // of the request to a Serve app
+	sent   uint64     // what the other side had read of it before
 
 	ticket ticket
 	holds  bool // the ticket; behind a door, the request has it
@@ -50,12 +50,13 @@ type call struct {
 	unheed   context.CancelFunc      // ends the watch over the request's Cancel; nil if there is none
 }
 
-// call sends req to a, behind its admission, and has edge count it.
-func (m *mesh) call(a *app, edge *count.Calls, req *http.Request) (*http.Response, error) {
+// call sends req to the app behind e, through its admission, and counts it.
+func (m *mesh) call(e *edge, req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	m.fair.yield(now)
-	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: edge}
-	c.edge.Sent.Add(max(0, req.ContentLength))
+	a := e.app
+	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, count: e.calls}
+	c.count.Sent.Add(max(0, req.ContentLength))
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
 	}
@@ -214,7 +215,7 @@ func (c *call) finish(failed count.Kind) {
 		if c.served != nil {
 			c.served.waited(now)
 		}
-		c.edge.Ended(now.Sub(c.began), failed)
+		c.count.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {
 			c.cancel(net.ErrClosed) // for whoever reads on
 		}
@@ -324,7 +325,7 @@ func lost(err error) bool {
 // Read reads the body of the answer. Its end ends the call.
 func (c *call) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
-	c.edge.Received.Add(int64(n))
+	c.count.Received.Add(int64(n))
 	if err == io.EOF && c.whole() { //nolint:errorlint // Read returns it bare
 		c.read = true
 		c.finish(count.None)

@@ -154,7 +154,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 func (c *child) countIn(b task) {
 	c.app.tallies.put(c.birth.Instance, &c.page.Slot(b.Slot).Served)
 	for i, callee := range c.app.conf().Calls {
-		c.app.mesh.edges[callee] = c.page.Calls(b.Calls + i)
+		c.app.mesh.edges[callee].calls = c.page.Calls(b.Calls + i)
 	}
 }
 

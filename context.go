@@ -49,14 +49,18 @@ func (c *requestContext) reason() error {
 
 // errLocked looks at the clock and at the server's context itself, if nobody watches them.
 func (c *requestContext) errLocked() error {
+	watched := c.base
 	switch {
 	case c.err != nil:
+		return c.err
 	case c.real != nil:
-		c.err, c.cause = c.real.Err(), context.Cause(c.real)
+		watched = c.real
 	case c.passed():
 		c.err, c.cause = context.DeadlineExceeded, context.DeadlineExceeded
-	default:
-		c.err, c.cause = c.base.Err(), context.Cause(c.base)
+		return c.err
+	}
+	if c.err = watched.Err(); c.err != nil {
+		c.cause = context.Cause(watched)
 	}
 	return c.err
 }

@@ -83,12 +83,13 @@ func brief(err error) string {
 }
 
 func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
-	a, _, err := o.place.app.mesh.resolve(ask.App)
-	if ask.Handed && ask.App == o.place.app.name { // to a sibling
-		a, err = o.place.app, nil
-	}
-	if err != nil {
-		return nil, err
+	a := o.place.app
+	if !ask.Handed || ask.App != a.name { // else to a sibling
+		e, err := a.mesh.resolve(ask.App)
+		if err != nil {
+			return nil, err
+		}
+		a = e.app
 	}
 	if err := a.await(ctx, a.waitsUntil()); err != nil {
 		return nil, err

@@ -54,19 +54,28 @@ type mesh struct {
 	peer    peer   // the caller, as doors see it without a connection
 	address string // likewise
 
-	edges     edges             // of all that it may call, and of nothing else
+	edges     map[string]*edge  // of all that it may call, and of nothing else, by name
 	transport http.RoundTripper // this mesh, wrapped
 
 	lines sync.Map // *lines by what they lead to
 	fair  fairness
 }
 
-func newMesh(rt *Runtime, caller string, calls []string) *mesh {
+// edge is an app that another may call.
+type edge struct {
+	app   *app
+	calls *count.Calls // counts them
+}
+
+func newMesh(rt *Runtime, caller string) *mesh {
 	return &mesh{
 		rt: rt, caller: caller, peer: peer{caller: caller}, address: address(caller).String(),
-		edges: newEdges(slices.Values(calls)),
+		edges: make(map[string]*edge),
 	}
 }
+
+// leadTo lets the mesh call an app.
+func (m *mesh) leadTo(a *app) { m.edges[a.name] = &edge{a, new(count.Calls)} }
 
 // wrapped returns the mesh as the runtime's Transport wraps it.
 func (m *mesh) wrapped() http.RoundTripper {
@@ -92,21 +101,19 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// resolve returns the app that name means to this caller, and what counts its calls of it.
-func (m *mesh) resolve(name string) (*app, *count.Calls, error) {
+// resolve returns the way to the app that name means to this caller.
+func (m *mesh) resolve(name string) (*edge, error) {
 	apps := m.rt.running.Load()
 	if apps == nil {
-		return nil, nil, m.failed(name, fmt.Errorf("%w: the runtime has not started", ErrUnavailable))
+		return nil, m.failed(name, fmt.Errorf("%w: the runtime has not started", ErrUnavailable))
 	}
-	a := (*apps)[name]
-	if a == nil {
-		return nil, nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(slices.Collect(maps.Keys(*apps)))))
+	if e := m.edges[name]; e != nil {
+		return e, nil
 	}
-	edge := m.edges[name]
-	if edge == nil {
-		return nil, nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
+	if (*apps)[name] == nil {
+		return nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(slices.Collect(maps.Keys(*apps)))))
 	}
-	return a, edge, nil
+	return nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
 }
 
 // listedMost is how many apps an error names.
@@ -132,21 +139,22 @@ func (m *mesh) failed(app string, err error) *CallError {
 }
 
 func (m *mesh) check(app string, by time.Time) error {
-	a, _, err := m.resolve(nameOf(app))
+	e, err := m.resolve(nameOf(app))
 	if err != nil {
 		return err
 	}
-	if err := a.place.check(by); err != nil {
-		return m.failed(a.name, err)
+	if err := e.app.place.check(by); err != nil {
+		return m.failed(e.app.name, err)
 	}
 	return nil
 }
 
 func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
-	a, _, err := m.resolve(nameOf(app))
+	e, err := m.resolve(nameOf(app))
 	if err != nil {
 		return nil, err
 	}
+	a := e.app
 	if err := a.await(ctx, a.waitsUntil()); err != nil {
 		return nil, m.failed(a.name, err)
 	}
@@ -184,7 +192,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp, err := m.rt.outside.RoundTrip(req)
 		return resp, m.meant(req.URL.Hostname(), err)
 	}
-	a, edge, err := m.resolve(name)
+	e, err := m.resolve(name)
 	if err == nil && req.URL.Scheme != "http" {
 		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q: did you mean http://%s?", req.URL.Scheme, req.URL.Host))
 	}
@@ -192,7 +200,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	return m.call(a, edge, req)
+	return m.call(e, req)
 }
 
 // timeSlice is how long callers may keep a processor among themselves: as long as Go lets one goroutine compute.

@@ -93,7 +93,7 @@ func (p inside) count(s *Status) {
 
 func (p inside) served(index int) *count.Served { return p.app.tallies.instance(index) }
 
-func (p inside) called(callee string) *count.Calls { return p.app.mesh.edges[callee] }
+func (p inside) called(callee string) *count.Calls { return p.app.mesh.edges[callee].calls }
 
 // remove has nothing to do: connections do not belong to instances here.
 func (p inside) remove(context.Context, int) error { return nil }

@@ -238,7 +238,7 @@ func (p *processes) collect(o *own) {
 	o.slot.Reset()
 	for i, callee := range p.app.conf().Calls {
 		calls := p.nursery.callsOf(p.app, o.index, i)
-		p.app.mesh.edges[callee].Add(calls)
+		p.app.mesh.edges[callee].calls.Add(calls)
 		calls.Reset()
 	}
 }
@@ -260,7 +260,7 @@ func (p *processes) called(callee string) *count.Calls {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sum := new(count.Calls)
-	sum.Add(p.app.mesh.edges[callee])
+	sum.Add(p.app.mesh.edges[callee].calls)
 	i := slices.Index(p.app.conf().Calls, callee)
 	for index := range p.living {
 		sum.Add(p.nursery.callsOf(p.app, index, i))

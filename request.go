@@ -37,12 +37,12 @@ type request struct {
 	path     string
 
 	downstream downstream
-	hasBody    bool
 	spent      atomic.Bool // the connection is of no use after this request
+	hasBody    bool
 
 	mu        sync.Mutex
-	untimed   bool // the timer comes too late: the answer is going out, or the request is over
 	ticket    ticket
+	untimed   bool // the timer comes too late: the answer is going out, or the request is over
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
 	placed    bool // there is a place for its connection, which is about to be hijacked

@@ -69,7 +69,7 @@ func newApp(rt *Runtime, config App) *app {
 	a.config.Store(&config)
 	a.pool = admission.New[*generation](poolLimits(&config))
 	a.conns.resize(config.MaxConns)
-	a.mesh = newMesh(rt, a.name, config.Calls)
+	a.mesh = newMesh(rt, a.name)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
 	a.sheds.log, a.faults.log, a.errorLog, a.news = a.log, a.log, zap.NewStdLog(a.log), a.log

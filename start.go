@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 
@@ -82,8 +81,13 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 	for i := range configs {
 		apps[i] = newApp(rt, configs[i])
 		byName[apps[i].name] = apps[i]
+		rt.mesh.leadTo(apps[i])
 	}
-	rt.mesh.edges = newEdges(maps.Keys(byName))
+	for _, a := range apps {
+		for _, name := range a.conf().Calls {
+			a.mesh.leadTo(byName[name])
+		}
+	}
 	rt.mesh.transport = rt.mesh.wrapped()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()

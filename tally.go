@@ -3,7 +3,6 @@ package watt
 import (
 	"context"
 	"errors"
-	"iter"
 	"maps"
 	"math"
 	"sync"
@@ -75,17 +74,6 @@ func (t *tallies) panics() (n uint64) {
 	return n
 }
 
-// edges are what calls are counted in, by callee.
-type edges map[string]*count.Calls
-
-func newEdges(callees iter.Seq[string]) edges {
-	e := make(edges)
-	for name := range callees {
-		e[name] = new(count.Calls)
-	}
-	return e
-}
-
 // kindOf says why a call has failed with err.
 func kindOf(err error) count.Kind {
 	for _, k := range []struct {
@@ -136,7 +124,7 @@ func (a *app) loadServed(s *InstanceStatus) {
 }
 
 func (a *app) perCaller() []CallerStatus {
-	all := []CallerStatus{callerStatus("", a.rt.mesh.edges[a.name])}
+	all := []CallerStatus{callerStatus("", a.rt.mesh.edges[a.name].calls)}
 	for _, caller := range a.callers {
 		all = append(all, callerStatus(caller.name, caller.place.called(a.name)))
 	}

@@ -136,7 +136,7 @@ func New(apps ...App) *Runtime {
 		rt.configs[i].Calls = slices.Clone(config.Calls)
 	}
 	rt.life, rt.endLife = context.WithCancelCause(context.Background())
-	rt.mesh = newMesh(rt, "", nil)
+	rt.mesh = newMesh(rt, "")
 	return rt
 }
 

@@ -11,8 +11,8 @@ const overloadAfter = 100 * time.Millisecond
 // queue is the list of those who wait, and the rules of who is next. Its zero
 // value is empty.
 type queue[T any] struct {
-	oldest, newest *waiter[T]
 	length         int
+	oldest, newest *waiter[T]
 	filled         time.Duration // when it was last empty
 	turn, turned   time.Duration // how long the last turn of the newest is, and until when
 }

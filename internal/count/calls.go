@@ -7,10 +7,10 @@ import (
 
 // Calls is what is counted of one app's calls of another, when they end.
 type Calls struct {
-	Duration Times // of all, failed ones included, up to the end of the answer
-	errors   [Kinds]atomic.Int64
 	Sent     atomic.Int64 // bytes of requests whose length was known
 	Received atomic.Int64 // bytes of answers
+	Duration Times        // of all, failed ones included, up to the end of the answer
+	errors   [Kinds]atomic.Int64
 
 	_ [5]int64 // to whole cache lines
 }

@@ -6,13 +6,13 @@ import "sync/atomic"
 type Served struct {
 	answers [methods][classes]atomic.Int64
 
-	Duration Times // of answered requests, waiting for a worker included
-	Wait     Times // for a worker
-
-	Bytes      atomic.Int64 // of answers
 	Panics     atomic.Int64
 	HandedOver atomic.Int64 // requests that siblings have served
 	Accepted   atomic.Int64 // public connections
+	Bytes      atomic.Int64 // of answers
+
+	Duration Times // of answered requests, waiting for a worker included
+	Wait     Times // for a worker
 }
 
 // The methods and the classes of statuses that are told apart; the first of both is the rest.

@@ -51,6 +51,7 @@ type Exchange struct {
 	callee Callee
 	caller *http.Request // as the caller made it, who may change it after an error
 	toHead bool          // the caller asks for no body
+	heard  bool          // the caller was told that there is something of the answer
 	in     inbound       // its body
 	out    outbound      // the answer, as the handler writes it
 	taken  taken         // its body, as the caller reads it
@@ -65,7 +66,6 @@ type Exchange struct {
 	trace  *httptrace.ClientTrace // the caller's, or nil
 	events chan func() error      // what it is to be told, by the caller's goroutine
 	gone   chan struct{}          // closed when the caller has ceased to listen
-	heard  bool                   // it was told that there is something of the answer
 }
 
 // RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is

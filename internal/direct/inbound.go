@@ -25,9 +25,9 @@ type inbound struct {
 
 	mu     sync.Mutex // held while source is read in memory
 	expect bool       // the caller's trace is to be told when the body is asked for
+	broken bool       // the pump has given up
 	pipe   *pipe.Conn // the handler's end, once the pump runs
 	err    error      // what Read returns from now on
-	broken bool       // the pump has given up
 }
 
 func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {

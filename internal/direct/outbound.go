@@ -29,11 +29,11 @@ type outbound struct {
 	err       error       // why there is none
 	framing   framing     // what the handler's say of that
 	announced []string    // trailers
-	trailing  bool        // there may be some
 	length    int64       // what was announced, or -1
 	written   int64
 	unseen    int    // lines of informational answers that nobody looked at
 	buf       []byte // what is held back
+	trailing  bool   // there may be trailers
 	committed bool   // the head is the caller's
 	done      bool   // the handler has returned
 }
