@@ -115,6 +115,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		return err
 	}
 	c.slots = b.Slots
+	c.speak(b.terms)
 	rt := c.rt
 	rt.labels = context.Background()
 	configs := allWithDefaults(rt.configs)
@@ -257,13 +258,21 @@ func (c *child) accept(f *os.File, what connection) {
 	}
 }
 
-// adopt puts the limits into force that its parent knows.
-func (c *child) adopt(known map[string]limits) {
-	for name, l := range known {
+// adopt puts the terms into force that its parent knows.
+func (c *child) adopt(t terms) {
+	c.speak(t)
+	for name, l := range t.Limits {
 		a := c.rt.app(name)
 		config := l.apply(*a.conf())
 		a.config.Store(&config)
 		a.place.adopt(&config)
+	}
+}
+
+// speak sets the level of the log to the parent's.
+func (c *child) speak(t terms) {
+	if t.Level != nil && c.rt.Level != nil {
+		c.rt.Level.SetLevel(*t.Level)
 	}
 }
 

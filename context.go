@@ -49,18 +49,18 @@ func (c *requestContext) reason() error {
 
 // errLocked looks at the clock and at the server's context itself, if nobody watches them.
 func (c *requestContext) errLocked() error {
-	watched := c.base
 	switch {
 	case c.err != nil:
-		return c.err
 	case c.real != nil:
-		watched = c.real
+		if c.err = c.real.Err(); c.err != nil {
+			c.cause = context.Cause(c.real)
+		}
 	case c.passed():
 		c.err, c.cause = context.DeadlineExceeded, context.DeadlineExceeded
-		return c.err
-	}
-	if c.err = watched.Err(); c.err != nil {
-		c.cause = context.Cause(watched)
+	default:
+		if c.err = c.base.Err(); c.err != nil {
+			c.cause = context.Cause(c.base)
+		}
 	}
 	return c.err
 }

@@ -158,7 +158,7 @@ func (o *own) environment(config *App, b birth) []string {
 // beginning tells a child that has reached Run what it is to begin with.
 func (o *own) beginning() error {
 	config := o.place.app.conf()
-	o.begunBy = o.place.app.known()
+	o.begunBy = o.place.app.terms()
 	n := o.place.nursery
 	files := []syscall.Conn{n.page.File()}
 	if o.place.public != nil {
@@ -169,7 +169,7 @@ func (o *own) beginning() error {
 		files = append(files, ln)
 	}
 	return o.say(o.life, sayBegin, task{
-		Limits: o.begunBy, Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
+		terms: o.begunBy, Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
 		Calls: n.calls[config.Name] + o.index*len(config.Calls),
 	}, files...)
 }

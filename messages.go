@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap/zapcore"
+
 	"github.com/org/watt/internal/control"
 )
 
@@ -19,17 +21,23 @@ const (
 	sayPublic  = "public"  // parent: with a connection of the public side, that another instance's listener got
 	sayDial    = "dial"    // child: wants a connection to an app
 	sayDialled = "dialled" // parent: with it
-	sayAdopt   = "adopt"   // parent: the limits anew
+	sayAdopt   = "adopt"   // parent: the terms anew
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
 	sayDrained = "drained" // child, and then it ends
 )
 
 type task struct {
-	Limits map[string]limits // see app.known
-	Slot   int               // of the instance, in the page
-	Slots  map[string]span
-	Calls  int // where the page counts the instance's first callee; the others follow, as Calls names them
+	terms
+	Slot  int // of the instance, in the page
+	Slots map[string]span
+	Calls int // where the page counts the instance's first callee; the others follow, as Calls names them
+}
+
+// terms are what an instance in another process has to know that may change.
+type terms struct {
+	Limits map[string]limits // its own, and by name those of the apps that it calls
+	Level  *zapcore.Level    // of the log; nil if that is its own affair
 }
 
 // limits are what may change of an app while it runs.
@@ -52,14 +60,17 @@ func (l limits) apply(c App) App {
 	return c
 }
 
-// known returns the limits that an instance in another process has to know: its own, and by name those of the apps that it
-// calls.
-func (a *app) known() map[string]limits {
-	all := map[string]limits{a.name: limitsOf(a.conf())}
+// terms returns those in force.
+func (a *app) terms() terms {
+	t := terms{Limits: map[string]limits{a.name: limitsOf(a.conf())}}
 	for _, callee := range a.callees {
-		all[callee.name] = limitsOf(callee.conf())
+		t.Limits[callee.name] = limitsOf(callee.conf())
 	}
-	return all
+	if a.rt.Level != nil {
+		level := a.rt.Level.Level()
+		t.Level = &level
+	}
+	return t
 }
 
 // span is where the page has an app's instances.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,7 +27,7 @@ type own struct {
 	slot    *page.Slot
 	process *process.Process
 	conn    *control.Conn
-	begunBy map[string]limits // what it was told when it began
+	begunBy terms // what it was told when it began
 
 	pulse   *pulse
 	turned  atomic.Int64    // when setSilent was called, in nanoseconds since 1970
@@ -192,7 +192,7 @@ func (o *own) setSilent(silent bool) {
 
 // open implements life: from now on the instance is given connections.
 func (o *own) open(*admission.Member[*generation]) {
-	if !maps.Equal(o.place.app.known(), o.begunBy) { // an Update has not found it ready
+	if !reflect.DeepEqual(o.place.app.terms(), o.begunBy) { // an Update has not found it ready
 		o.place.inform()
 	}
 	if o.place.public != nil {

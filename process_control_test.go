@@ -205,6 +205,49 @@ func TestOnlyTheParentTellsTheStepsOfAChildsLife(t *testing.T) {
 	}
 }
 
+// gauge tells the level of the log, and says whatever it is asked.
+func gauge() *watt.Runtime {
+	var rt *watt.Runtime
+	rt = watt.New(watt.App{Name: "gauge", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, rt.Level)
+	})})
+	level := zap.NewAtomicLevelAt(zap.ErrorLevel)
+	rt.Level = &level
+	return rt
+}
+
+func TestAllProcessesHaveTheLevelOfTheFirst(t *testing.T) {
+	t.Parallel()
+	rt := gauge()
+	rt.Level.SetLevel(zap.WarnLevel) // its main begins with another one
+	watttest.Start(t, rt)
+	level := func() string { return text(rt.Env().Get(t.Context(), "http://gauge.watt.local/")) }
+	if got := level(); got != "warn" {
+		t.Errorf("got %q of a child that has begun", got)
+	}
+	if err := rt.SetLevel(zap.DebugLevel); err != nil || rt.Level.Level() != zap.DebugLevel {
+		t.Fatalf("got %v, %v", rt.Level, err)
+	}
+	eventually(t, "the level of the child", func() bool { return level() == "debug" })
+	if err := rt.Restart("gauge", 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := level(); got != "debug" {
+		t.Errorf("got %q of the next child", got)
+	}
+}
+
+func TestSetLevelIsForWhoeverHasALevel(t *testing.T) {
+	rt := gauge()
+	if err := errors.Join(rt.SetLevel(zap.InfoLevel), rt.Shutdown(t.Context()), rt.SetLevel(zap.DebugLevel)); err != nil || rt.Level.Level() != zap.DebugLevel {
+		t.Errorf("got %v, %v of one that does not run", rt.Level, err)
+	}
+	rt.Level = nil
+	if err := rt.SetLevel(zap.InfoLevel); err == nil || !strings.Contains(err.Error(), "Runtime.Level is not set") {
+		t.Errorf("got %v without a level", err)
+	}
+}
+
 // heist has an instance in a process of its own that asks for connections which its app may not have, past its own
 // runtime. What it gets is in the book.
 func heist() *watt.Runtime {

@@ -271,16 +271,16 @@ func (p *processes) called(callee string) *count.Calls {
 // adopt tells the instances of new limits.
 func (p *processes) adopt(*App) { p.inform() }
 
-// inform tells the instances of the limits in force.
+// inform tells the instances the terms in force.
 func (p *processes) inform() {
 	p.tell((*own).adopt) // one that ends begins with them, one that starts is told when it is ready
 }
 
-// adopt tells the child which limits are in force, as soon as it listens.
+// adopt tells the child the terms in force, as soon as it listens.
 func (o *own) adopt() {
 	o.adopting.Lock()
 	defer o.adopting.Unlock()
-	for errors.Is(o.say(o.life, sayAdopt, o.place.app.known()), os.ErrDeadlineExceeded) {
+	for errors.Is(o.say(o.life, sayAdopt, o.place.app.terms()), os.ErrDeadlineExceeded) {
 		continue // it is silent, and gets nothing else
 	}
 }

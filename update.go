@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
+
+	"go.uber.org/zap/zapcore"
 )
 
 // changeable are the fields of App that may change while the runtime runs.
@@ -42,6 +45,31 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 	case phaseStarting, phaseStopping:
 	}
 	return errNotNow
+}
+
+// SetLevel sets Level, here and in the processes of instances. It may be called at any time, and takes 100 ms at most: one
+// that does not listen follows when it does.
+func (rt *Runtime) SetLevel(level zapcore.Level) error {
+	if rt.Level == nil {
+		return errors.New("watt: SetLevel: Runtime.Level is not set")
+	}
+	rt.Level.SetLevel(level)
+	var telling sync.WaitGroup
+	rt.mu.Lock()
+	if rt.phase == phaseStarting || rt.phase == phaseRunning { // else nobody is there, or will be soon
+		for _, a := range rt.apps {
+			if p, ok := a.place.(*processes); ok {
+				telling.Add(1)
+				rt.owned.Go(func() {
+					defer telling.Done()
+					p.inform()
+				})
+			}
+		}
+	}
+	rt.mu.Unlock()
+	telling.Wait()
+	return nil
 }
 
 // named returns the app that an operator names, while the runtime runs.

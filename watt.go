@@ -57,6 +57,10 @@ type Runtime struct {
 	// standard error, as lines for people; [zap.NewNop] silences them.
 	Logger *zap.Logger
 
+	// Level, if set, is the level of Logger. An instance in a process of its own, where main makes another Logger, begins
+	// with the first process's level; SetLevel changes it in all of them.
+	Level *zap.AtomicLevel
+
 	// ShutdownTimeout bounds the whole of Shutdown: what is in progress then is cut. Code that ignores
 	// the end of its context gets one more second to return before it is left behind. If zero, 30 s. -1:
 	// no limit.

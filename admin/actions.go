@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt"
@@ -104,8 +103,8 @@ type level struct {
 }
 
 func (h *handler) level(w http.ResponseWriter, r *http.Request) {
-	if h.options.Level == nil {
-		plain(w, http.StatusNotFound, "admin.Options.Level is not set")
+	if h.rt.Level == nil {
+		plain(w, http.StatusNotFound, "the runtime's Level is not set")
 		return
 	}
 	var wish struct {
@@ -124,26 +123,26 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusBadRequest, `"for" must be a duration of up to a day, as "10m"`)
 		return
 	}
-	h.raised.set(h.options.Level, *wish.Level, length)
+	h.raised.set(h.rt, *wish.Level, length)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// set sets a level, and restores the one that was there before it all after some time.
-func (l *level) set(of *zap.AtomicLevel, to zapcore.Level, length time.Duration) {
+// set sets the level of rt, and restores the one that was there before it all after some time.
+func (l *level) set(rt *watt.Runtime, to zapcore.Level, length time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.back == nil {
-		l.original = of.Level()
+		l.original = rt.Level.Level()
 	} else {
 		l.back.Stop()
 	}
-	of.SetLevel(to)
+	_ = rt.SetLevel(to) // there is one
 	var timer *time.Timer
 	timer = time.AfterFunc(length, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.back == timer {
-			of.SetLevel(l.original)
+			_ = rt.SetLevel(l.original)
 			l.back = nil
 		}
 	})

@@ -18,8 +18,8 @@
 //	  - POST /apps/{app}/instances/{instance}/restart: drains and replaces an instance
 //	  - POST /apps/{app}/instances/{instance}/drain: drains an instance, and leaves it out until it is restarted
 //	  - PATCH /apps/{app} with {"workers": 8, "queue": 64, "instances": 2}: changes limits, those that are there
-//	  - PUT /level with {"level": "debug", "for": "10m"}: another log level, for a while;
-//	    of the first process
+//	  - PUT /level with {"level": "debug", "for": "10m"}: another level of the log, in all processes and for a while, if
+//	    the runtime's Level is set
 //
 // An action that is done is answered with 204; a drain, and a change to fewer instances, with 200 and what had to be cut if
 // requests took longer than DrainTimeout. 404 says that there is no such app, and 409 why nothing was done, or what has
@@ -34,8 +34,6 @@ package admin
 import (
 	"net/http"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/org/watt"
 	"github.com/org/watt/metrics"
@@ -56,9 +54,6 @@ type Options struct {
 
 	// Logs are shown at /logs, if set.
 	Logs *Logs
-
-	// Level is what PUT /level changes, if set: that of the first process, since each other one has its own.
-	Level *zap.AtomicLevel
 
 	// CPUShares has a CPU profile of the first process be taken for a second in 15, to know how much the apps that live in
 	// it compute: for advice, [Figures] and the metric watt_app_sampled_cpu_cores. Another CPU profile goes first: one

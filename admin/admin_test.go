@@ -567,7 +567,9 @@ func TestAStallIsWrittenDown(t *testing.T) {
 func TestTheLevelComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		level := zap.NewAtomicLevelAt(zap.WarnLevel)
-		h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token, Level: &level})
+		rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
+		rt.Level = &level
+		h := admin.Handler(rt, admin.Options{Token: token})
 		set := func(body string) int {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://localhost/level", strings.NewReader(body))
 			if err != nil {

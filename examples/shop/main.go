@@ -104,11 +104,11 @@ func newShop(c config) *watt.Runtime {
 	)...)
 	level := zap.NewAtomicLevelAt(zap.WarnLevel)
 	logs := &admin.Logs{Level: level}
-	rt.Logger, rt.Output = newLogger(level, logs), logs.Output
+	rt.Logger, rt.Level, rt.Output = newLogger(level, logs), &level, logs.Output
 	if c.admin != "" {
 		rt.Admin = &http.Server{
 			Addr: c.admin, ReadHeaderTimeout: time.Second,
-			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs, Level: &level, CPUShares: true, FlightRecorder: true}),
+			Handler: admin.Handler(rt, admin.Options{Token: c.token, Logs: logs, CPUShares: true, FlightRecorder: true}),
 		}
 	}
 	return rt
