@@ -24,6 +24,7 @@ type answer struct {
 	out      bool // some of it has gone out, or may have: Timeout is over
 	told     bool // WriteError has answered
 	broken   bool // an error came when it had begun
+	last     bool // it says that the connection ends with it
 	status   int
 	sent     int64     // bytes of the body
 	hijacked net.Conn  // nil unless it was
@@ -168,7 +169,7 @@ func (a *answer) begin(status int) {
 	}
 	a.request.intake.begins(h)
 	withoutRefusal(h)
-	if (a.peer.lameDuck() || a.request.spent.Load()) && status != http.StatusSwitchingProtocols {
+	if a.last = a.peer.lameDuck() || a.request.spent.Load(); a.last && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
 	}
 	if a.peer.handed {

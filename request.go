@@ -134,6 +134,8 @@ func (q *request) Serve(r *http.Request) {
 		}
 	}()
 	q.gen.handler.ServeHTTP(a.writer(), r)
+	// Whether it has come in time is decided now.
+	q.answering()
 	if a.missed() && !a.broken { // nobody has said so yet
 		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.late(q.reason())))
 	}
@@ -331,30 +333,39 @@ func (q *request) PeerClosed() { q.cancelAs(q.call.cause()) }
 // cut ends the context, and wakes a handler that waits for the other side: reading at once, writing after
 // a moment in which it may still answer.
 func (q *request) cut() {
-	q.cancel(errCut)
-	control := http.NewResponseController(q.answer.ResponseWriter)
-	_ = control.SetReadDeadline(time.Now())
-	_ = control.SetWriteDeadline(time.Now().Add(graceAfterCut / 2))
+	q.interrupt(errCut)
+	_ = http.NewResponseController(q.answer.ResponseWriter).SetWriteDeadline(time.Now().Add(graceAfterCut / 2))
 }
 
-// expire ends the context of a request that has not been answered in time, and the reading of its body. The
-// server then gives the connection up.
+// interrupt ends the context, and the reading of the body. HTTP/2 gives up a stream then, and HTTP/1 the connection: for
+// the server its client has gone, and so would the next request's have. Whoever answers because of the end has to know.
+func (q *request) interrupt(cause error) {
+	if !q.hasBody {
+		q.cancel(cause)
+		return
+	}
+	if q.intake != nil {
+		q.spent.Store(true)
+	}
+	q.cancel(cause)
+	_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
+}
+
+// expire interrupts a request that has not been answered in time.
 func (q *request) expire() {
 	q.mu.Lock()
 	defer q.mu.Unlock() // the server's writer is of no use to anybody once the request is over
-	if q.untimed {
-		return
-	}
-	q.cancel(context.DeadlineExceeded)
-	if q.hasBody {
-		q.spent.Store(q.intake != nil) // HTTP/2 gives up a stream, and HTTP/1 the connection
-		_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
+	if !q.untimed {
+		q.interrupt(context.DeadlineExceeded)
 	}
 }
 
 // end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
 	q.answering()
+	if q.spent.Load() && !q.answer.last { // since the status was said
+		closeAfter(q.intake.writer)
+	}
 	q.finish()
 	q.mu.Lock()
 	held, longLived := q.holds, q.longLived

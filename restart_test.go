@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -95,6 +96,35 @@ func TestReplacingAnInstanceIsNotNoticedByAnyConnection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAConnectionIsUsedAgainAfterARequestThatWasCutOrEnds(t *testing.T) {
+	for _, first := range []string{
+		"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+	} {
+		for _, begun := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				a := app("a", func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					if r.URL.Path != "/cut" {
+						return
+					}
+					if begun {
+						w.WriteHeader(http.StatusOK)
+					}
+					<-r.Context().Done()
+				})
+				a.DrainTimeout = time.Second
+				rt := begin(t, a)
+				wantKept(t, rt, first, func() {
+					if err := rt.Restart("a", 0); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestWithTwoInstancesNobodyWaitsForARestart(t *testing.T) {

@@ -423,3 +423,46 @@ func TestATimeoutThatStrikesAtTheEndHarmsNobody(t *testing.T) {
 		})
 	}
 }
+
+func TestAConnectionIsNotUsedAgainThatTimeoutHasStruckWhileItWasAnswered(t *testing.T) {
+	for range 300 { // the timer and the handler wake together
+		synctest.Test(t, func(t *testing.T) {
+			a := app("a", func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					io.Copy(io.Discard, r.Body)
+					io.WriteString(w, "held back")
+					time.Sleep(time.Second)
+				}
+			})
+			a.Timeout = time.Second
+			wantKept(t, begin(t, a), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", nil)
+		})
+	}
+}
+
+// wantKept fails the test unless app a closes the connection with the answer to the first request, or serves the next one on
+// it. While the first is served it calls meanwhile, unless that is nil.
+func wantKept(t *testing.T, rt *watt.Runtime, first string, meanwhile func()) {
+	t.Helper()
+	conn, err := rt.Env().Dial(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, first)
+	synctest.Wait()
+	if meanwhile != nil {
+		meanwhile()
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return
+	}
+	io.Copy(io.Discard, resp.Body)
+	if resp.Close {
+		return
+	}
+	if resp = ask(t, conn, "/next"); resp.StatusCode != http.StatusOK {
+		t.Errorf("the next request got %s", resp.Status)
+	}
+}
