@@ -132,7 +132,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	if c.app = byName[c.birth.App]; c.app == nil {
 		return fmt.Errorf("this program has no app %q", c.birth.App)
 	}
-	c.app.first, c.app.reachable = c.birth.Instance, true
+	c.app.first = c.birth.Instance
 	c.countIn(b)
 	rt.running.Store(&byName)
 	if len(files) > 1 {

@@ -32,7 +32,7 @@ type app struct {
 	callees []*app
 
 	place place
-	// reachable tells whether anybody can connect: a caller, main, or the public.
+	// reachable tells whether anybody but main can connect: another app, or the public.
 	reachable bool
 
 	pool   *admission.Pool[*generation]

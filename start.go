@@ -64,9 +64,7 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 			callee := byName[name]
 			a.callees = append(a.callees, callee)
 			callee.callers = append(callee.callers, a)
-			callee.reachable = true
 		}
-		a.reachable = a.reachable || a.conf().Listen != ""
 		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
 			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
 		}
@@ -84,8 +82,10 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 		rt.mesh.leadTo(apps[i])
 	}
 	for _, a := range apps {
+		a.reachable = a.reachable || a.conf().Listen != ""
 		for _, name := range a.conf().Calls {
 			a.mesh.leadTo(byName[name])
+			byName[name].reachable = true
 		}
 	}
 	rt.mesh.transport = rt.mesh.wrapped()
