@@ -103,7 +103,12 @@ func (c *child) run() error {
 		_ = c.say(sayFailed, startFailure{shortened(err), errors.Is(err, context.DeadlineExceeded)})
 		return err
 	}
-	return c.end(<-c.drain)
+	select {
+	case d := <-c.drain:
+		return c.end(d, nil)
+	case why := <-c.rt.failed:
+		return c.end(draining{}, why)
+	}
 }
 
 // door returns the way in to the app. Only an app with one hands requests over.
@@ -169,8 +174,8 @@ func (c *child) start() error {
 	return c.say(sayReady, nil)
 }
 
-// end drains the app, and tells the parent what had to be cut.
-func (c *child) end(d draining) error {
+// end drains the app, and tells the parent why it has ended by itself, if it has, and what had to be cut.
+func (c *child) end(d draining, why error) error {
 	ctx := context.Background()
 	if d.Within > 0 {
 		var cancel context.CancelFunc
@@ -178,7 +183,7 @@ func (c *child) end(d draining) error {
 		defer cancel()
 	}
 	var report drained
-	if err := c.app.drain(ctx); err != nil {
+	if err := errors.Join(why, c.app.drain(ctx)); err != nil {
 		report.Error = strings.TrimPrefix(shortened(err), whose(c.app.name, c.birth.Instance)) // its parent says of whom
 	}
 	c.showCounters() // for the last time

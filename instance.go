@@ -317,11 +317,14 @@ func (in *instance) held(a wish) ending {
 }
 
 // pause waits before the restart that follows the given number of failures in a row; if they are too
-// many, it waits until somebody asks for it.
+// many, it waits until somebody asks for it. A child leaves all that to its parent.
 func (in *instance) pause(failures int, end ending) ending {
 	err := end.err
 	var due <-chan time.Time // never
-	if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
+	if in.app.rt.child != nil {
+		in.set(stateFailed, err)
+		in.app.rt.fail(err)
+	} else if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
 		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))
 		in.comesBack(time.Now().Add(mostPause)) // if somebody sees to it

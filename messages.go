@@ -24,7 +24,7 @@ const (
 	sayAdopt   = "adopt"   // parent: the terms anew
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
-	sayDrained = "drained" // child, and then it ends
+	sayDrained = "drained" // child, also when its Serve has ended by itself; then it ends
 )
 
 type task struct {

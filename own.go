@@ -215,8 +215,14 @@ func (o *own) over() bool {
 // dismiss has nothing to do: the child hears of its drain, which follows.
 func (o *own) dismiss() {}
 
-// whyEnded implements life. An exit with 0 is none that the parent has asked for.
-func (o *own) whyEnded() error { return fmt.Errorf("its process has ended: %w", o.process.Exit()) }
+// whyEnded implements life. What has ended may be Serve, as the child then says, or its process. An exit with 0 is none
+// that the parent has asked for.
+func (o *own) whyEnded() error {
+	if d, said := lastWords(o, o.drained); said {
+		return errors.New(d.Error)
+	}
+	return fmt.Errorf("its process has ended: %w", o.process.Exit())
+}
 
 // drain lets the child finish, and kills it if it does not.
 func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {

@@ -4,7 +4,10 @@ package watt_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/org/watt"
@@ -24,5 +27,50 @@ func TestAServeAppInAProcessOfItsOwnThatNobodyCallsIsReadyWhenItRuns(t *testing.
 	watttest.Start(t, rt)
 	if err := rt.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+// quitter's Serve ends with its first connection.
+func quitter() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "quitter", Isolation: watt.OwnProcess, MaxRestarts: 1, Critical: true,
+		Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			if conn, err := ln.Accept(); err == nil {
+				conn.Close()
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			return errors.New("on purpose")
+		},
+	})
+}
+
+func TestAServeThatEndsEndsItsProcessWhichTheParentReplacesOrGivesUp(t *testing.T) {
+	rt := quitter()
+	watttest.Start(t, rt)
+	ran := make(chan error, 1)
+	go func() { ran <- rt.Run(t.Context()) }()
+	connect := func() {
+		conn, err := rt.Env().Dial(t.Context(), "quitter")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, conn)
+		conn.Close()
+	}
+	before := statusOf(t, rt, "quitter").PerInstance[0].PID
+	connect()
+	soon(t, "another process", func() bool {
+		in := statusOf(t, rt, "quitter").PerInstance[0]
+		return in.State == "ready" && in.PID != before
+	})
+	if in := statusOf(t, rt, "quitter").PerInstance[0]; in.Generation != 2 || in.Restarts["ended"] != 1 || in.LastError != "on purpose" {
+		t.Errorf("got %+v", in)
+	}
+	connect()
+	if err := within(t, ran, "the end of Run"); err == nil || !strings.HasSuffix(err.Error(), "instance 0 has failed: on purpose") {
+		t.Errorf("got %v, want that of a critical app", err)
 	}
 }
