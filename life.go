@@ -44,7 +44,10 @@ func (a *app) doorEnded(err error) {
 	a.mu.Lock()
 	a.fault = err
 	a.mu.Unlock()
-	if a.conf().Critical {
+	switch {
+	case a.rt.child != nil: // whose parent sees to it
+		a.rt.fail(fmt.Errorf("its door has ended: %w", err))
+	case a.conf().Critical:
 		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its door has ended: %w", a.name, err))
 	}
 }

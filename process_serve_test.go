@@ -4,9 +4,11 @@ package watt_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -73,4 +75,24 @@ func TestAServeThatEndsEndsItsProcessWhichTheParentReplacesOrGivesUp(t *testing.
 	if err := within(t, ran, "the end of Run"); err == nil || !strings.HasSuffix(err.Error(), "instance 0 has failed: on purpose") {
 		t.Errorf("got %v, want that of a critical app", err)
 	}
+}
+
+// barred has a public side with TLS that net/http does not serve.
+func barred() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "barred", Isolation: watt.OwnProcess, MaxRestarts: 1, Handler: http.NotFoundHandler(), Listen: "127.0.0.1:0",
+		TLS: &tls.Config{
+			CipherSuites:   []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}, // HTTP/2 needs another, too
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") },
+		},
+	})
+}
+
+func TestADoorThatEndsInAProcessOfItsOwnEndsThat(t *testing.T) {
+	rt := barred()
+	watttest.Start(t, rt)
+	soon(t, "the instance to be given up", func() bool {
+		err := rt.Ready()
+		return err != nil && strings.Contains(err.Error(), "instance 0 has failed: its door has ended: http2: ")
+	})
 }
