@@ -164,7 +164,13 @@ func (c *child) countIn(b task) {
 	}
 }
 
+// start opens the ways to the other apps, and starts its own.
 func (c *child) start() error {
+	for _, a := range c.rt.apps {
+		if a != c.app {
+			a.place.open()
+		}
+	}
 	if err := c.app.start(context.Background()); err != nil {
 		return err
 	}

@@ -10,8 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,6 +276,27 @@ func TestWhatHTTPIsReachesOtherProcessesAndComesFromThem(t *testing.T) {
 	}
 	if _, got := top.Get("http://near.watt.local/nowhere"); got != "true true" {
 		t.Errorf("what may not be called: got %q", got)
+	}
+}
+
+// elsewhereVariable has the URL of an app elsewhere, for children too.
+const elsewhereVariable = "WATT_TEST_ELSEWHERE"
+
+// outpost has an app in a process of its own that calls one elsewhere.
+func outpost() *watt.Runtime {
+	return watt.New(
+		watt.App{Name: "outpost", Isolation: watt.OwnProcess, Calls: []string{"elsewhere"}, New: passing("elsewhere")},
+		watt.App{Name: "elsewhere", URL: os.Getenv(elsewhereVariable)},
+	)
+}
+
+func TestAnAppInAProcessOfItsOwnCallsOneElsewhere(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) }))
+	defer elsewhere.Close()
+	t.Setenv(elsewhereVariable, elsewhere.URL)
+	top := watttest.Start(t, outpost())
+	if status, body := top.Get("http://outpost.watt.local/far"); status != http.StatusOK || body != "/far" {
+		t.Errorf("got %d %s", status, body)
 	}
 }
 
