@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"time"
 
@@ -259,7 +258,7 @@ func fillDefaults(a App) App {
 		if setDefault(&a.Isolation, d.Isolation); a.Isolation == OwnProcess {
 			d.Workers, d.Instances, d.Nice = 1, min(max(1, int(math.Round(cgroup.CPUs()))), maxProcesses), 10
 		} else {
-			d.Workers = max(1, runtime.GOMAXPROCS(0)-1)
+			d.Workers = max(1, processorsToSpare())
 		}
 	case IOBound:
 		d.Workers, d.Queue = 16, 128

@@ -6,11 +6,15 @@ import (
 	"go.uber.org/zap"
 )
 
+// processorsToSpare is how many processors those who compute in this process may keep busy. One is for everybody else:
+// goroutines that compute take turns of 10 ms, for which all others would wait.
+func processorsToSpare() int { return runtime.GOMAXPROCS(0) - 1 }
+
 // allWithDefaults is withDefaults of all apps of a runtime. Those that compute in this process share the processors
-// that it can spare: goroutines that compute take turns of 10 ms, for which everybody else would wait.
+// that it can spare.
 func allWithDefaults(configs []App) []App {
 	all := make([]App, len(configs))
-	spare, takers := runtime.GOMAXPROCS(0)-1, 0
+	spare, takers := processorsToSpare(), 0
 	for i := range configs {
 		all[i] = configs[i].withDefaults()
 		switch here := all[i].computesHere(); {
@@ -34,7 +38,7 @@ func (rt *Runtime) share(config *App) {
 	if config.computesHere() == 0 {
 		return
 	}
-	spare := runtime.GOMAXPROCS(0) - 1
+	spare := processorsToSpare()
 	for _, other := range rt.apps {
 		if other.name != config.Name {
 			spare -= other.conf().computesHere()
@@ -53,7 +57,7 @@ func (a *App) computesHere() int {
 
 // warnOfHunger says when so much may be computed in this process that nothing else gets its turn in time.
 func (rt *Runtime) warnOfHunger(configs []App) {
-	workers, spare := 0, max(1, runtime.GOMAXPROCS(0)-1)
+	workers, spare := 0, max(1, processorsToSpare())
 	for i := range configs {
 		workers += configs[i].computesHere()
 	}
