@@ -47,7 +47,8 @@ type App struct {
 	// Serve that waits in Accept needs a context.AfterFunc(ctx, …) that closes it. If it returns earlier, with
 	// an error or without, or panics, the instance has ended, and is restarted. watt sees connections here, not
 	// requests: those of Listen and of [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a
-	// worker until the response body is closed.
+	// worker until the response body is closed. Calls from one process to another hold none: if there are any, Serve has
+	// to bound what it takes on.
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
