@@ -101,6 +101,13 @@ func (d *door) addr() string {
 	return d.public.listener.Addr().String()
 }
 
+func (d *door) listeners() []ListenerStatus {
+	if d.public == nil {
+		return nil
+	}
+	return d.only(d.public.listener)
+}
+
 // send hands the request to the handler. Where there must be a connection, the door itself admits what comes
 // over it.
 func (d *door) send(c *call, req *http.Request) (*http.Response, error) {

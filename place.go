@@ -103,6 +103,15 @@ func (p inside) adopt(config *App) {
 	p.app.conns.resize(config.MaxConns)
 }
 
+// only tells of the one listener of an app in this process.
+func (p inside) only(ln net.Listener) []ListenerStatus {
+	n, err := queued(ln)
+	if err != nil {
+		n = -1
+	}
+	return []ListenerStatus{{Accepted: count.Read(&p.app.tallies.instance(0).Accepted), Queued: n, Chosen: true}}
+}
+
 // absent is what the places have in common whose app does not run in this process: there is nothing to start, and no
 // public side.
 type absent struct{ inside }

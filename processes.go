@@ -217,6 +217,27 @@ func (p *processes) count(s *Status) {
 // few returns how many of something a child shows.
 func few(n *atomic.Int64) int { return int(page.Within(n, math.MaxInt32)) }
 
+// listeners tells of those of the instances.
+func (p *processes) listeners() []ListenerStatus {
+	if p.public == nil {
+		return nil
+	}
+	var all []ListenerStatus
+	for i := range maxProcesses {
+		if p.public.port.listener(i) == nil {
+			continue
+		}
+		n, err := p.public.port.queued(i)
+		if err != nil {
+			n = -1
+		}
+		all = append(all, ListenerStatus{
+			Instance: i, Accepted: count.Read(&p.served(i).Accepted), Queued: n, Chosen: p.public.port.chosen(i),
+		})
+	}
+	return all
+}
+
 // expect begins to believe what a child counts.
 func (p *processes) expect(o *own) {
 	p.mu.Lock()

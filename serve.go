@@ -49,6 +49,13 @@ func (s *relay) addr() string {
 	return s.listener.Addr().String()
 }
 
+func (s *relay) listeners() []ListenerStatus {
+	if s.listener == nil {
+		return nil
+	}
+	return s.only(s.listener)
+}
+
 // send sends the request to the instance that the call was admitted to, on a connection that is kept for it.
 func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
