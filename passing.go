@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/rewind"
 )
 
 // Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.
@@ -42,7 +44,7 @@ type passing struct {
 	to       *neighbour
 	peer     *peer
 	request  *request
-	body     *rewindable
+	body     *rewind.Body
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
 	last     bool          // the connection ends with the answer
 	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
@@ -51,7 +53,7 @@ type passing struct {
 
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
 func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, q *request) bool {
-	x := &passing{ResponseWriter: w, handover: h, to: to, peer: p, request: q, body: rewind(r.Body)}
+	x := &passing{ResponseWriter: w, handover: h, to: to, peer: p, request: q, body: rewind.New(r.Body)}
 	x.unshown.Store(true)
 	defer x.shown()
 	defer x.awaitShown().Stop()
@@ -100,9 +102,9 @@ func (x *passing) awaitShown() *time.Timer {
 // end ends a request that the sibling has begun.
 func (x *passing) end() {
 	x.handover.child.app.tallies.instance(x.handover.child.birth.Instance).HandedOver.Add(1)
-	if x.body.open() { // the answer has said that the connection ends
+	if x.body.Open() { // the answer has said that the connection ends
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now())
-		x.body.end()
+		x.body.End()
 	}
 	x.request.end()
 }
@@ -166,7 +168,7 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	if out.Body == nil || out.Body == http.NoBody {
 		return
 	}
-	out.Body, out.GetBody = x.body.restart(), x.body.again
+	out.Body, out.GetBody = x.body.Restart(), x.body.Again
 	out.Trailer = in.Trailer        // which is filled when the body has been read
 	if in.Header["Expect"] == nil { // so that a sibling that refuses the request has read nothing of it
 		out.Header.Set("Expect", "100-continue")
@@ -239,7 +241,7 @@ func (x *passing) WriteHeader(status int) {
 	if status == http.StatusContinue {
 		return
 	}
-	if status >= http.StatusOK && (x.last || x.body.open() || x.peer.lameDuck()) {
+	if status >= http.StatusOK && (x.last || x.body.Open() || x.peer.lameDuck()) {
 		x.Header().Set("Connection", "close")
 	}
 	x.ResponseWriter.WriteHeader(status)
@@ -253,14 +255,14 @@ func (x *passing) failed(err error) {
 	call, known := errors.AsType[*CallError](err)
 	refused := untouched(err)
 	if refused {
-		if x.whole = x.body.restart(); x.whole != nil {
+		if x.whole = x.body.Restart(); x.whole != nil {
 			return
 		}
 	}
 	if errors.Is(err, errAborted) {
 		panic(http.ErrAbortHandler) // as it did there
 	}
-	x.body.leave()
+	x.body.Leave()
 	if refused || known && !call.Started {
 		if !known {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -1,4 +1,5 @@
-package watt
+// Package rewind reads the body of a request that may have to be sent more than once.
+package rewind
 
 import (
 	"errors"
@@ -7,14 +8,14 @@ import (
 	"sync"
 )
 
-// maxRewind is how much of a request's body is kept so that it can be sent once more.
-const maxRewind = 4 << 10
+// most is how much of a request's body is kept so that it can be sent once more.
+const most = 4 << 10
 
 var errRead = errors.New("too much of the body has been read")
 
-// rewindable is the body of a request that may have to be sent more than once: its first 4 KiB are kept, and until
+// Body is the body of a request that may have to be sent more than once: its first 4 KiB are kept, and until
 // more than those have been read it can be read from the start again. It is closed by whoever owns the source.
-type rewindable struct {
+type Body struct {
 	source io.ReadCloser
 
 	mu      sync.Mutex
@@ -25,11 +26,12 @@ type rewindable struct {
 	current *reading      // nobody else may read
 }
 
-func rewind(source io.ReadCloser) *rewindable { return &rewindable{source: source} }
+// New returns the body that reads source.
+func New(source io.ReadCloser) *Body { return &Body{source: source} }
 
-// restart returns a reader of the whole body, and ends the one before. It returns nil if the body is no longer whole,
+// Restart returns a reader of the whole body, and ends the one before. It returns nil if the body is no longer whole,
 // or may not be: a Read of the source that is in progress.
-func (b *rewindable) restart() io.ReadCloser {
+func (b *Body) Restart() io.ReadCloser {
 	if b.source == nil || b.source == http.NoBody {
 		return http.NoBody
 	}
@@ -42,23 +44,23 @@ func (b *rewindable) restart() io.ReadCloser {
 	return b.current
 }
 
-// open reports whether somebody reads the source, or may.
-func (b *rewindable) open() bool {
+// Open reports whether somebody reads the source, or may.
+func (b *Body) Open() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.reading != nil || b.current != nil && b.over == nil
 }
 
-// leave lets nobody read any more.
-func (b *rewindable) leave() {
+// Leave lets nobody read any more.
+func (b *Body) Leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current = nil
 }
 
-// end waits for a Read that is in progress, the last one.
-func (b *rewindable) end() {
-	b.leave()
+// End waits for a Read that is in progress, the last one.
+func (b *Body) End() {
+	b.Leave()
 	b.mu.Lock()
 	reading := b.reading
 	b.mu.Unlock()
@@ -67,17 +69,17 @@ func (b *rewindable) end() {
 	}
 }
 
-// again is restart as [http.Request] has it.
-func (b *rewindable) again() (io.ReadCloser, error) {
-	if r := b.restart(); r != nil {
+// Again is Restart as [http.Request] has it.
+func (b *Body) Again() (io.ReadCloser, error) {
+	if r := b.Restart(); r != nil {
 		return r, nil
 	}
 	return nil, errRead
 }
 
-// reading is one attempt to read a rewindable.
+// reading is one attempt to read a Body.
 type reading struct {
-	body *rewindable
+	body *Body
 	at   int // in what is kept
 }
 
@@ -120,7 +122,7 @@ func (r *reading) end(read []byte, err error) {
 	close(b.reading)
 	b.reading = nil
 	b.over = err
-	b.lost = b.lost || len(b.kept)+len(read) > maxRewind
+	b.lost = b.lost || len(b.kept)+len(read) > most
 	if !b.lost {
 		b.kept = append(b.kept, read...)
 		r.at += len(read)
