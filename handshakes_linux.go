@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/watt/internal/sockdiag"
 )
 
 const (
@@ -28,15 +30,15 @@ func (p *port) alone(group []*socket) error {
 		}
 		own[inode] = true
 	}
-	all, err := tcpSockets(group[0].number(), listening)
+	all, err := sockdiag.TCP(group[0].number(), sockdiag.Listening)
 	if err != nil {
 		return nil //nolint:nilerr // it only looks for what can hardly be
 	}
 	members, ours := make(map[string]int), make(map[string]int) // by local address
 	for _, s := range all {
-		members[s.local]++
-		if own[s.inode] {
-			ours[s.local]++
+		members[s.Local]++
+		if own[s.Inode] {
+			ours[s.Local]++
 		}
 	}
 	for local, n := range ours {
@@ -62,10 +64,10 @@ func beginning(port int) *handshakes {
 }
 
 func (h *handshakes) now() (remotes map[string]bool, unknown bool) {
-	all, err := tcpSockets(h.port, synReceived)
+	all, err := sockdiag.TCP(h.port, sockdiag.SynReceived)
 	remotes = make(map[string]bool)
 	for _, s := range all {
-		remotes[s.remote] = true
+		remotes[s.Remote] = true
 	}
 	return remotes, err != nil
 }

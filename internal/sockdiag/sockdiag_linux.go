@@ -1,4 +1,4 @@
-package watt
+package sockdiag
 
 import (
 	"encoding/binary"
@@ -11,8 +11,8 @@ import (
 
 // States of TCP sockets, as bits: TCPF_ of linux/tcp_states.h.
 const (
-	synReceived = 1 << 3
-	listening   = 1 << 10
+	SynReceived = 1 << 3
+	Listening   = 1 << 10
 )
 
 // The message that asks for sockets: inet_diag_req_v2 of linux/inet_diag.h behind a header. What the
@@ -24,21 +24,21 @@ const (
 	diagIdentity = 4
 )
 
-// tcpSocket is what the kernel tells of a socket.
-type tcpSocket struct {
-	local, remote string // address and device; address and port
-	inode         uint32
+// Socket is what the kernel tells of a socket.
+type Socket struct {
+	Local, Remote string // address and device; address and port: to be compared, not read
+	Inode         uint32
 }
 
-// tcpSockets returns the TCP sockets of this network namespace that are in some of the states at a port
+// TCP returns the TCP sockets of this network namespace that are in some of the states at a port
 // of this host. It returns an error where the kernel was built without this, or a sandbox forbids it.
-func tcpSockets(port int, states uint32) ([]tcpSocket, error) {
+func TCP(port int, states uint32) ([]Socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	var all []tcpSocket
+	var all []Socket
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		if err := unix.Sendto(fd, askForSockets(family, port, states), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return nil, os.NewSyscallError("sendto", err)
@@ -64,8 +64,8 @@ func askForSockets(family byte, port int, states uint32) []byte {
 }
 
 // receiveSockets reads answers to the last one.
-func receiveSockets(fd int) ([]tcpSocket, error) {
-	var found []tcpSocket
+func receiveSockets(fd int) ([]Socket, error) {
+	var found []Socket
 	buffer := make([]byte, 64<<10)
 	for {
 		n, _, err := unix.Recvfrom(fd, buffer, 0)
@@ -97,14 +97,14 @@ func refusal(data []byte) error {
 }
 
 // parseSocket reads an inet_diag_msg. What is too short is none.
-func parseSocket(data []byte) []tcpSocket {
+func parseSocket(data []byte) []Socket {
 	if len(data) < diagAnswer {
 		return nil
 	}
 	family, id := data[:1], data[diagIdentity:] // ports, addresses, device
-	return []tcpSocket{{
-		local:  string(family) + string(id[4:20]) + string(id[36:40]),
-		remote: string(id[2:4]) + string(id[20:36]),
-		inode:  binary.NativeEndian.Uint32(data[68:]),
+	return []Socket{{
+		Local:  string(family) + string(id[4:20]) + string(id[36:40]),
+		Remote: string(id[2:4]) + string(id[20:36]),
+		Inode:  binary.NativeEndian.Uint32(data[68:]),
 	}}
 }

@@ -1,0 +1,2 @@
+// Package sockdiag asks Linux which TCP sockets there are.
+package sockdiag
