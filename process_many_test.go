@@ -4,6 +4,7 @@ package watt_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"slices"
@@ -108,6 +109,22 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 	wantErr(t, get(t.Context(), rt, "ward.watt.local/well").err, watt.ErrOverloaded)
 	cancel()
 	within(t, held, "the end of the call")
+}
+
+// meddler changes its own limits, from a process of its own.
+func meddler() *watt.Runtime {
+	var rt *watt.Runtime
+	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
+	})})
+	return rt
+}
+
+func TestAnInstanceCannotChangeItsApp(t *testing.T) {
+	top := watttest.Start(t, meddler())
+	if _, body := top.Get("http://meddler.watt.local/"); !strings.Contains(body, "this is the process of an instance") {
+		t.Errorf("got %s", body)
+	}
 }
 
 // bistro has a waiter in a process of its own, who waits for a cook in this one.

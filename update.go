@@ -25,7 +25,7 @@ func changeable(field string) bool {
 // QueueTimeout, MaxConns, MaxRestarts, Critical, ReadyPath and the timeouts; zero values mean the
 // defaults again. More instances are started, and surplus ones drained, before Update returns: that takes
 // StartTimeout or DrainTimeout at most, and ends with Shutdown. A change that is refused changes nothing. What a drain had
-// to cut is returned as an error, too; the change is in force then.
+// to cut is returned as an error, too; the change is in force then. An app in a process of its own cannot change any.
 func (rt *Runtime) Update(app string, change func(*App)) error {
 	select {
 	case rt.updating <- struct{}{}:
@@ -35,6 +35,9 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 	defer func() { <-rt.updating }()
 	switch rt.currentPhase() {
 	case phaseNew:
+		if rt.running.Load() != nil {
+			return errors.New("watt: Update: this is the process of an instance, which has its configuration from its parent")
+		}
 		return rt.reconfigure(app, change)
 	case phaseRunning:
 		a, err := rt.named(app)
