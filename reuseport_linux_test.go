@@ -283,6 +283,14 @@ func TestAClosedPortRefusesEverything(t *testing.T) {
 	}
 }
 
+func TestAPortWhoseListenerSomebodyHasClosedDoesNotGrow(t *testing.T) {
+	p := openTestPort(t, 1)
+	p.listener(0).Close()
+	if i, err := p.grow(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got number %d and error %v, want %v", i, err, net.ErrClosed)
+	}
+}
+
 func TestNoDescriptorIsLeftOfAPort(t *testing.T) {
 	// Other tests' descriptors come and go, so only sockets at these ports count.
 	var inodes []string
