@@ -320,7 +320,7 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 		var begun atomic.Int64
 		var status atomic.Int64
 		status.Store(http.StatusServiceUnavailable)
-		cpu := watt.App{Name: "job", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		cpu := watt.App{Name: "job", Workers: 2, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				begun.Add(1)
 				pass(env, w, r)
