@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"fmt"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -66,4 +67,19 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 	if got.has("orders_sold_total", `watt_app="mill",watt_instance="1"`) != nil || got.has("orders_sold_total", `watt_app="mill",watt_instance="0"`) == nil {
 		t.Error("want the samples of the running instance, and not of the stopped one")
 	}
+
+	other := rt.Status()[0].PerInstance[0].PID
+	if err := syscall.Kill(other, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(other, syscall.SIGCONT)
+	soon(t, "nobody to be left", func() bool { return rt.Status()[0].State == "silent" })
+	for range 5 { // of which the first process may have taken some
+		conn, err := net.Dial("tcp", rt.Status()[0].Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	soon(t, "connections that wait", func() bool { return total(scrape(t, rt), "watt_listener_backlog", "") > 0 })
 }
