@@ -279,6 +279,23 @@ func TestWhatGoesWrongShows(t *testing.T) {
 	})
 }
 
+func TestAHandlerThatDoesNotEndShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		rt := watt.New(watt.App{Name: "orders", DrainTimeout: time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })})
+		top := watttest.Start(t, rt)
+		go top.Get("http://orders.watt.local/")
+		synctest.Wait()
+		if err := rt.Restart("orders", 0); err != nil {
+			t.Error(err)
+		}
+		if n := scrape(t, rt).value(t, "watt_abandoned_total", `watt_app="orders"`); n != 1 {
+			t.Errorf("got %v abandoned, want 1", n)
+		}
+	})
+}
+
 func TestWhatClashesIsLeftOutAndLogged(t *testing.T) {
 	registers := func(all ...prometheus.Collector) func(context.Context, *watt.Env) (http.Handler, error) {
 		return func(_ context.Context, env *watt.Env) (http.Handler, error) {

@@ -35,6 +35,10 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 	if n := total(got, "watt_listener_accepted_total", ""); n < 20 {
 		t.Errorf("got %v accepted connections", n)
 	}
+	soon(t, "processor time", func() bool { // which the system counts in hundredths of a second
+		get(t, top.URL("mill")+"/nothing")
+		return total(scrape(t, rt), "watt_instance_cpu_seconds_total", "") > 0
+	})
 
 	if n := got.value(t, "watt_queue_capacity", `watt_app="mill"`); n != float64(2*rt.Status()[0].Queue) {
 		t.Errorf("got %v requests that may wait, want those of two queues of %d", n, rt.Status()[0].Queue)
