@@ -349,6 +349,13 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 		}
 		ask(http.StatusServiceUnavailable, 1)
 		ask(http.StatusServiceUnavailable, 2)
+		said := make(map[time.Duration]bool)
+		for range 20 {
+			said[ask(http.StatusServiceUnavailable, 2)] = true
+		}
+		if len(said) == 1 {
+			t.Error("all who were refused would come back together")
+		}
 		for range 5 { // each second
 			if after := ask(http.StatusServiceUnavailable, 2); after < 4*time.Second || after > 12*time.Second {
 				t.Errorf("got Retry-After %v, want what the store has said", after)
