@@ -4,9 +4,11 @@ package admin_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -211,6 +213,38 @@ func TestThePageShowsWhatIsWrong(t *testing.T) {
 		if got != paper {
 			t.Errorf("%s: got %s, want %s", name, got, paper)
 		}
+	}
+}
+
+// TestTheTableShowsTheFigures gives the page a report, and has it drawn.
+func TestTheTableShowsTheFigures(t *testing.T) {
+	report, err := json.Marshal(admin.Report{Time: time.Now(), Apps: []admin.App{{
+		Status: watt.Status{
+			App: watt.App{Name: "store", Workers: 4, Queue: 64}, State: "ready", Busy: 3, Queued: 5,
+			PerInstance: []watt.InstanceStatus{{State: "ready", Restarts: map[string]uint64{"ended": 2, "killed": 1, "start": 4, "asked": 8}}},
+		},
+		Now: admin.Figures{Requests: 100, Errors: 4, Shed: 7, P50: 0.05, P99: 0.2, Wait99: 0.03, Utilisation: 0.95},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", admin.Handler(system(), admin.Options{}))
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprintf(w, "data: %s\n\n", report)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	server := httptest.NewServer(mux)
+	tab := browser(t)
+	defer server.Close()
+	defer server.CloseClientConnections()
+	run(t, tab, chromedp.Navigate(server.URL), holds(`document.querySelector('#apps td') !== null`))
+	got := evaluate[[]string](t, tab, `[...document.querySelectorAll('#apps th, #apps td')].map(cell => cell.textContent)`)
+	want := []string{"store", "ready", "96", "7.0", "4.0", "50 ms", "200 ms", "30 ms", "3 / 4", "95 %", "5 / 64", "7"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
