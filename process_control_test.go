@@ -41,6 +41,10 @@ func rebel() *watt.Runtime {
 				onUnixSockets(func(fd int) { syscall.Write(fd, []byte("\xff\xff\xff\xff\xff")) })
 				<-r.Context().Done()
 			})
+			mux.HandleFunc("/strange", func(_ http.ResponseWriter, r *http.Request) {
+				say(`{"kind":"coup"}`)
+				<-r.Context().Done()
+			})
 			mux.HandleFunc("/hangup", func(_ http.ResponseWriter, r *http.Request) {
 				onUnixSockets(func(fd int) { syscall.Shutdown(fd, syscall.SHUT_WR) })
 				<-r.Context().Done()
@@ -71,6 +75,7 @@ func TestAChildThatIsOutOfHandIsEndedAndReplaced(t *testing.T) {
 	for path, want := range map[string]string{
 		"/garbage": "malformed message",
 		"/huge":    "is malformed",
+		"/strange": `unknown message "coup"`,
 		"/hangup":  "it has closed its control socket",
 	} {
 		t.Run(path, func(t *testing.T) {
