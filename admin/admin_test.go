@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -489,6 +490,23 @@ func TestLogsShowWhatInstancesOfOtherProcessesWrite(t *testing.T) {
 		}
 		return seen == 2
 	})
+}
+
+func TestLogsKeepTheLastThousandLines(t *testing.T) {
+	logs := new(admin.Logs)
+	_, url := started(t, admin.Options{Logs: logs})
+	const wrote = 5000
+	for i := range wrote {
+		logs.Output("mill", 0, "line "+strconv.Itoa(i)+".")
+	}
+	seen := 0
+	events(t, url+"/logs?app=mill", func(data string) bool {
+		seen++
+		return strings.Contains(data, "line "+strconv.Itoa(wrote-1)+".")
+	})
+	if seen < 900 || seen > 1000 {
+		t.Errorf("got %d lines, want a thousand at most, and not many less", seen)
+	}
 }
 
 func TestAQuietLogGoesOnOverHTTP2(t *testing.T) {
