@@ -98,6 +98,33 @@ func TestRetryAfterIsTheLeastToWait(t *testing.T) {
 	}
 }
 
+func TestTheTimeBetweenTriesIsRandom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const requests = 4 // too few for the breaker
+		var failed time.Time
+		waits := make(map[time.Duration]bool)
+		c := newClient(roundTripper(func(req *http.Request) (*http.Response, error) {
+			status := http.StatusInternalServerError
+			if failed.IsZero() {
+				failed = time.Now()
+			} else {
+				status, waits[time.Since(failed)], failed = http.StatusOK, true, time.Time{}
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+		}))
+		for range requests {
+			resp, err := c.Get("http://api")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+		if len(waits) != requests {
+			t.Errorf("got the waits %v, want %d different ones", waits, requests)
+		}
+	})
+}
+
 func TestAServiceThatWantsMorePatienceIsNotWaitedFor(t *testing.T) {
 	a := &api{serve: func(w http.ResponseWriter, _ *http.Request, _ int64) {
 		w.Header().Set("Retry-After", "60")
