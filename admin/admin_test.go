@@ -725,6 +725,16 @@ func TestWhatDoesNotStartIsNotLookedAtForever(t *testing.T) {
 	})
 }
 
+// TestTheReportCountsNoProcessorsThatAreNotThere: in a container of one processor GOMAXPROCS is 2.
+func TestTheReportCountsNoProcessorsThatAreNotThere(t *testing.T) {
+	there := runtime.NumCPU()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(there + 1))
+	h := admin.Handler(watt.New(watt.App{Name: "io", Handler: http.NotFoundHandler()}), admin.Options{})
+	if r := fetched[admin.Report](t, h, "/status"); r.Processors <= 0 || r.Processors > float64(there) {
+		t.Errorf("got %v processors of %d", r.Processors, there)
+	}
+}
+
 func TestTheReportTellsThePeakAndWhatHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/internal/cgroup"
 )
 
 // Report is what GET /status answers.
@@ -14,8 +15,8 @@ type Report struct {
 	// Ready is what is not, "" if everything is.
 	Ready string
 	Apps  []App
-	// Processors are how many the program may use, and Idle how much of them it did not use in the last ten seconds;
-	// other programs may have.
+	// Processors are how many the program may use, which a container may limit to a fraction, and Idle how much of them it
+	// did not use in the last ten seconds; other programs may have.
 	Processors, Idle float64
 	// Advice is what should be done, the most urgent first.
 	Advice []Advice
@@ -61,7 +62,7 @@ func (w *watch) report(now time.Time) Report {
 		app.Peak, app.Ended = w.peakLocked(s.Name, now), w.endedLocked(s.Name, now)
 		r.Apps = append(r.Apps, app)
 	}
-	r.Processors = float64(runtime.GOMAXPROCS(0))
+	r.Processors = min(float64(runtime.GOMAXPROCS(0)), cgroup.CPUs()) // GOMAXPROCS is 2 at least, and knows no parents' limits
 	r.Idle = w.idleLocked(&r)
 	r.Advice = append(r.Advice, Advise(&r)...)
 	return r
