@@ -31,7 +31,7 @@ const mainVariable = "WATT_TEST_MAIN"
 func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
-		"adopting": mainAdopting, "orphan": mainOrphan,
+		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -204,6 +204,22 @@ func TestWhatAChildHasLeftInTheBackgroundIsNoChild(t *testing.T) {
 	t.Parallel()
 	if got := mainOf(t, "adopting", os.Args[0]); got != "true false <nil>" {
 		t.Errorf("got %q, want an orphan that its parent has adopted and that is no child", got)
+	}
+}
+
+// mainWriting writes to both streams, in the child.
+func mainWriting() error {
+	return telling(unchanged, func() string {
+		fmt.Println("to stdout")
+		fmt.Fprintln(os.Stderr, "to stderr")
+		return ""
+	}, nil)
+}
+
+func TestWhatAChildWritesIsOnItsParentsSameStreams(t *testing.T) {
+	t.Parallel()
+	if out, said := bothOf(t, "writing", os.Args[0]); out != "to stdout" || said != "to stderr\n" {
+		t.Errorf("got %q and %q", out, said)
 	}
 }
 
