@@ -53,6 +53,24 @@ func TestTheQueueIsBoundedByLength(t *testing.T) {
 	})
 }
 
+func TestThoseWhoAreShedAreToldDifferentTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, working("a", one(-1, time.Second)))
+		running := going(t.Context(), rt, "a.watt.local/1s")
+		synctest.Wait()
+		told := make(map[time.Duration]bool)
+		for range 3 {
+			if call, ok := errors.AsType[*watt.CallError](get(t.Context(), rt, "a.watt.local/").err); ok {
+				told[call.RetryAfter] = true
+			}
+		}
+		if len(told) != 3 {
+			t.Errorf("got %v, want three times: or all would come back together", told)
+		}
+		<-running
+	})
+}
+
 func TestTheQueueIsBoundedByWaitingTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, working("a", one(8, 300*time.Millisecond)))
