@@ -275,6 +275,8 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 		use(1) // the newest, which is used all the time
 		open(29*time.Second, 3)
 		open(1*time.Second, 1)
+		open(29*time.Second, 1)
+		open(1*time.Second, 0)
 		use(2)
 		open(59*time.Second, 2)
 		open(1*time.Second, 0)
@@ -283,7 +285,7 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 		use(1)
 		open(59*time.Second, 1)
 		open(time.Second, 0)
-		if got := n.dials(); got != 3+1+1 {
+		if got := n.dials(); got != 3+2+1 {
 			t.Errorf("got %d dials", got)
 		}
 	})

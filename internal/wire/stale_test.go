@@ -167,6 +167,19 @@ func TestOfANewConnectionThatEndsItIsKnownWhetherTheRequestWasSent(t *testing.T)
 	}
 }
 
+// A server that closes whatever it accepts would be called for ever.
+func TestWhatANewConnectionDidNotTakeIsNotSentAgain(t *testing.T) {
+	pool, _ := script(t)
+	tries := 0
+	_, err := pool.RoundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{}, func(net.Conn) bool {
+		tries++
+		return tries < 3
+	})
+	if err == nil || tries != 1 {
+		t.Errorf("got error %v after %d tries, want one", err, tries)
+	}
+}
+
 func TestAnAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := script(t, func(conn net.Conn) {
