@@ -54,6 +54,52 @@ func TestTheCalleesClockMayStrikeFirst(t *testing.T) {
 	})
 }
 
+// Where it travels in milliseconds, what is left may be less than one. That is not none.
+func TestADeadlineOfLessThanAMillisecondTravelsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+			by, limited := r.Context().Deadline()
+			fmt.Fprint(w, time.Until(by), limited)
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Microsecond)
+		defer cancel()
+		resp, err := rt.Env().Client.Do(request(ctx, "REPORT", "http://a.watt.local/", http.NoBody)) // which needs a connection
+		if got := read(t, resp, err); got != "1ms true" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestTimeoutOfARefusedRequestDoesNotStrikeTheNextOnItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, dial := doors(t, watt.App{Name: "a", Listen: "public:80", Workers: 1, Queue: -1, Timeout: 2 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second)
+			io.Copy(w, r.Body)
+		})})
+		busy := going(t.Context(), rt, "a.watt.local/")
+		synctest.Wait()
+		conn := dial()
+		answers := bufio.NewReader(conn)
+		for _, want := range []int{http.StatusServiceUnavailable, http.StatusOK} {
+			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n")
+			if want == http.StatusOK { // when the time of the first is up
+				time.Sleep(1500 * time.Millisecond)
+			}
+			io.WriteString(conn, "inward")
+			resp, err := http.ReadResponse(answers, nil)
+			if body := read(t, resp, err); err != nil || resp.StatusCode != want {
+				t.Errorf("got %v %q, want %d", resp, body, want)
+			}
+			if want == http.StatusServiceUnavailable {
+				<-busy
+			}
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // serving is a Serve app that runs h.
 func serving(name string, h http.HandlerFunc) watt.App {
 	return watt.App{Name: name, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
@@ -106,6 +152,25 @@ func TestTimeoutBoundsTheTimeToTheFirstByteOnly(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTimeoutOfACallDoesNotStrikeTheNextOnItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := serving("a", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/" { // else there is no body, at whose beginning Timeout would be over
+				work(w, r)
+			}
+		})
+		a.Timeout = time.Second
+		rt := start(t, a)
+		get(t.Context(), rt, "a.watt.local/")
+		time.Sleep(600 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond) // so that Timeout bounds nothing
+		defer cancel()
+		if r := get(ctx, rt, "a.watt.local/800ms"); r.err != nil || r.body != "/800ms" {
+			t.Errorf("got %+v", r)
+		}
+	})
 }
 
 func TestTimeoutEndsACallOfAServeAppThatNeverAnswers(t *testing.T) {
