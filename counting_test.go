@@ -44,7 +44,7 @@ func TestRequestsAreCountedByMethodAndStatusWithTheirTimes(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			w.WriteHeader(map[string]int{http.MethodPost: 201, "BREW": 418}[r.Method])
 			io.WriteString(w, "done")
-		})}, app("unused", silent))
+		})}, app("other", silent), app("unused", silent))
 		var all []<-chan struct{}
 		for i, method := range []string{http.MethodPost, http.MethodPost, "BREW"} {
 			done := make(chan struct{})
@@ -69,6 +69,15 @@ func TestRequestsAreCountedByMethodAndStatusWithTheirTimes(t *testing.T) {
 		wantTimes(t, "QueueWait", s.QueueWait, 3, 199*time.Millisecond+398*time.Millisecond)
 		if s.Duration.P50 < 399*time.Millisecond || s.Duration.P50 > 480*time.Millisecond || s.Duration.P99 < 598*time.Millisecond {
 			t.Errorf("got a median of %v and a 99th percentile of %v", s.Duration.P50, s.Duration.P99)
+		}
+		for _, length := range []int64{-1, 12} { // the first is not known
+			req := request(t.Context(), http.MethodPost, "http://other.watt.local/", strings.NewReader("twelve bytes"))
+			req.ContentLength = length
+			resp, err := rt.Env().Client.Do(req)
+			read(t, resp, err)
+		}
+		if got := callerOf(t, rt, "other", "").SentBytes; got != 12 {
+			t.Errorf("got %d bytes sent to the other, want 12", got)
 		}
 		c := callerOf(t, rt, "a", "")
 		if c.SentBytes != 36 || c.ReceivedBytes != 12 || len(c.Errors) != 0 {

@@ -465,6 +465,18 @@ func TestWriteErrorAnswersWhatIsNoCallToo(t *testing.T) {
 	}
 }
 
+func TestRetryAfterIsInWholeSecondsAndNeverTooSoon(t *testing.T) {
+	for after, want := range map[time.Duration]string{
+		0: "1", time.Millisecond: "1", time.Second: "1", 1001 * time.Millisecond: "2", 7*time.Second - 1: "7", time.Minute: "60",
+	} {
+		w := httptest.NewRecorder()
+		watt.WriteError(w, &watt.CallError{Err: watt.ErrOverloaded, RetryAfter: after})
+		if got := w.Header().Get("Retry-After"); got != want {
+			t.Errorf("%v: got %s, want %s", after, got, want)
+		}
+	}
+}
+
 func TestAnErrorInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
 	rt := start(t, public(app("a", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "half")

@@ -382,6 +382,7 @@ func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
 
 func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var left io.Closer
 		rt := begin(t, working("a", nil), working("b", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
 			<-time.After(time.Second) // its own
 			var calls sync.WaitGroup
@@ -399,12 +400,14 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 			done()
 			done()
 			watt.Downstream(context.Background())()
-			if resp, err := env.Get(r.Context(), "http://a.watt.local/3s"); err == nil { // one that is never closed
-				defer resp.Body.Close()
+			if resp, err := env.Get(r.Context(), "http://a.watt.local/3s"); err == nil { // which outlasts the request
+				left = resp.Body
 			}
 			<-time.After(7 * time.Second)
 		}, "a", "b"))
 		get(t.Context(), rt, "gateway.watt.local/")
+		time.Sleep(time.Hour)
+		left.Close()
 		s := statusOf(t, rt, "gateway")
 		if s.BusyTime != 20*time.Second || s.DownstreamTime != 19*time.Second {
 			t.Errorf("got %v, of which %v downstream, want 20 s and 19 s", s.BusyTime, s.DownstreamTime)
