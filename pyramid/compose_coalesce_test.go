@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,11 @@ func (h *home) asking(ctx context.Context, path string, headers ...string) <-cha
 	return c
 }
 
+// traced is the Traceparent of a trace with that digit.
+func traced(digit string) string {
+	return "00-" + strings.Repeat(digit, 32) + "-" + strings.Repeat(digit, 16) + "-01"
+}
+
 func TestIdenticalCallsAreOneIfAskedFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		part     pyramid.Part
@@ -48,6 +54,7 @@ func TestIdenticalCallsAreOneIfAskedFor(t *testing.T) {
 		"the same headers":       {coalesced, [2][]string{{"/home/7?q=1", "A", "1", "B", "2"}, {"/home/7?q=1", "B", "2", "A", "1"}}, 1},
 		"headers not passed on":  {coalesced, [2][]string{{"/home/7?q=1", "If-None-Match", "1"}, {"/home/7?q=1", "Accept", "x"}}, 1},
 		"another request id":     {coalesced, [2][]string{{"/home/7?q=1", "X-Request-Id", "1"}, {"/home/7?q=1", "X-Request-Id", "2"}}, 1},
+		"another trace":          {coalesced, [2][]string{{"/home/7?q=1", "Traceparent", traced("1"), "Tracestate", "a=1"}, {"/home/7?q=1", "Traceparent", traced("2"), "Tracestate", "a=2"}}, 1},
 		"another path":           {coalesced, [2][]string{{"/home/7?q=1"}, {"/home/8?q=1"}}, 2},
 		"another query":          {coalesced, [2][]string{{"/home/7?q=1"}, {"/home/7?q=2"}}, 2},
 		"another Authorization":  {coalesced, [2][]string{{"/home/7?q=1", "Authorization", "Bearer 1"}, {"/home/7?q=1", "Authorization", "Bearer 2"}}, 2},

@@ -170,7 +170,7 @@ func TestAppsAreCalledWithGETAndWithoutABody(t *testing.T) {
 		"a": {App: "a", Path: "/"},
 		"f": {Func: func(r *http.Request) (any, error) {
 			body, err := io.ReadAll(r.Body)
-			return r.Method + string(body), err
+			return fmt.Sprint(r.Method, string(body), r.ContentLength), err
 		}},
 	}, a)
 	resp, err := h.rt.Env().Client.Post("http://home.watt.local/home/7", "text/plain", strings.NewReader("hello"))
@@ -178,7 +178,7 @@ func TestAppsAreCalledWithGETAndWithoutABody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); string(body) != `{"a":"GET 0 ","f":"POST"}` || err != nil {
+	if body, err := io.ReadAll(resp.Body); string(body) != `{"a":"GET 0 ","f":"POST0"}` || err != nil {
 		t.Errorf("got %s, error %v", body, err)
 	}
 }

@@ -66,7 +66,7 @@ func trusting(t *testing.T, users *recorder, prefixes ...string) *front {
 }
 
 func TestADeclaredProxyIsBelieved(t *testing.T) {
-	for _, prefix := range []string{"127.0.0.0/8", "::ffff:127.0.0.0/104"} {
+	for _, prefix := range []string{"127.0.0.0/8", "::ffff:127.0.0.0/104", "::ffff:0.0.0.0/96"} {
 		var users recorder
 		f := trusting(t, &users, "10.0.0.0/8", prefix)
 		f.do(t, "GET", "/", nil, lies()...)
@@ -121,10 +121,11 @@ func TestTheMalformedPartOfAChainIsDropped(t *testing.T) {
 func TestAMalformedHostOrSchemeIsReplacedByTheConnections(t *testing.T) {
 	var users recorder
 	f := trusting(t, &users, "127.0.0.0/8")
+	longest := strings.Repeat("a", 253) + ":65535"
 	for given, want := range map[string]string{
 		"shop.example": "shop.example", "shop.example:8443": "shop.example:8443", "[2001:db8::1]:80": "[2001:db8::1]:80",
 		"evil.example, shop.example": "shop.example", "": f.addr, "a b": f.addr, "a/b": f.addr, `"><script>`: f.addr,
-		"shop.example, ": f.addr, strings.Repeat("a", 260): f.addr, "a@b": f.addr,
+		"shop.example, ": f.addr, longest: longest, longest + "a": f.addr, "a@b": f.addr,
 	} {
 		f.do(t, "GET", "/", nil, "X-Forwarded-Host", given)
 		if got := users.one(t).header.Get("X-Forwarded-Host"); got != want {
