@@ -1,6 +1,7 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -558,6 +559,33 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": 3}; !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
+}
+
+// The app reads the second request on the connection of the first, and is gone when the call looks for another.
+func TestACallThatWasReadHasStartedThoughNoConnectionIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, watt.App{Name: "a", QueueTimeout: -1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			conn, err := ln.Accept()
+			if err != nil {
+				return nil
+			}
+			defer conn.Close()
+			requests := bufio.NewReader(conn)
+			http.ReadRequest(requests)
+			io.WriteString(conn, "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+			http.ReadRequest(requests)
+			ln.Close()
+			return nil
+		}})
+		if r := get(t.Context(), rt, "a.watt.local/"); r.err != nil {
+			t.Fatal(r.err)
+		}
+		err := get(t.Context(), rt, "a.watt.local/").err
+		if call, ok := errors.AsType[*watt.CallError](err); !ok || !call.Started {
+			t.Errorf("got %v, want that it has started", err)
+		}
+	})
 }
 
 func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
