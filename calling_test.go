@@ -113,6 +113,21 @@ func TestOtherHostsGoOutThroughAnOrdinaryTransport(t *testing.T) {
 	}
 }
 
+func TestATransportThatIsNotWrappedIsTheMeshAsItIs(t *testing.T) {
+	rt := watt.New(app("users", sayHello), calling("web", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+		resp, err := env.Get(r.Context(), "http://users.watt.local/")
+		io.WriteString(w, read(t, resp, err))
+	}, "users"))
+	rt.Transport = func(string, http.RoundTripper) http.RoundTripper { return nil }
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Shutdown(context.Background())
+	if r := get(t.Context(), rt, "web.watt.local/"); r.err != nil || r.body != "hello" {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestAMeshClientDoesNotFollowARedirectFromTheOutsideIntoTheMesh(t *testing.T) {
 	var outside *httptest.Server
 	outside = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

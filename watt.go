@@ -72,7 +72,8 @@ type Runtime struct {
 	Admin *http.Server
 
 	// Transport, if set, wraps the transport of every Env.Client; caller is the name of the app that
-	// the client belongs to, "" for main. It is called once per app. [AppOf] tells which app a request is for.
+	// the client belongs to, "" for main. It is called once per app; if it returns nil, next is used as it is. [AppOf]
+	// tells which app a request is for.
 	Transport func(caller string, next http.RoundTripper) http.RoundTripper
 
 	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
