@@ -226,7 +226,7 @@ func TestACallNowAndThenDoesNotWaitForWhatComputesBesideIt(t *testing.T) {
 		})
 	}
 	fastest := time.Hour
-	for range 5 { // the processor may be taken from any of them
+	for try := 0; try < 20 && fastest >= 10*time.Millisecond; try++ { // the processor may be taken from any of them
 		<-time.After(20 * time.Millisecond)
 		began := time.Now()
 		get(context.Background(), rt, "a.watt.local")
