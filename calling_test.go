@@ -476,7 +476,6 @@ func TestCallsOfAServeAppShareConnections(t *testing.T) {
 	}
 }
 
-// A body that breaks off looks like a connection that does, and is none.
 // closing is a body that counts how often it is closed.
 type closing struct {
 	io.Reader
@@ -506,6 +505,7 @@ func TestTheBodyOfACallThatIsNotMadeIsClosed(t *testing.T) {
 	}
 }
 
+// A body that breaks off looks like a connection that does, and is none.
 func TestABodyThatBreaksOffIsNoFaultOfTheCallee(t *testing.T) {
 	t.Parallel()
 	rt := start(t, serving("a", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
