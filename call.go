@@ -235,6 +235,7 @@ func (c *call) failure(err error) error {
 	switch {
 	case over != nil:
 		e.Err = over
+	case errors.Is(err, ErrUnavailable): // no instance came in time
 	case unseen(err):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case lost(err):

@@ -3,10 +3,14 @@ package watt
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // relay is the way into a Serve app: it hands connections to the listener of one of its instances. Public ones
@@ -56,7 +60,8 @@ func (s *relay) listeners() []ListenerStatus {
 	return s.only(s.listener)
 }
 
-// send sends the request to the instance that the call was admitted to, on a connection that is kept for it.
+// send sends the request to the instance that the call was admitted to, on a connection that is kept for it, or to the
+// next if that has just ended.
 func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
 		return nil, err
@@ -64,26 +69,66 @@ func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 	g := c.ticket.Value()
 	lines := c.mesh.kept(g, func(ctx context.Context, caller string) (net.Conn, error) {
 		conn, err := g.connect(ctx, caller)
-		if err != nil && ctx.Err() == nil { // it has just ended: another one, then
+		if err != nil && ctx.Err() == nil {
 			conn, err = s.connect(ctx, caller)
 		}
-		return conn, err
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", err, wire.ErrNotSent)
+		}
+		return conn, nil
 	})
 	req = c.trace().addTo(req)
-	if !isGRPC(req.Header) {
-		return lines.Pool.RoundTrip(req, c.by, c.offer)
+	if isGRPC(req.Header) { // nobody can say which connection it takes
+		out, stop := c.timed(req)
+		defer stop()
+		return lines.RoundTrip(out)
 	}
-	out, stop := c.timed(req) // nobody can say which connection it takes
-	defer stop()
-	return lines.RoundTrip(out)
+	return c.insist(lines, req)
 }
 
-func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
-	if g := s.emptiest(); g != nil {
-		return g.connect(ctx, caller)
+// insist sends req, and once more where nobody has accepted the connection.
+func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
+	for n := 1; ; n++ {
+		resp, err := lines.Pool.RoundTrip(req, c.by, c.offer)
+		if err == nil || n == tries || !hungUp(err) || c.begun() || c.over() != nil {
+			return resp, err
+		}
+		if req = wire.Again(req); req == nil {
+			return nil, err
+		}
 	}
-	return nil, fmt.Errorf("%w: no instance is ready", ErrUnavailable)
 }
+
+// hungUp reports whether err means that a new connection has ended before anything was sent on it, as those do that
+// nobody has accepted when the listener is closed.
+func hungUp(err error) bool { return unseen(err) && !errors.Is(err, ErrUnavailable) }
+
+// connect opens a connection to the instance with the fewest. If that has just ended, it waits for the next.
+func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
+	by := s.app.waitsUntil()
+	for {
+		change := s.app.changing()
+		err := errNotReady
+		if g := s.emptiest(); g != nil {
+			var conn net.Conn
+			if conn, err = g.connect(ctx, caller); err == nil {
+				return conn, nil
+			}
+		}
+		if down := s.app.await(ctx, by); down != nil {
+			return nil, down
+		}
+		select {
+		case <-change:
+		case <-time.After(time.Until(by)): // its supervisor has not noticed, or it does not accept and goes on
+			return nil, err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+var errNotReady = fmt.Errorf("%w: no instance is ready", ErrUnavailable)
 
 func (s *relay) accept(ctx context.Context, f *os.File, what connection, _ int) error {
 	conn, err := newForeign(f, what, s.app.name)
@@ -94,7 +139,7 @@ func (s *relay) accept(ctx context.Context, f *os.File, what connection, _ int) 
 		return g.deliver(ctx, conn)
 	}
 	_ = conn.Close()
-	return fmt.Errorf("%w: no instance is ready", ErrUnavailable)
+	return errNotReady
 }
 
 func (s *relay) begin(index int) life { return newGeneration(s.app, index) }

@@ -143,3 +143,85 @@ func TestNothingIsKeptOfInstancesThatHaveEnded(t *testing.T) {
 		return !slices.ContainsFunc(envs[:len(envs)-1], func(env weak.Pointer[watt.Env]) bool { return env.Value() != nil })
 	})
 }
+
+// A call that has a worker still needs a connection, for which it has to wait while nobody accepts any.
+func TestACallWhoseServeAppEndsBeforeItIsConnectedWaitsForTheNext(t *testing.T) {
+	for takes, want := range map[time.Duration]error{500 * time.Millisecond: nil, 3 * time.Second: watt.ErrUnavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			answers := serving("a", func(http.ResponseWriter, *http.Request) {})
+			serve, generation := answers.Serve, 0
+			answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+				if generation++; generation > 1 {
+					time.Sleep(takes)
+					return serve(ctx, env, ln)
+				}
+				context.AfterFunc(ctx, func() { ln.Close() })
+				conn, err := ln.Accept() // and no more: 128 others have room
+				if err == nil {
+					defer conn.Close()
+				}
+				<-ctx.Done()
+				return nil
+			}
+			caller := app("b", func(http.ResponseWriter, *http.Request) {})
+			caller.Calls = []string{"a"} // so that the next is ready when it accepts
+			rt := start(t, answers, caller)
+			for range 129 {
+				conn, err := rt.Env().Dial(t.Context(), "a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
+			call := going(t.Context(), rt, "a.watt.local/")
+			synctest.Wait()
+			if err := rt.Restart("a", 0); err != nil {
+				t.Error(err)
+			}
+			got := <-call
+			failed, _ := errors.AsType[*watt.CallError](got.err)
+			if !errors.Is(got.err, want) || failed != nil && failed.Started || got.took > time.Second {
+				t.Errorf("the next takes %v: got %+v, want %v within QueueTimeout, with nothing started", takes, got, want)
+			}
+		})
+	}
+}
+
+func TestWhoeverCallsAServeAppWaitsWhileItIsReplaced(t *testing.T) {
+	answers := serving("a", func(http.ResponseWriter, *http.Request) {})
+	answers.QueueTimeout = time.Minute
+	rt := start(t, answers)
+	var callers sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	refused := func(err error) bool {
+		if errors.Is(err, watt.ErrUnavailable) { // unlike what is cut, since its server does not wait for what it has accepted
+			t.Error(err)
+		}
+		return err != nil && ctx.Err() != nil
+	}
+	for range 4 {
+		callers.Go(func() {
+			for !refused(get(ctx, rt, "a.watt.local/").err) {
+			}
+		})
+		callers.Go(func() {
+			for {
+				conn, err := rt.Env().Dial(ctx, "a")
+				if err == nil {
+					conn.Close()
+				}
+				if refused(err) {
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		if err := rt.Restart("a", 0); err != nil {
+			t.Error(err)
+		}
+		get(ctx, rt, "a.watt.local/") // lest it is replaced before anybody comes
+	}
+	cancel()
+	callers.Wait()
+}
