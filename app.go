@@ -49,6 +49,9 @@ type App struct {
 	// requests: those of Listen and of [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a
 	// worker until the response body is closed. Calls from one process to another hold none: if there are any, Serve has
 	// to bound what it takes on.
+	//
+	// An app that works in the background is a Serve, too. It need not call Accept, if no app's Calls names it and it has
+	// no Listen; others are ready only then.
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL

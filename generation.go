@@ -149,7 +149,7 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 	case <-g.served:
 		return g.whyEnded()
 	case <-ctx.Done():
-		return fmt.Errorf("its Serve did not call Accept in time: %w", context.Cause(ctx))
+		return fmt.Errorf("its Serve did not call Accept in time, as it must where others may call it or it has a Listen: %w", context.Cause(ctx))
 	}
 	return g.awaitReady(ctx, config.ReadyPath)
 }

@@ -54,7 +54,8 @@ import (
 
 // New returns entry and apps as [watt.New] takes them, with entry as their entrypoint: its Calls name all the
 // others too, after those it has, and its Profile is [watt.Entrypoint] unless it has another one. The arguments
-// are not changed. Mistakes are left for the runtime to report, all together.
+// are not changed. Mistakes are left for the runtime to report, all together. An app that works in the background and
+// takes no calls is none of apps: it is appended to what New returns.
 //
 // An entry with none of Handler, New, Serve and URL becomes a ready gateway. It passes /<name> and what is below
 // on to the app of that name, without the prefix, as [Proxy] does; anything else is answered with 404 and a
