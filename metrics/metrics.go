@@ -14,6 +14,8 @@
 package metrics
 
 import (
+	"errors"
+	"net"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +41,12 @@ func Handler(rt *watt.Runtime) http.Handler {
 // logger is a runtime's Logger, which may be set after the handler was made.
 type logger struct{ rt *watt.Runtime }
 
-// Println implements [promhttp.Logger].
+// Println implements [promhttp.Logger]. It leaves out that the scraper has gone, which promhttp says of each metric.
 func (l logger) Println(v ...any) {
+	if err, ok := v[len(v)-1].(error); ok {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "write" {
+			return
+		}
+	}
 	l.rt.Env().Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -325,6 +326,30 @@ func TestWhatClashesIsLeftOutAndLogged(t *testing.T) {
 		if !strings.Contains(all, has) {
 			t.Errorf("got the log %s, want %q in it", all, has)
 		}
+	}
+}
+
+func TestAScraperThatGoesAwayIsNotLogged(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt := mills()
+	rt.Logger = zap.New(core)
+	handler, done := metrics.Handler(rt), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		handler.ServeHTTP(w, r)
+		close(done)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
+	<-done
+	if logs.Len() > 0 {
+		t.Errorf("got %d lines, the first of which is %v", logs.Len(), logs.All()[0])
 	}
 }
 
