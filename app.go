@@ -44,7 +44,8 @@ type App struct {
 	// Serve runs an app that speaks something else than HTTP, or brings its own server. Connections
 	// of the mesh and of Listen arrive at ln; RemoteAddr of a mesh connection names the caller. When ctx
 	// ends, Serve has DrainTimeout to finish its connections and return; ln stays open until then, so a
-	// Serve that waits in Accept needs a context.AfterFunc(ctx, …) that closes it. If it returns earlier, with
+	// Serve that waits in Accept needs a context.AfterFunc(ctx, …) that closes it. What is open when Serve returns is
+	// cut: where it has an [http.Server], it waits for the end of Shutdown. If it returns before ctx ends, with
 	// an error or without, or panics, the instance has ended, and is restarted. watt sees connections here, not
 	// requests: those of Listen and of [Env.Dial] count under MaxConns, and calls through [Env.Client] hold a
 	// worker until the response body is closed. Calls from one process to another hold none: if there are any, Serve has

@@ -3,6 +3,7 @@ package watt_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -143,6 +144,37 @@ func ExampleLongLived() {
 	body, _ := io.ReadAll(resp.Body)
 	fmt.Printf("%s\n", body)
 	// Output: it rains
+}
+
+// An app may bring its own server. What that has not answered when Serve returns is cut, so Serve waits for Shutdown, which
+// [http.Server.Serve] does not.
+func ExampleApp_serve() {
+	legacy := func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s has no port\n", r.Host)
+		})}
+		shut := make(chan error, 1)
+		context.AfterFunc(ctx, func() { shut <- server.Shutdown(context.Background()) }) // DrainTimeout bounds it
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return <-shut
+	}
+	rt := watt.New(watt.App{Name: "legacy", Serve: legacy})
+	if err := rt.Start(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer rt.Shutdown(context.Background())
+	resp, err := rt.Env().Get(context.Background(), "http://legacy.watt.local/")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer resp.Body.Close()
+	answer, _ := io.ReadAll(resp.Body)
+	fmt.Print(string(answer))
+	// Output: legacy.watt.local has no port
 }
 
 // An app that speaks something else than HTTP gets a listener, and its callers raw connections.
