@@ -27,7 +27,6 @@ func versions() map[string]*http.Protocols {
 
 // dialogue answers each line with a line, as soon as that has come.
 func dialogue(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).EnableFullDuplex()
 	lines := bufio.NewScanner(r.Body)
 	for lines.Scan() {
 		fmt.Fprintf(w, "%s!\n", lines.Text())

@@ -17,11 +17,11 @@ import (
 const maxPlain = 64 << 10
 
 // Takes reports whether an Exchange can carry req. What it cannot needs a connection, or is so unusual, or
-// wrong, that it is left to those who write it on a wire: upgrades, gRPC, CONNECT, trailers, transfer encodings,
+// wrong, that it is left to those who write it on a wire: upgrades, gRPC, CONNECT, trailers, unusual transfer encodings,
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
 	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && plainQuery(req.URL.RawQuery) &&
-		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0 && plainMethod(req) && wire.PlainHost(host(req)) && plainHeaders(req)
+		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && wire.PlainHost(host(req)) && plainHeaders(req)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
@@ -33,6 +33,13 @@ func plainMethod(req *http.Request) bool {
 		return hasBody(req) || req.ContentLength == 0
 	}
 	return false
+}
+
+// plainCoding reports whether the transfer encoding says nothing that the length does not. A proxy passes on what the
+// server has found.
+func plainCoding(req *http.Request) bool {
+	coding := req.TransferEncoding
+	return len(coding) == 0 || len(coding) == 1 && coding[0] == "chunked" && req.ContentLength < 0 && hasBody(req)
 }
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }

@@ -344,6 +344,17 @@ func TestTheUserAgentIsAsOnAWire(t *testing.T) {
 	}
 }
 
+func TestAChunkedBodyIsTakenLikeAnyOfUnknownLength(t *testing.T) {
+	req := request(t, t.Context(), http.MethodPost, io.NopCloser(strings.NewReader("x")))
+	req.ContentLength, req.TransferEncoding = -1, []string{"chunked"}
+	if !direct.Takes(req) {
+		t.Error("got no")
+	}
+	if req.ContentLength = 1; direct.Takes(req) {
+		t.Error("got yes to one that says its length, too")
+	}
+}
+
 func TestWhatNeedsAConnectionIsNotTaken(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"an upgrade":           func(r *http.Request) { r.Header.Set("Upgrade", "websocket") },
