@@ -102,7 +102,7 @@ func (a *app) elsewhere() bool {
 func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, error) {
 	t, err := a.pool.AcquireOr(ctx, m.waits)
 	if err == nil {
-		t.Value().tally.Wait.Add(time.Since(arrived))
+		t.Value().tally.Wait.Add(t.After(arrived))
 		return t, nil
 	}
 	if _, shed := errors.AsType[*admission.ShedError](err); shed {

@@ -88,6 +88,11 @@ func (t Ticket[T]) Value() T {
 	return t.term.value
 }
 
+// After returns how long after at the ticket was given.
+func (t Ticket[T]) After(at time.Time) time.Duration {
+	return t.start - at.Sub(t.member.pool.epoch)
+}
+
 // Release gives the worker to the next waiter, or back. The time it was held
 // counts as a service time.
 func (t Ticket[T]) Release() {
