@@ -68,7 +68,7 @@ func (a *answer) wrote(n int64) {
 }
 
 // end describes the answer, once the handler has returned or panicked; over says why the request's context has ended, if
-// it has. A handler gives an answer up, which is no failure of its own, with [http.ErrAbortHandler].
+// it has. A handler cuts an answer off with [http.ErrAbortHandler]: that is a failure, unless nobody is left to see it.
 func (a *answer) end(span trace.Span, reason any, over error) {
 	panicked := reason != nil && reason != http.ErrAbortHandler //nolint:errorlint // as net/http has it
 	if a.status == 0 && !a.taken {
@@ -86,15 +86,20 @@ func (a *answer) end(span trace.Span, reason any, over error) {
 	case panicked:
 		span.SetStatus(codes.Error, "the handler has panicked")
 		span.SetAttributes(attribute.String("error.type", "panic"))
+	case reason != nil && silent(over) != gone:
+		span.SetStatus(codes.Error, "the answer is cut off")
+		span.SetAttributes(attribute.String("error.type", "aborted"))
 	case a.status >= http.StatusInternalServerError:
 		span.SetStatus(codes.Error, http.StatusText(a.status))
 		span.SetAttributes(attribute.String("error.type", strconv.Itoa(a.status)))
 	}
 }
 
+// gone is the status of an answer that nobody waits for.
+const gone = 499
+
 // silent returns the status with which the runtime answers where the handler does not.
 func silent(over error) int {
-	const gone = 499 // which nobody sees
 	_, others := errors.AsType[*watt.CallError](over)
 	switch {
 	case over == nil:

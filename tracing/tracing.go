@@ -24,6 +24,7 @@
 // Queries are left out, also of url.full, since strangers' may hold secrets, and proxies pass them on.
 // Of a connection that a handler has taken over, nobody knows the status. It is 499, and no error, where the client had
 // gone, or the caller had given up, before there was an answer.
+// An answer that is cut off while somebody waits for it has the error.type aborted, whatever its status said.
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
 // watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those

@@ -427,7 +427,17 @@ func TestAnswersAreDescribed(t *testing.T) {
 			io.WriteString(w, "tea")
 			panic("on purpose")
 		}, int64(200), int64(3), "panic"},
-		{"given up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, nil, nil, nil},
+		{"given up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, nil, nil, "aborted"},
+		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "tea")
+			panic(http.ErrAbortHandler)
+		}, int64(200), int64(3), "aborted"},
+		{"cut off where nobody is left", func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "tea")
+			_ = http.NewResponseController(w).Flush() // whereupon the client leaves
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		}, int64(200), int64(3), nil},
 		{"taken over", func(w http.ResponseWriter, _ *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
@@ -439,7 +449,7 @@ func TestAnswersAreDescribed(t *testing.T) {
 		}, nil, nil, nil},
 	} {
 		_, url, _, exporter := served(t, test.answer)
-		send(t, url, "GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+		send(t, url, "GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n", strings.HasSuffix(test.name, "left"))
 		s := &ended(t, exporter, 1)[0]
 		status, size, failure := value(s.Attributes, "http.response.status_code"), value(s.Attributes, "http.response.body.size"), value(s.Attributes, "error.type")
 		if status != test.status || size != test.size || failure != test.failure || (s.Status.Code == codes.Error) != (failure != nil) {
@@ -507,8 +517,8 @@ func (b neverending) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send sends a request as it stands, and waits for the end of the answer.
-func send(t *testing.T, url, request string) {
+// send sends a request as it stands, and waits for the end of the answer, or if it leaves only for its beginning.
+func send(t *testing.T, url, request string, leaves bool) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -516,6 +526,10 @@ func send(t *testing.T, url, request string) {
 	}
 	defer conn.Close()
 	io.WriteString(conn, request)
+	if leaves {
+		conn.Read(make([]byte, 1))
+		return
+	}
 	io.Copy(io.Discard, conn)
 }
 
@@ -564,7 +578,7 @@ func TestAPanicGoesOn(t *testing.T) {
 
 func TestUnknownMethodsMakeNoNames(t *testing.T) {
 	_, url, _, exporter := served(t, func(http.ResponseWriter, *http.Request) {})
-	send(t, url, "BREW /pot HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+	send(t, url, "BREW /pot HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n", false)
 	s := &ended(t, exporter, 1)[0]
 	if s.Name != "HTTP" || !has(s, "http.request.method", "_OTHER") || !has(s, "http.request.method_original", "BREW") {
 		t.Errorf("got the name %q and %v", s.Name, s.Attributes)
