@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap/zapcore"
+
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
@@ -283,7 +285,7 @@ func (c *child) adopt(t terms) {
 // speak sets the level of the log to the parent's.
 func (c *child) speak(t terms) {
 	if t.Level != nil && c.rt.Level != nil {
-		c.rt.Level.SetLevel(*t.Level)
+		c.rt.Level.SetLevel(zapcore.Level(*t.Level))
 	}
 }
 

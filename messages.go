@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap/zapcore"
-
 	"github.com/org/watt/internal/control"
 )
 
@@ -37,7 +35,7 @@ type task struct {
 // terms are what an instance in another process has to know that may change.
 type terms struct {
 	Limits map[string]limits // its own, and by name those of the apps that it calls
-	Level  *zapcore.Level    // of the log; nil if that is its own affair
+	Level  *int8             // of the log, as a number, since not every one has a name; nil if that is its own affair
 }
 
 // limits are what may change of an app while it runs.
@@ -67,7 +65,7 @@ func (a *app) terms() terms {
 		t.Limits[callee.name] = limitsOf(callee.conf())
 	}
 	if a.rt.Level != nil {
-		level := a.rt.Level.Level()
+		level := int8(a.rt.Level.Level())
 		t.Level = &level
 	}
 	return t

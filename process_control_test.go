@@ -242,6 +242,25 @@ func TestAllProcessesHaveTheLevelOfTheFirst(t *testing.T) {
 	}
 }
 
+// Loggers are silenced by a level above all, and logr has more below.
+func TestAllProcessesHaveTheLevelOfTheFirstThoughItHasNoName(t *testing.T) {
+	t.Parallel()
+	rt := gauge()
+	rt.Level.SetLevel(zap.DebugLevel - 1)
+	watttest.Start(t, rt)
+	level := func() string { return text(rt.Env().Get(t.Context(), "http://gauge.watt.local/")) }
+	if got := level(); got != "Level(-2)" {
+		t.Errorf("got %q of a child that has begun", got)
+	}
+	if err := rt.SetLevel(zap.FatalLevel + 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the level of the child", func() bool { return level() == "Level(6)" })
+	if in := statusOf(t, rt, "gauge").PerInstance[0]; in.Generation != 1 {
+		t.Errorf("got %+v, want that it has not ended", in)
+	}
+}
+
 func TestSetLevelIsForWhoeverHasALevel(t *testing.T) {
 	rt := gauge()
 	if err := errors.Join(rt.SetLevel(zap.InfoLevel), rt.Shutdown(t.Context()), rt.SetLevel(zap.DebugLevel)); err != nil || rt.Level.Level() != zap.DebugLevel {
