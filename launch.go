@@ -36,11 +36,18 @@ func (o *own) start(ctx context.Context) error {
 	if err := o.beginning(); err != nil {
 		return o.whyNotTold(err)
 	}
+	if err := o.becomesReady(ctx); err != nil {
+		return err
+	}
+	o.begun()
+	return nil
+}
+
+// becomesReady returns when the child is ready, or why it is not. One that has ended right after is for whoever sees to
+// what ends.
+func (o *own) becomesReady(ctx context.Context) error {
 	select {
 	case err := <-o.ready:
-		if err == nil {
-			o.begun()
-		}
 		return err
 	case <-o.process.Done():
 		return o.whyNotReady()
@@ -62,9 +69,10 @@ func (o *own) whyNotTold(err error) error {
 	}
 }
 
-// whyNotReady explains the end of a child that was not ready, by its own words if it has said why.
+// whyNotReady explains the end of a child that was not ready, by its own words if it has said why. It returns nil if the
+// child was.
 func (o *own) whyNotReady() error {
-	if err, said := lastWords(o, o.ready); said && err != nil {
+	if err, said := lastWords(o, o.ready); said {
 		return err
 	}
 	return o.process.Exit()
@@ -80,7 +88,9 @@ func (o *own) whyLate(why error) error {
 				return err
 			}
 		case <-o.process.Done():
-			return o.whyNotReady()
+			if err := o.whyNotReady(); err != nil {
+				return err
+			}
 		case <-time.After(graceAfterCut + partTime): // it does not get to it
 		}
 	}

@@ -193,6 +193,22 @@ func TestWhatComputesHasAProcessForEachProcessorAndComesLast(t *testing.T) {
 	}
 }
 
+// A child that has had its say, and has ended, may be found to have done both at once.
+func TestAChildThatWasReadyHasStartedThoughItHasEnded(t *testing.T) {
+	o := &own{process: started(t), ready: make(chan error, 1)}
+	o.process.Kill(nil)
+	<-o.process.Done()
+	failed := errors.New("no database")
+	for range 20 {
+		for _, said := range []error{nil, failed} {
+			o.ready <- said
+			if err := o.becomesReady(t.Context()); !errors.Is(err, said) {
+				t.Fatalf("got %v of one that has said %v", err, said)
+			}
+		}
+	}
+}
+
 // late is a context whose deadline has passed, and whose timer has not struck yet.
 type late struct{ context.Context }
 
