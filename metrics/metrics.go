@@ -14,7 +14,6 @@
 package metrics
 
 import (
-	"errors"
 	"net"
 	"net/http"
 
@@ -43,10 +42,8 @@ type logger struct{ rt *watt.Runtime }
 
 // Println implements [promhttp.Logger]. It leaves out that the scraper has gone, which promhttp says of each metric.
 func (l logger) Println(v ...any) {
-	if err, ok := v[len(v)-1].(error); ok {
-		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "write" {
-			return
-		}
+	if op, ok := v[len(v)-1].(*net.OpError); ok && op.Op == "write" { // bare: what a Collector has met is wrapped
+		return
 	}
 	l.rt.Env().Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
 }

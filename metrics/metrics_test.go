@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -326,6 +327,26 @@ func TestWhatClashesIsLeftOutAndLogged(t *testing.T) {
 		if !strings.Contains(all, has) {
 			t.Errorf("got the log %s, want %q in it", all, has)
 		}
+	}
+}
+
+// astray is a Collector that cannot reach what it counts.
+type astray struct{}
+
+func (astray) Describe(chan<- *prometheus.Desc) {}
+
+func (astray) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.NewInvalidMetric(prometheus.NewDesc("lost", "Not reached.", nil, nil), &net.OpError{Op: "write", Net: "tcp", Err: syscall.EPIPE})
+}
+
+func TestWhatACollectorCannotWriteToIsLogged(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt := shop()
+	rt.Logger = zap.New(core)
+	rt.Env().Metrics.MustRegister(astray{})
+	scrape(t, rt)
+	if all := fmt.Sprint(logs.All()); !strings.Contains(all, "metrics are missing") || !strings.Contains(all, "broken pipe") {
+		t.Errorf("got the log %s, want what is missing", all)
 	}
 }
 
