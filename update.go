@@ -51,7 +51,7 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 }
 
 // SetLevel sets Level, here and in the processes of instances. It may be called at any time, and takes 100 ms at most: one
-// that does not listen follows when it does.
+// that does not listen follows when it does. An app in a process of its own sets that one's, until the first sets all.
 func (rt *Runtime) SetLevel(level zapcore.Level) error {
 	if rt.Level == nil {
 		return errors.New("watt: SetLevel: Runtime.Level is not set")
