@@ -107,9 +107,9 @@ func (c *child) run() error {
 	}
 	select {
 	case d := <-c.drain:
-		return c.end(d, nil)
+		return c.end(d)
 	case why := <-c.rt.failed:
-		return c.end(draining{}, why)
+		return c.ended(why)
 	}
 }
 
@@ -182,8 +182,19 @@ func (c *child) start() error {
 	return c.say(sayReady, nil)
 }
 
-// end drains the app, and tells the parent why it has ended by itself, if it has, and what had to be cut.
-func (c *child) end(d draining, why error) error {
+// ended tells the parent why the app has ended by itself, and takes nothing more: the parent has others, or another soon.
+func (c *child) ended(why error) error {
+	if c.inlet != nil {
+		_ = c.inlet.Close()
+	}
+	if err := c.say(sayEnded, fault{shortened(why)}); err != nil {
+		return err
+	}
+	return c.end(<-c.drain)
+}
+
+// end drains the app, and tells the parent what had to be cut.
+func (c *child) end(d draining) error {
 	ctx := context.Background()
 	if d.Within > 0 {
 		var cancel context.CancelFunc
@@ -191,7 +202,7 @@ func (c *child) end(d draining, why error) error {
 		defer cancel()
 	}
 	var report drained
-	if err := errors.Join(why, c.app.drain(ctx)); err != nil {
+	if err := c.app.drain(ctx); err != nil {
 		report.Error = strings.TrimPrefix(shortened(err), whose(c.app.name, c.birth.Instance)) // its parent says of whom
 	}
 	c.showCounters() // for the last time

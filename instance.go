@@ -234,6 +234,9 @@ func (in *instance) live(l life) ending {
 		if exit, ok := errors.AsType[*process.ExitError](end.err); ok && exit.Killed {
 			end.cause = causeKilled
 		}
+		if in.app.rt.child != nil { // whose parent sees to it
+			in.app.rt.fail(end.err)
+		}
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.ask = <-in.asked:
@@ -317,13 +320,12 @@ func (in *instance) held(a wish) ending {
 }
 
 // pause waits before the restart that follows the given number of failures in a row; if they are too
-// many, it waits until somebody asks for it. A child leaves all that to its parent.
+// many, it waits until somebody asks for it. In a child there is none.
 func (in *instance) pause(failures int, end ending) ending {
 	err := end.err
 	var due <-chan time.Time // never
 	if in.app.rt.child != nil {
 		in.set(stateFailed, err)
-		in.app.rt.fail(err)
 	} else if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
 		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))

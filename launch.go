@@ -127,6 +127,7 @@ func (o *own) launch() error {
 	}
 	o.conn = mine
 	o.place.app.rt.owned.Go(o.listen)
+	o.place.app.rt.owned.Go(o.awaitEnd)
 	o.lowerPriority()
 	if config.MemoryLimit > 0 {
 		return o.process.SetMemoryLimit(uint64(config.MemoryLimit))

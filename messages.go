@@ -22,7 +22,8 @@ const (
 	sayAdopt   = "adopt"   // parent: the terms anew
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
-	sayDrained = "drained" // child, also when its Serve has ended by itself; then it ends
+	sayEnded   = "ended"   // child: its Serve, or a door, has ended by itself; it waits for the parent to let it drain
+	sayDrained = "drained" // child, and then it ends
 )
 
 type task struct {
@@ -121,6 +122,8 @@ func shortened(err error) string {
 type draining struct{ Within time.Duration } // 0: no limit
 
 type drained struct{ Error string }
+
+type fault struct{ Error string }
 
 // kinds are the errors that keep their identity between processes.
 func kinds() []error { return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded} }

@@ -36,6 +36,9 @@ type own struct {
 
 	hello   chan struct{}
 	ready   chan error
+	fault   chan fault
+	gone    chan struct{} // closed when the child has said that it has ended, or its process has
+	why     error         // what it has said; read after gone
 	drained chan drained
 	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
@@ -53,6 +56,7 @@ func newOwn(p *processes, index int) *own {
 	o := &own{
 		place: p, index: index, log: p.app.log.With(zap.Int("instance", index)), slot: p.nursery.slot(p.app.name, index),
 		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1),
+		fault: make(chan fault, 1), gone: make(chan struct{}),
 		dials: make(chan struct{}, maxDials), deaf: make(chan struct{}), saying: make(chan struct{}, 1),
 	}
 	o.pulse = newPulse(o)
@@ -147,6 +151,8 @@ func (o *own) heard(m control.Message) error {
 		offer(o.ready, nil)
 	case sayFailed:
 		return decode(m, func(f startFailure) { offer(o.ready, f.err()) })
+	case sayEnded:
+		return decode(m, func(f fault) { offer(o.fault, f) })
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:
@@ -200,12 +206,24 @@ func (o *own) open(*admission.Member[*generation]) {
 	}
 }
 
-func (o *own) ended() <-chan struct{} { return o.process.Done() }
+func (o *own) ended() <-chan struct{} { return o.gone }
 
-// over reports whether the process has ended.
-func (o *own) over() bool {
+// awaitEnd waits until it has ended, one way or the other.
+func (o *own) awaitEnd() {
+	defer close(o.gone)
 	select {
+	case f := <-o.fault:
+		o.why = errors.New(f.Error)
 	case <-o.process.Done():
+	}
+}
+
+// over reports whether it has ended.
+func (o *own) over() bool { return closed(o.gone) }
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
 		return true
 	default:
 		return false
@@ -215,11 +233,10 @@ func (o *own) over() bool {
 // dismiss has nothing to do: the child hears of its drain, which follows.
 func (o *own) dismiss() {}
 
-// whyEnded implements life. What has ended may be Serve, as the child then says, or its process. An exit with 0 is none
-// that the parent has asked for.
+// whyEnded implements life. An exit with 0 is none that the parent has asked for.
 func (o *own) whyEnded() error {
-	if d, said := lastWords(o, o.drained); said {
-		return errors.New(d.Error)
+	if o.why != nil {
+		return o.why
 	}
 	return fmt.Errorf("its process has ended: %w", o.process.Exit())
 }
@@ -233,7 +250,7 @@ func (o *own) drain(ctx context.Context, _ func(context.Context) error) error {
 	if o.place.public != nil {
 		o.place.public.down(o.index)
 	}
-	if o.over() {
+	if closed(o.process.Done()) {
 		return nil
 	}
 	var within time.Duration

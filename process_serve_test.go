@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
@@ -32,11 +33,15 @@ func TestAServeAppInAProcessOfItsOwnThatNobodyCallsIsReadyWhenItRuns(t *testing.
 	}
 }
 
-// quitter's Serve ends with its first connection.
+// quitter's Serve ends with its first connection. Its Cleanup waits until the gate is open.
 func quitter() *watt.Runtime {
 	return watt.New(watt.App{
-		Name: "quitter", Isolation: watt.OwnProcess, MaxRestarts: 1, Critical: true,
-		Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		Name: "quitter", Isolation: watt.OwnProcess, MaxRestarts: 1, Critical: true, QueueTimeout: time.Minute, Calls: []string{"gate"},
+		Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+			env.Cleanup(func() error {
+				text(env.Get(context.Background(), "http://gate.watt.local/wait"))
+				return nil
+			})
 			defer context.AfterFunc(ctx, func() { ln.Close() })()
 			if conn, err := ln.Accept(); err == nil {
 				conn.Close()
@@ -46,12 +51,13 @@ func quitter() *watt.Runtime {
 			}
 			return errors.New("on purpose")
 		},
-	})
+	}, watt.App{Name: "gate", New: newGate})
 }
 
 func TestAServeThatEndsEndsItsProcessWhichTheParentReplacesOrGivesUp(t *testing.T) {
 	rt := quitter()
-	watttest.Start(t, rt)
+	top := watttest.Start(t, rt)
+	top.Get("http://gate.watt.local/open")
 	ran := make(chan error, 1)
 	go func() { ran <- rt.Run(t.Context()) }()
 	connect := func() {
@@ -74,6 +80,31 @@ func TestAServeThatEndsEndsItsProcessWhichTheParentReplacesOrGivesUp(t *testing.
 	connect()
 	if err := within(t, ran, "the end of Run"); err == nil || !strings.HasSuffix(err.Error(), "instance 0 has failed: on purpose") {
 		t.Errorf("got %v, want that of a critical app", err)
+	}
+}
+
+func TestWhoeverConnectsWhileAProcessWhoseServeHasEndedCleansUpGetsTheNext(t *testing.T) {
+	rt := quitter()
+	top := watttest.Start(t, rt)
+	conn, err := rt.Env().Dial(t.Context(), "quitter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	soon(t, "the end to be known", func() bool { return statusOf(t, rt, "quitter").State == "draining" })
+	connected := make(chan uint64, 1)
+	go func() {
+		conn, err := rt.Env().Dial(t.Context(), "quitter")
+		if err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		connected <- statusOf(t, rt, "quitter").PerInstance[0].Generation
+	}()
+	top.Get("http://gate.watt.local/open")
+	if got := within(t, connected, "a connection"); got != 2 {
+		t.Errorf("got one in generation %d", got)
 	}
 }
 
