@@ -160,10 +160,12 @@ func (c *call) offer(conn net.Conn) bool {
 	if !ok {
 		return c.conn == nil
 	}
-	begun := c.begun()
+	if c.begun() {
+		return false
+	}
 	c.conn, c.sent = end, end.Delivered()
 	_ = conn.SetDeadline(c.by) // also if it is zero: the last call may have left one
-	return !begun
+	return true
 }
 
 // begun reports whether a Serve app has read some of the request.

@@ -109,12 +109,15 @@ func (c *conns) own(conn net.Conn) (net.Conn, error) {
 		c.open = make(map[net.Conn]struct{})
 	}
 	c.open[conn] = struct{}{}
-	return &trackedConn{Conn: conn, closed: sync.OnceFunc(func() {
-		c.mu.Lock()
-		delete(c.open, conn)
-		c.mu.Unlock()
-		c.leave()
-	})}, nil
+	return &trackedConn{Conn: conn, closed: sync.OnceFunc(func() { c.forget(conn) })}, nil
+}
+
+// forget gives the place of a connection back.
+func (c *conns) forget(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.open, conn)
+	c.n--
 }
 
 // cut closes every connection and returns how many there were. Their owners still close them too.

@@ -209,21 +209,20 @@ func (g *generation) ask(ctx context.Context, client *http.Client, path string) 
 func (g *generation) connect(ctx context.Context, caller string) (net.Conn, error) {
 	near, far := pipe.New(&g.app.rt.buffers, address(caller), address(g.app.name))
 	if err := g.deliver(ctx, far); err != nil {
-		_ = near.Close()
+		_, _ = near.Close(), far.Close()
 		return nil, err
 	}
 	return near, nil
 }
 
-// deliver hands a connection to Serve, and remembers it until it is closed.
+// deliver hands a connection to Serve, and remembers it until it is closed. If it cannot, the connection is the caller's.
 func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
 	tracked, err := g.conns.track(conn)
 	if err != nil {
-		_ = conn.Close()
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err = g.listener.Deliver(ctx, tracked); err != nil {
-		_ = tracked.Close()
+		g.conns.forget(conn)
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil

@@ -86,11 +86,15 @@ func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 	return c.insist(lines, req)
 }
 
-// insist sends req, and once more where nobody has accepted the connection.
+// insist sends req, and again while nobody has read any of it: the connection was not accepted, most likely.
 func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
+	by := c.waitsUntil()
 	for n := 1; ; n++ {
 		resp, err := lines.Pool.RoundTrip(req, c.by, c.offer)
-		if err == nil || n == tries || !hungUp(err) || c.begun() || c.over() != nil {
+		if err != nil && lost(err) && !unseen(err) && c.conn != nil && !c.begun() {
+			err = fmt.Errorf("%w: %w", wire.ErrNotSent, err) // it was taken back
+		}
+		if err == nil || !hungUp(err) || c.begun() || !c.more(n, true, by) {
 			return resp, err
 		}
 		if req = wire.Again(req); req == nil {
@@ -99,31 +103,39 @@ func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
 	}
 }
 
-// hungUp reports whether err means that a new connection has ended before anything was sent on it, as those do that
-// nobody has accepted when the listener is closed.
+// hungUp reports whether err means that a connection has ended before anything that was sent on it was read, as those do
+// that nobody has accepted when the listener is closed.
 func hungUp(err error) bool { return unseen(err) && !errors.Is(err, ErrUnavailable) }
 
-// connect opens a connection to the instance with the fewest. If that has just ended, it waits for the next.
-func (s *relay) connect(ctx context.Context, caller string) (net.Conn, error) {
+// connect opens a connection to an instance.
+func (s *relay) connect(ctx context.Context, caller string) (conn net.Conn, err error) {
+	err = s.reach(ctx, func(g *generation) error {
+		conn, err = g.connect(ctx, caller)
+		return err
+	})
+	return conn, err
+}
+
+// reach gives the instance with the fewest connections one more. If that has just ended, it waits for the next.
+func (s *relay) reach(ctx context.Context, give func(*generation) error) error {
 	by := s.app.waitsUntil()
 	for {
 		change := s.app.changing()
 		err := errNotReady
 		if g := s.emptiest(); g != nil {
-			var conn net.Conn
-			if conn, err = g.connect(ctx, caller); err == nil {
-				return conn, nil
+			if err = give(g); err == nil {
+				return nil
 			}
 		}
 		if down := s.app.await(ctx, by); down != nil {
-			return nil, down
+			return down
 		}
 		select {
 		case <-change:
 		case <-time.After(time.Until(by)): // its supervisor has not noticed, or it does not accept and goes on
-			return nil, err
+			return err
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -135,11 +147,16 @@ func (s *relay) accept(ctx context.Context, f *os.File, what connection, _ int) 
 	if err != nil {
 		return err
 	}
-	if g := s.emptiest(); g != nil {
-		return g.deliver(ctx, conn)
+	return s.deliver(ctx, conn)
+}
+
+// deliver hands a connection to an instance, or closes it.
+func (s *relay) deliver(ctx context.Context, conn net.Conn) error {
+	err := s.reach(ctx, func(g *generation) error { return g.deliver(ctx, conn) })
+	if err != nil {
+		_ = conn.Close()
 	}
-	_ = conn.Close()
-	return errNotReady
+	return err
 }
 
 func (s *relay) begin(index int) life { return newGeneration(s.app, index) }
@@ -170,22 +187,17 @@ func (s *relay) hand(conn net.Conn) {
 	if s.tls != nil {
 		tracked = tls.Server(tracked, s.tls)
 	}
-	if err = s.app.await(s.ctx, s.app.waitsUntil()); err == nil {
-		if g := s.emptiest(); g != nil && g.deliver(s.ctx, tracked) == nil {
-			return
-		}
-	}
-	_ = tracked.Close()
+	_ = s.deliver(s.ctx, tracked) // whoever is there sees it closed
 }
 
-// emptiest returns the generation with the fewest connections, or nil if none is ready.
+// emptiest returns the generation with the fewest connections among those that take more, or nil if none does.
 func (s *relay) emptiest() *generation {
 	s.app.mu.Lock()
 	instances := s.app.instances
 	s.app.mu.Unlock()
 	var best *generation
 	for _, in := range instances {
-		if g, ok := in.current().(*generation); ok && (best == nil || g.conns.count() < best.conns.count()) {
+		if g, ok := in.current().(*generation); ok && !g.listener.Closed() && (best == nil || g.conns.count() < best.conns.count()) {
 			best = g
 		}
 	}

@@ -225,3 +225,55 @@ func TestWhoeverCallsAServeAppWaitsWhileItIsReplaced(t *testing.T) {
 	cancel()
 	callers.Wait()
 }
+
+func TestWhatAServeThatHasClosedItsListenerCannotTakeGoesToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := serving("a", func(http.ResponseWriter, *http.Request) {})
+		serve := answers.Serve
+		answers.Instances = 2
+		answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+			if env.Instance == 0 {
+				ln.Close()
+				<-ctx.Done() // perhaps it finishes what it has
+				return nil
+			}
+			return serve(ctx, env, ln)
+		}
+		rt := start(t, answers)
+		for range 10 {
+			if r := get(t.Context(), rt, "a.watt.local/"); r.err != nil || r.took > 0 {
+				t.Errorf("got %+v", r)
+			}
+			conn, err := rt.Env().Dial(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+		}
+	})
+}
+
+func TestAPublicConnectionWaitsForTheNextInstanceOfAServeApp(t *testing.T) {
+	answers := public(serving("a", func(http.ResponseWriter, *http.Request) {}))
+	answers.QueueTimeout = time.Minute
+	closed, end := make(chan struct{}), make(chan struct{})
+	serve, generation := answers.Serve, 0
+	answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+		if generation++; generation > 1 {
+			return serve(ctx, env, ln)
+		}
+		time.AfterFunc(0, func() { ln.Close() })
+		ln.Accept()
+		close(closed)
+		<-end
+		return nil
+	}
+	rt := start(t, answers)
+	<-closed
+	conn := dialTCP(t, statusOf(t, rt, "a").Addr)
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	soon(t, "the connection to be accepted", func() bool { return statusOf(t, rt, "a").PerListener[0].Accepted == 1 })
+	close(end)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	read(t, resp, err)
+}

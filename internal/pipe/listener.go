@@ -63,12 +63,12 @@ func (l *Listener) deliver(ctx context.Context, c net.Conn) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if l.isClosed() {
+	if l.Closed() {
 		return refused()
 	}
 	if len(l.places) == backlog {
 		l.sweep()
-		if l.isClosed() { // perhaps while it had a connection in its hands
+		if l.Closed() { // perhaps while it had a connection in its hands
 			l.hangUp()
 			return refused()
 		}
@@ -82,7 +82,7 @@ func (l *Listener) deliver(ctx context.Context, c net.Conn) error {
 		return context.Cause(ctx)
 	}
 	// Close empties the queue, but may have done so before c got there.
-	if l.isClosed() {
+	if l.Closed() {
 		l.hangUp()
 	}
 	return nil
@@ -113,7 +113,8 @@ func (l *Listener) Close() error {
 // Addr returns the [Addr] that the listener was made with.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-func (l *Listener) isClosed() bool {
+// Closed reports whether Close was called.
+func (l *Listener) Closed() bool {
 	select {
 	case <-l.closed:
 		return true
