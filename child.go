@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -41,19 +40,6 @@ type child struct {
 	mu    sync.Mutex
 	asked map[uint64]chan gift // connections that the parent was asked for
 	last  uint64
-}
-
-// gift is what the parent answers.
-type gift struct {
-	conn net.Conn
-	err  error
-}
-
-// drop closes what nobody waits for any more.
-func (g gift) drop() {
-	if g.conn != nil {
-		_ = g.conn.Close()
-	}
 }
 
 // runChild is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
@@ -298,71 +284,6 @@ func (c *child) speak(t terms) {
 	if t.Level != nil && c.rt.Level != nil {
 		c.rt.Level.SetLevel(zapcore.Level(*t.Level))
 	}
-}
-
-// dial asks the parent for a connection.
-func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
-	reply := make(chan gift, 1)
-	c.mu.Lock()
-	c.last++
-	id := c.last
-	c.asked[id] = reply
-	c.mu.Unlock()
-	ask.ID = id
-	if by, limited := ctx.Deadline(); limited {
-		ask.Within = max(time.Millisecond, time.Until(by))
-	}
-	if err := c.say(sayDial, ask); err != nil {
-		return nil, &CallError{Err: fmt.Errorf("%w: %w", ErrUnavailable, err)}
-	}
-	select {
-	case g := <-reply:
-		if g.err != nil {
-			return nil, g.err
-		}
-		return g.conn, nil
-	case <-ctx.Done():
-		c.forget(id, reply)
-		return nil, context.Cause(ctx)
-	}
-}
-
-// forget does without a connection that was asked for, if it was not given in the same moment.
-func (c *child) forget(id uint64, reply <-chan gift) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.asked, id)
-	select {
-	case g := <-reply:
-		g.drop()
-	default:
-	}
-}
-
-// given hands a connection to whoever has asked for it.
-func (c *child) given(d dialled, files []*os.File) {
-	var g gift
-	switch {
-	case d.Kind > 0 && d.Kind < len(kinds()):
-		control.Drop(files)
-		g.err = &CallError{Err: fmt.Errorf("%w: by way of the parent: %s", kinds()[d.Kind], d.Text)}
-	case len(files) == 1:
-		if g.conn, g.err = control.ConnOf(files[0]); g.err != nil {
-			g.err = &CallError{Err: fmt.Errorf("%w: %w", ErrUnavailable, g.err)}
-		}
-	default: // it was lost
-		control.Drop(files)
-		g.err = &CallError{Err: fmt.Errorf("%w: this process has no descriptors left", ErrUnavailable)}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	reply := c.asked[d.ID]
-	delete(c.asked, d.ID)
-	if reply == nil {
-		g.drop()
-		return
-	}
-	reply <- g // it has room for the one answer
 }
 
 // showing shows in the page how busy a pool is.
