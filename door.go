@@ -33,7 +33,7 @@ type peer struct {
 	caller  string
 	handed  bool          // by a sibling: the request names the caller
 	waited  time.Duration // what was handed over, before that
-	asks    bool          // keeps the body of what it has handed over until that is admitted
+	asks    bool          // wants to hear when what it has handed over is admitted, and keeps its body until then
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }

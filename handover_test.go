@@ -4,6 +4,7 @@ package watt_test
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -157,6 +158,36 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 	answered, failed := end()
 	if answered < 100 || len(failed) > kills { // one worker each
 		t.Errorf("got %d answers and failures %v", answered, failed)
+	}
+}
+
+func TestASiblingThatDiesBeforeItHasBegunLosesNothing(t *testing.T) {
+	for name, rest := range map[string]string{
+		"none": "", "a body": "Content-Length: 1\r\n\r\nx", "a long one": "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := pair()
+			top := watttest.Start(t, rt)
+			busy, two := dialPair(t, top, "0"), []net.Conn{dialPair(t, top, "0"), dialPair(t, top, "0")}
+			sibling := statusOf(t, rt, "pair").PerInstance[1].PID
+			soon(t, "both to be idle", func() bool { return statusOf(t, rt, "pair").Busy == 0 })
+			stop(t, sibling)
+			reading(t, busy)
+			soon(t, "the first to be busy", func() bool { return statusOf(t, rt, "pair").Busy == 1 })
+			for _, conn := range two {
+				fmt.Fprintf(conn, "POST /who HTTP/1.1\r\nHost: pair\r\n%s", cmp.Or(rest, "\r\n"))
+			}
+			soon(t, "one to wait, and the other to be handed over", func() bool { return statusOf(t, rt, "pair").Queued == 1 })
+			syscall.Kill(sibling, syscall.SIGKILL)
+			soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].PID != sibling })
+			fmt.Fprint(busy, "x")
+			answered(t, busy)
+			for _, conn := range two {
+				if got := answered(t, conn); got[1] != "0" && got[1] != "1" {
+					t.Errorf("got %q, want the answer of an instance", got)
+				}
+			}
+		})
 	}
 }
 

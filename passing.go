@@ -22,7 +22,7 @@ const (
 	headerCaller = "X-Watt-Caller" // the app that has made it, if one has
 	headerRemote = "X-Watt-Remote" // the address that it came from
 	headerWaited = "X-Watt-Waited" // the microseconds since it has arrived
-	headerAsks   = "X-Watt-Asks"   // the sibling keeps the body until it is asked for; the client does not
+	headerAsks   = "X-Watt-Asks"   // the sibling wants to hear when the request is admitted; the client does not
 	headerTarget = "X-Watt-Target" // what was requested, if that is an absolute URL
 	headerNoHost = "X-Watt-Nohost" // the request names no host
 	headerLast   = "X-Watt-Last"   // of an answer after which the client's connection is to be closed
@@ -46,6 +46,8 @@ type passing struct {
 	request  *request
 	body     *rewind.Body
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
+	tells    bool          // the sibling says when it admits the request
+	begun    bool          // and has
 	last     bool          // the connection ends with the answer
 	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
 	unshown  atomic.Bool   // counts as one that the sibling is about to have
@@ -165,14 +167,16 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	out.Header.Set(headerRemote, in.RemoteAddr)
 	out.Header.Set(headerWaited, strconv.FormatInt(time.Since(x.request.arrived).Microseconds(), 10))
 	setRemaining(out.Header, x.request.deadline)
+	if x.tells = in.Header["Expect"] == nil; x.tells { // else it says when the handler reads
+		out.Header.Set(headerAsks, "1")
+	}
 	if out.Body == nil || out.Body == http.NoBody {
 		return
 	}
 	out.Body, out.GetBody = x.body.Restart(), x.body.Again
-	out.Trailer = in.Trailer        // which is filled when the body has been read
-	if in.Header["Expect"] == nil { // so that a sibling that refuses the request has read nothing of it
+	out.Trailer = in.Trailer // which is filled when the body has been read
+	if x.tells {             // so that a sibling that does not come to it has read nothing of it
 		out.Header.Set("Expect", "100-continue")
-		out.Header.Set(headerAsks, "1")
 	}
 }
 
@@ -239,6 +243,7 @@ func (s *stream) Read(p []byte) (int, error) {
 // That a client may go on is for the server of its connection to say.
 func (x *passing) WriteHeader(status int) {
 	if status == http.StatusContinue {
+		x.begun = true
 		return
 	}
 	if status >= http.StatusOK && (x.last || x.body.Open() || x.peer.lameDuck()) {
@@ -250,10 +255,16 @@ func (x *passing) WriteHeader(status int) {
 // Unwrap lets [http.ResponseController] reach the server's own writer.
 func (x *passing) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
+// untouched reports whether the sibling has not begun the request. Of one that has ended that is known if it would have
+// said so.
+func (x *passing) untouched(err error) bool {
+	return untouched(err) || lost(err) && x.tells && !x.begun
+}
+
 // failed answers a request that the sibling has not served, unless it has not begun to.
 func (x *passing) failed(err error) {
 	call, known := errors.AsType[*CallError](err)
-	refused := untouched(err)
+	refused := x.untouched(err)
 	if refused {
 		if x.whole = x.body.Restart(); x.whole != nil {
 			return
