@@ -71,6 +71,7 @@ type composition struct {
 	parts   []*part // in the order of their keys
 	times   *prometheus.HistogramVec
 	running sync.WaitGroup // goroutines of parts, also of those left behind
+	writers sync.Pool      // of *bufio.Writer: what answers are put together in
 }
 
 func newComposition(env *watt.Env, parts Parts) (*composition, error) {

@@ -12,7 +12,7 @@ import (
 const headerPartial = "X-Watt-Partial"
 
 // answerBuffer is what an answer is put together in, in bytes. Longer ones are written in pieces.
-const answerBuffer = 32 << 10
+const answerBuffer = 8 << 10
 
 // answer writes the parts that came, and what stands in for others.
 func (g *gathering) answer(w http.ResponseWriter) {
@@ -38,12 +38,18 @@ func (g *gathering) answer(w http.ResponseWriter) {
 		h.Set(headerPartial, strings.Join(failed, ", "))
 		h.Set("Cache-Control", "no-store")
 	}
-	g.write(w, size) // for HEAD, net/http keeps it
+	g.write(w) // for HEAD, net/http keeps it
 }
 
 // write writes the object. A client that takes no more is nobody's fault.
-func (g *gathering) write(w http.ResponseWriter, size int) {
-	b := bufio.NewWriterSize(w, min(size, answerBuffer))
+func (g *gathering) write(w http.ResponseWriter) {
+	b, ok := g.writers.Get().(*bufio.Writer)
+	if !ok {
+		b = bufio.NewWriterSize(nil, answerBuffer)
+	}
+	b.Reset(w)
+	defer g.writers.Put(b)
+	defer b.Reset(nil) // also if the client has gone, and w panics
 	next := byte('{')
 	for i, p := range g.parts {
 		json := g.got[i].json
