@@ -126,6 +126,9 @@ func (s *relay) reach(ctx context.Context, give func(*generation) error) error {
 			if err = give(g); err == nil {
 				return nil
 			}
+			if g.listener.Closed() { // since then: another may be free
+				continue
+			}
 		}
 		if down := s.app.await(ctx, by); down != nil {
 			return down

@@ -253,6 +253,46 @@ func TestWhatAServeThatHasClosedItsListenerCannotTakeGoesToAnother(t *testing.T)
 	})
 }
 
+func TestWhoeverWaitsForAServeThatClosesItsListenerThenGoesToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := make(chan struct{})
+		answers := speaking("a", func(net.Conn) {}, nil)
+		serve := answers.Serve
+		answers.Instances = 2
+		answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+			if env.Instance > 0 {
+				return serve(ctx, env, ln)
+			}
+			if conn, err := ln.Accept(); err == nil { // and no more: 128 others have room
+				defer conn.Close()
+			}
+			<-full
+			ln.Close()
+			<-ctx.Done()
+			return nil
+		}
+		caller := app("b", func(http.ResponseWriter, *http.Request) {})
+		caller.Calls = []string{"a"} // so that both are ready when they accept
+		rt := start(t, answers, caller)
+		for range 2 * 129 {
+			conn, err := rt.Env().Dial(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			synctest.Wait()
+		}
+		time.AfterFunc(time.Millisecond, func() { close(full) })
+		began := time.Now()
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		wantTook(t, time.Since(began), time.Millisecond)
+	})
+}
+
 func TestAPublicConnectionWaitsForTheNextInstanceOfAServeApp(t *testing.T) {
 	answers := public(serving("a", func(http.ResponseWriter, *http.Request) {}))
 	answers.QueueTimeout = time.Minute
