@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,42 @@ func TestWhoeverConnectsWhileAProcessWhoseServeHasEndedCleansUpGetsTheNext(t *te
 	top.Get("http://gate.watt.local/open")
 	if got := within(t, connected, "a connection"); got != 2 {
 		t.Errorf("got one in generation %d", got)
+	}
+}
+
+// leaver's Serve accepts nothing more after its first connection, and goes on with that.
+func leaver() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "leaver", Isolation: watt.OwnProcess, QueueTimeout: time.Minute, Listen: "127.0.0.1:0",
+		Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			conn, err := ln.Accept()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			ln.Close()
+			io.WriteString(conn, "!")
+			<-ctx.Done()
+			return nil
+		},
+	})
+}
+
+// In its process there will be no other that could.
+func TestAConnectionThatTheServeOfAProcessDoesNotAcceptAnyMoreIsClosed(t *testing.T) {
+	rt := leaver()
+	watttest.Start(t, rt)
+	first, err := rt.Env().Dial(t.Context(), "leaver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := first.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	second := dialTCP(t, statusOf(t, rt, "leaver").Addr)
+	if _, err := io.Copy(io.Discard, second); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
 }
 

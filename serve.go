@@ -116,7 +116,8 @@ func (s *relay) connect(ctx context.Context, caller string) (conn net.Conn, err 
 	return conn, err
 }
 
-// reach gives the instance with the fewest connections one more. If that has just ended, it waits for the next.
+// reach gives the instance with the fewest connections one more. If none takes it, it waits for the next, but not in a
+// process of its own.
 func (s *relay) reach(ctx context.Context, give func(*generation) error) error {
 	by := s.app.waitsUntil()
 	for {
@@ -129,6 +130,9 @@ func (s *relay) reach(ctx context.Context, give func(*generation) error) error {
 			if g.listener.Closed() { // since then: another may be free
 				continue
 			}
+		}
+		if s.app.rt.child != nil { // where there will be no other
+			return err
 		}
 		if down := s.app.await(ctx, by); down != nil {
 			return down
