@@ -300,8 +300,8 @@ func isCall(err error) bool {
 	return is
 }
 
-// bodys reports whether err is what reading the request's body has met. It may look like a failed connection, or be the
-// error of another call, and says nothing about this one.
+// bodys reports whether err is what reading or closing the request's body has met. It may look like a failed connection,
+// or be the error of another call, and says nothing about this one.
 func bodys(err error) bool {
 	_, found := errors.AsType[*wire.BodyError](err)
 	return found

@@ -545,6 +545,56 @@ func TestWhatABodyHasMetDoesNotSayThatTheCallHasNotStarted(t *testing.T) {
 	}
 }
 
+// unclosable is a body of which Close fails.
+type unclosable struct {
+	io.Reader
+	err error
+}
+
+func (u unclosable) Close() error { return u.err }
+
+// The error looks like that of a connection. What the app has not read by then it reads later.
+func TestACallWhoseBodyCannotBeClosedIsSentOnce(t *testing.T) {
+	for name, direct := range map[string]bool{"a handler": true, "Serve": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var seen atomic.Int32
+				see := func(r *http.Request) {
+					if n, _ := io.Copy(io.Discard, r.Body); n == r.ContentLength {
+						seen.Add(1)
+					}
+				}
+				a := app("a", func(_ http.ResponseWriter, r *http.Request) { see(r) })
+				if !direct {
+					a = speaking("a", func(conn net.Conn) {
+						time.Sleep(time.Second)
+						if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+							see(r)
+						}
+					}, nil)
+				}
+				var env *watt.Env
+				start(t, caller(&env, "a"), a)
+				req := request(t.Context(), http.MethodPost, "http://a.watt.local/pay", nil)
+				req.ContentLength = 32 << 10
+				req.GetBody = func() (io.ReadCloser, error) {
+					return unclosable{strings.NewReader(strings.Repeat("x", 32<<10)), net.ErrClosed}, nil
+				}
+				req.Body, _ = req.GetBody()
+				_, err := env.Client.Do(req)
+				wantCall(t, err, "a", net.ErrClosed, true)
+				if errors.Is(err, watt.ErrInstanceDied) {
+					t.Errorf("got %v, as if it were the callee's fault", err)
+				}
+				time.Sleep(time.Minute)
+				if got := seen.Load(); got > 1 {
+					t.Errorf("the app has seen it %d times", got)
+				}
+			})
+		})
+	}
+}
+
 // errgroup ends the calls that are left with the error of what has failed first.
 func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 	var env *watt.Env

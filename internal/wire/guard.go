@@ -12,8 +12,8 @@ type Log interface {
 	Printf(format string, args ...any)
 }
 
-// Guard returns body with the panics of its Read and Close made errors, and told to log unless that is nil. What reading
-// it has met is a [BodyError]. It is for bodies that are read in goroutines which are not the caller's: there nobody else
+// Guard returns body with the panics of its Read and Close made errors, and told to log unless that is nil. What these
+// have met is a [BodyError]. It is for bodies that are read in goroutines which are not the caller's: there nobody else
 // could deal with a panic, so that it would end the program.
 func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
 
@@ -27,7 +27,7 @@ func GuardBody(req *http.Request, log Log) *http.Request {
 	return &out
 }
 
-// BodyError is what reading the body of a request has met. It may look like a fault of the connection, and is none.
+// BodyError is what reading the body of a request, or closing it, has met. It may look like a fault of the connection, and is none.
 type BodyError struct{ Err error }
 
 // Error returns the text of Err.
@@ -62,6 +62,9 @@ func (g *guarded) Close() (err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = panicked("the body", reason, g.log)
+		}
+		if err != nil {
+			err = &BodyError{err}
 		}
 	}()
 	return g.body.Close()
