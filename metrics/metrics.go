@@ -14,7 +14,6 @@
 package metrics
 
 import (
-	"net"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,20 +29,29 @@ import (
 func Handler(rt *watt.Runtime) http.Handler {
 	own := prometheus.NewRegistry()
 	own.MustRegister(NewCollector(rt), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(prometheus.Gatherers{own, rt}, promhttp.HandlerOpts{
+	scrape := promhttp.HandlerFor(prometheus.Gatherers{own, rt}, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
 		ErrorLog:            logger{rt},
 		MaxRequestsInFlight: 4, // a scrape is no reason to be overloaded
 	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { scrape.ServeHTTP(deaf{w}, r) })
 }
+
+// deaf hides that the scraper has gone, which promhttp would log once for each metric.
+type deaf struct{ http.ResponseWriter }
+
+func (d deaf) Write(p []byte) (int, error) {
+	_, _ = d.ResponseWriter.Write(p)
+	return len(p), nil
+}
+
+// Unwrap lets [http.ResponseController] reach the server's own writer.
+func (d deaf) Unwrap() http.ResponseWriter { return d.ResponseWriter }
 
 // logger is a runtime's Logger, which may be set after the handler was made.
 type logger struct{ rt *watt.Runtime }
 
-// Println implements [promhttp.Logger]. It leaves out that the scraper has gone, which promhttp says of each metric.
+// Println implements [promhttp.Logger].
 func (l logger) Println(v ...any) {
-	if op, ok := v[len(v)-1].(*net.OpError); ok && op.Op == "write" { // bare: what a Collector has met is wrapped
-		return
-	}
 	l.rt.Env().Logger.Sugar().Warnln(append([]any{"metrics are missing:"}, v...)...)
 }

@@ -351,26 +351,48 @@ func TestWhatACollectorCannotWriteToIsLogged(t *testing.T) {
 }
 
 func TestAScraperThatGoesAwayIsNotLogged(t *testing.T) {
-	core, logs := observer.New(zapcore.WarnLevel)
-	rt := mills()
-	rt.Logger = zap.New(core)
-	handler, done := metrics.Handler(rt), make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		<-r.Context().Done()
-		handler.ServeHTTP(w, r)
-		close(done)
-	}))
-	defer server.Close()
-	conn, err := net.Dial("tcp", server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-	conn.(*net.TCPConn).SetLinger(0)
-	conn.Close()
-	<-done
-	if logs.Len() > 0 {
-		t.Errorf("got %d lines, the first of which is %v", logs.Len(), logs.All()[0])
+	for name, start := range map[string]func(*httptest.Server){
+		"TCP":    (*httptest.Server).Start,
+		"TLS":    (*httptest.Server).StartTLS,
+		"HTTP/2": func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zapcore.WarnLevel)
+			rt := mills()
+			rt.Logger = zap.New(core)
+			ctx, leave := context.WithCancel(t.Context())
+			handler, done := metrics.Handler(rt), make(chan struct{})
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				leave()
+				<-r.Context().Done()
+				handler.ServeHTTP(w, r)
+				close(done)
+			}))
+			start(server)
+			defer server.Close()
+			client := server.Client()
+			transport := client.Transport.(*http.Transport)
+			transport.DisableCompression = true // or nothing would be written before the end
+			transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+				if err == nil {
+					err = conn.(*net.TCPConn).SetLinger(0)
+				}
+				return conn, err
+			}
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := client.Do(req); err == nil {
+				resp.Body.Close()
+				t.Errorf("got %v", resp.Status)
+			}
+			<-done
+			if logs.Len() > 0 {
+				t.Errorf("got %d lines, the first of which is %v", logs.Len(), logs.All()[0])
+			}
+		})
 	}
 }
 
