@@ -156,7 +156,7 @@ func (c *child) countIn(b task) {
 func (c *child) start() error {
 	for _, a := range c.rt.apps {
 		if a != c.app {
-			a.place.open()
+			c.rt.owned.Go(func() { _ = a.start(context.Background()) }) // which opens the way there, and cannot fail
 		}
 	}
 	if err := c.app.start(context.Background()); err != nil {

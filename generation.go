@@ -141,7 +141,7 @@ func (g *generation) startServe(ctx context.Context, config *App) error {
 		g.err = <-running
 		close(g.served)
 	}()
-	if !g.app.reachable {
+	if len(g.app.callers) == 0 && config.Listen == "" { // nobody but main can connect
 		return g.awaitReady(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
 	}
 	select {

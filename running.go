@@ -32,8 +32,6 @@ type app struct {
 	callees []*app
 
 	place place
-	// reachable tells whether anybody but main can connect: another app, or the public.
-	reachable bool
 
 	pool   *admission.Pool[*generation]
 	passes requests // those that siblings serve, in a process of its own

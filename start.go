@@ -60,11 +60,6 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	}
 	byName := rt.build(configs)
 	for _, a := range rt.apps {
-		for _, name := range a.conf().Calls {
-			callee := byName[name]
-			a.callees = append(a.callees, callee)
-			callee.callers = append(callee.callers, a)
-		}
 		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
 			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
 		}
@@ -73,7 +68,8 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	return nil
 }
 
-// build makes the apps, and main's way to them. They are of use to nobody before they are stored as running.
+// build makes the apps, links those that call with those that they call, and makes main's way to all of them. They are of
+// use to nobody before they are stored as running.
 func (rt *Runtime) build(configs []App) map[string]*app {
 	apps, byName := make([]*app, len(configs)), make(map[string]*app, len(configs))
 	for i := range configs {
@@ -82,10 +78,10 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 		rt.mesh.leadTo(apps[i])
 	}
 	for _, a := range apps {
-		a.reachable = a.reachable || a.conf().Listen != ""
 		for _, name := range a.conf().Calls {
-			a.mesh.leadTo(byName[name])
-			byName[name].reachable = true
+			callee := byName[name]
+			a.mesh.leadTo(callee)
+			a.callees, callee.callers = append(a.callees, callee), append(callee.callers, a)
 		}
 	}
 	rt.mesh.transport = rt.mesh.wrapped()
