@@ -42,9 +42,9 @@ type child struct {
 	last  uint64
 }
 
-// runChild is Run in a child: it runs the instance until the parent says otherwise or is gone, and does not return,
-// unless this is another runtime than the parent's.
-func (rt *Runtime) runChild(b birth) error {
+// runChild is Run in a child: it runs the instance until the parent says otherwise or is gone, whether or not ctx ends. It does
+// not return, unless this is another runtime than the parent's.
+func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 	if process.Program() != b.Program {
 		return fmt.Errorf("watt: this process for app %q runs another program than its parent: the file was replaced; start it anew", b.App)
 	}
@@ -53,7 +53,7 @@ func (rt *Runtime) runChild(b birth) error {
 			"does what stands before Run depend on something?", b.App)
 	}
 	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
-	rt.child = c
+	rt.child, rt.labels = c, context.WithoutCancel(ctx)
 	if err := c.run(); err != nil {
 		fmt.Fprintf(os.Stderr, "watt: the process of app %q, instance %d: %v\n", b.App, b.Instance, err)
 		os.Exit(1) //nolint:forbidigo // the process is watt's own
@@ -110,7 +110,6 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	c.slots = b.Slots
 	c.speak(b.terms)
 	rt := c.rt
-	rt.labels = context.Background()
 	configs := allWithDefaults(rt.configs)
 	for i := range configs {
 		config := &configs[i]

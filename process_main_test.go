@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +33,7 @@ const mainVariable = "WATT_TEST_MAIN"
 func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
-		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting,
+		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -72,7 +74,7 @@ func telling(change func(*watt.App), tell func() string, after func(*watt.Runtim
 	})}
 	change(&a)
 	rt := watt.New(a)
-	if err := rt.Start(context.Background()); err != nil {
+	if err := rt.Start(pprof.WithLabels(context.Background(), pprof.Labels("site", "north"))); err != nil {
 		return err
 	}
 	resp, err := rt.Env().Get(context.Background(), "http://one.watt.local/")
@@ -113,6 +115,22 @@ func TestAChildHasTheNameByWhichItsParentWasCalled(t *testing.T) {
 	}
 	if got := mainOf(t, "named", link); got != "serve" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// mainLabelled tells which labels what serves in a child has.
+func mainLabelled() error {
+	return telling(unchanged, func() string {
+		var profile strings.Builder
+		pprof.Lookup("goroutine").WriteTo(&profile, 1)
+		return regexp.MustCompile(`\{"app":"one".*\}`).FindString(profile.String())
+	}, nil)
+}
+
+func TestWhatServesInAChildHasTheLabelsOfMain(t *testing.T) {
+	t.Parallel()
+	if got, want := mainOf(t, "labelled", os.Args[0]), `{"app":"one", "instance":"0", "site":"north"}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

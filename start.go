@@ -16,7 +16,7 @@ import (
 // returned, the end of ctx means nothing.
 func (rt *Runtime) Start(ctx context.Context) error {
 	if b, child := born(); child {
-		return rt.runChild(b)
+		return rt.runChild(ctx, b)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
