@@ -111,19 +111,25 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 	within(t, held, "the end of the call")
 }
 
-// meddler changes its own limits, from a process of its own.
+// meddler changes its own limits, or wants everything to end, from a process of its own.
 func meddler() *watt.Runtime {
 	var rt *watt.Runtime
-	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/end" {
+			fmt.Fprint(w, rt.Shutdown(r.Context()))
+			return
+		}
 		fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
 	})})
 	return rt
 }
 
-func TestAnInstanceCannotChangeItsApp(t *testing.T) {
+func TestAnInstanceCanNeitherChangeNorEndItsApp(t *testing.T) {
 	top := watttest.Start(t, meddler())
-	if _, body := top.Get("http://meddler.watt.local/"); !strings.Contains(body, "this is the process of an instance") {
-		t.Errorf("got %s", body)
+	for _, path := range []string{"/end", "/change"} {
+		if _, body := top.Get("http://meddler.watt.local" + path); !strings.Contains(body, "this is the process of an instance") {
+			t.Errorf("%s: got %s", path, body)
+		}
 	}
 }
 

@@ -14,10 +14,14 @@ import (
 // finish, callers before those they call, and everything is closed. What takes longer than an app's
 // DrainTimeout, ShutdownTimeout or ctx is cut, and the error says what was. Further calls wait for the
 // first and return the same error, unless their ctx ends before. Before the start it only keeps the
-// runtime from starting.
+// runtime from starting. In the process of an instance it is an error: the first process ends that.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.mu.Lock()
 	before := rt.phase
+	if before == phaseNew && rt.running.Load() != nil {
+		rt.mu.Unlock()
+		return errors.New("watt: Shutdown: this is the process of an instance, which its parent ends")
+	}
 	rt.phase = phaseStopping
 	first := !rt.stopping
 	rt.stopping = true
