@@ -53,13 +53,34 @@ func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 			"does what stands before Run depend on something?", b.App)
 	}
 	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
-	rt.child, rt.labels = c, context.WithoutCancel(ctx)
+	if err := c.claim(); err != nil {
+		return err
+	}
+	rt.labels = context.WithoutCancel(ctx)
 	if err := c.run(); err != nil {
 		fmt.Fprintf(os.Stderr, "watt: the process of app %q, instance %d: %v\n", b.App, b.Instance, err)
 		os.Exit(1) //nolint:forbidigo // the process is watt's own
 	}
 	os.Exit(0) //nolint:forbidigo // likewise
 	return nil
+}
+
+// claim makes the runtime this child, unless it is or was something else.
+func (c *child) claim() error {
+	c.rt.mu.Lock()
+	defer c.rt.mu.Unlock()
+	if err := c.rt.mayStartLocked(); err != nil {
+		return err
+	}
+	c.rt.child, c.rt.phase = c, phaseStarting
+	return nil
+}
+
+// enter notes how far the runtime's life has come.
+func (c *child) enter(p phase) {
+	c.rt.mu.Lock()
+	defer c.rt.mu.Unlock()
+	c.rt.phase = p
 }
 
 func (c *child) run() error {
@@ -164,11 +185,13 @@ func (c *child) start() error {
 	if c.inlet != nil { // no sooner: what it takes would be lost with a start that fails
 		c.rt.owned.Go(func() { c.inlet.run(c.app.log) })
 	}
+	c.enter(phaseRunning)
 	return c.say(sayReady, nil)
 }
 
 // ended tells the parent why the app has ended by itself, and takes nothing more: the parent has others, or another soon.
 func (c *child) ended(why error) error {
+	c.enter(phaseStopping)
 	if c.inlet != nil {
 		_ = c.inlet.Close()
 	}
@@ -180,6 +203,7 @@ func (c *child) ended(why error) error {
 
 // end drains the app, and tells the parent what had to be cut.
 func (c *child) end(d draining) error {
+	c.enter(phaseStopping)
 	ctx := context.Background()
 	if d.Within > 0 {
 		var cancel context.CancelFunc

@@ -111,24 +111,40 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 	within(t, held, "the end of the call")
 }
 
-// meddler changes its own limits, or wants everything to end, from a process of its own.
+// meddler asks from a process of its own whether all is ready, or does what only the first process can.
 func meddler() *watt.Runtime {
 	var rt *watt.Runtime
 	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/end" {
+		switch r.URL.Path {
+		case "/start":
+			fmt.Fprint(w, rt.Start(r.Context()))
+		case "/ready":
+			fmt.Fprint(w, rt.Ready())
+		case "/change":
+			fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
+		case "/restart":
+			fmt.Fprint(w, rt.Restart("meddler", 0))
+		case "/drain":
+			fmt.Fprint(w, rt.Drain("meddler", 0))
+		case "/end":
 			fmt.Fprint(w, rt.Shutdown(r.Context()))
-			return
 		}
-		fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
-	})})
+	})}, watt.App{Name: "away", Handler: http.NotFoundHandler()})
 	return rt
 }
 
 func TestAnInstanceCanNeitherChangeNorEndItsApp(t *testing.T) {
 	top := watttest.Start(t, meddler())
-	for _, path := range []string{"/end", "/change"} {
-		if _, body := top.Get("http://meddler.watt.local" + path); !strings.Contains(body, "this is the process of an instance") {
-			t.Errorf("%s: got %s", path, body)
+	for path, want := range map[string]string{
+		"/change":  "watt: Update: this is the process of an instance: only the first process can do that",
+		"/restart": "watt: Restart: this is the process of an instance: only the first process can do that",
+		"/drain":   "watt: Drain: this is the process of an instance: only the first process can do that",
+		"/end":     "watt: Shutdown: this is the process of an instance: only the first process can do that",
+		"/start":   "watt: the runtime runs already: it starts only once",
+		"/ready":   "<nil>",
+	} {
+		if _, body := top.Get("http://meddler.watt.local" + path); body != want {
+			t.Errorf("%s: got %s, want %s", path, body, want)
 		}
 	}
 }

@@ -16,12 +16,11 @@ import (
 // first and return the same error, unless their ctx ends before. Before the start it only keeps the
 // runtime from starting. In the process of an instance it is an error: the first process ends that.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
+	if err := rt.first("Shutdown"); err != nil {
+		return err
+	}
 	rt.mu.Lock()
 	before := rt.phase
-	if before == phaseNew && rt.running.Load() != nil {
-		rt.mu.Unlock()
-		return errors.New("watt: Shutdown: this is the process of an instance, which its parent ends")
-	}
 	rt.phase = phaseStopping
 	first := !rt.stopping
 	rt.stopping = true

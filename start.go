@@ -96,18 +96,26 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 func (rt *Runtime) claim(cancel context.CancelCauseFunc) ([]App, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	switch rt.phase {
-	case phaseRunning:
-		return nil, errRunning
-	case phaseStarting, phaseStopping:
-		return nil, errors.New("watt: a runtime starts only once")
-	case phaseNew:
+	if err := rt.mayStartLocked(); err != nil {
+		return nil, err
 	}
 	if err := validate(rt.configs, rt.Admin); err != nil {
 		return nil, err
 	}
 	rt.phase, rt.cancelStart = phaseStarting, cancel
 	return rt.configs, nil
+}
+
+// mayStartLocked returns an error if the runtime is not new.
+func (rt *Runtime) mayStartLocked() error {
+	switch rt.phase {
+	case phaseRunning:
+		return errRunning
+	case phaseStarting, phaseStopping:
+		return errStartsOnce
+	case phaseNew:
+	}
+	return nil
 }
 
 // bind opens the listeners, all of them before any app starts: a port in use is known at once.

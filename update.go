@@ -33,11 +33,11 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 		return errNotNow
 	}
 	defer func() { <-rt.updating }()
+	if err := rt.first("Update"); err != nil {
+		return err
+	}
 	switch rt.currentPhase() {
 	case phaseNew:
-		if rt.running.Load() != nil {
-			return errors.New("watt: Update: this is the process of an instance, which has its configuration from its parent")
-		}
 		return rt.reconfigure(app, change)
 	case phaseRunning:
 		a, err := rt.named(app)
@@ -199,7 +199,8 @@ func same(a, b reflect.Value) bool {
 // Restart drains one instance of an app and replaces it by its next generation. It blocks until that
 // is ready, for DrainTimeout and StartTimeout together at most, and returns the error if it cannot
 // start; then it is retried as after a failure. Requests wait in the queue meanwhile, or go to other
-// instances. An instance that had been given up, or drained, gets a new chance.
+// instances. An instance that had been given up, or drained, gets a new chance. An app in a process of its own cannot
+// restart any.
 func (rt *Runtime) Restart(app string, instance int) error {
 	return rt.askInstance("Restart", app, instance, false)
 }
@@ -207,12 +208,15 @@ func (rt *Runtime) Restart(app string, instance int) error {
 // Drain drains one instance of an app and leaves it out, "drained", until Restart brings it back: to look at what it has
 // left, or at how the others do without it. It blocks until that is done, for DrainTimeout at most, and returns what was
 // cut. Requests go to other instances; if there are none, they are refused as soon as their wait is over, and the app is
-// not ready.
+// not ready. An app in a process of its own cannot drain any.
 func (rt *Runtime) Drain(app string, instance int) error {
 	return rt.askInstance("Drain", app, instance, true)
 }
 
 func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error {
+	if err := rt.first(what); err != nil {
+		return err
+	}
 	if rt.currentPhase() != phaseRunning {
 		return fmt.Errorf("watt: %s: the runtime is not running", what)
 	}

@@ -34,6 +34,7 @@ package watt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -116,7 +117,10 @@ type Runtime struct {
 	stopErr     error
 }
 
-var errRunning = errors.New("watt: the runtime runs already: it starts only once")
+var (
+	errRunning    = errors.New("watt: the runtime runs already: it starts only once")
+	errStartsOnce = errors.New("watt: a runtime starts only once")
+)
 
 // phase is how far a runtime's life has come.
 type phase int
@@ -203,6 +207,16 @@ func (rt *Runtime) currentPhase() phase {
 	return rt.phase
 }
 
+// first returns an error in the process of an instance: what is a matter for the first process.
+func (rt *Runtime) first(what string) error {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.child != nil {
+		return fmt.Errorf("watt: %s: this is the process of an instance: only the first process can do that", what)
+	}
+	return nil
+}
+
 // app returns the app of that name, or nil.
 func (rt *Runtime) app(name string) *app {
 	if apps := rt.running.Load(); apps != nil {
@@ -213,7 +227,8 @@ func (rt *Runtime) app(name string) *app {
 
 // Ready is the readiness probe. It returns nil if every app has an instance that is ready and none that was
 // given up, and otherwise an error that names the apps and says what is wrong. An instance that shows no sign
-// of life is not ready. An app with a URL counts as ready: whether it answers is known to those who call it.
+// of life is not ready. An app with a URL counts as ready: whether it answers is known to those who call it. In the
+// process of an instance it tells of that alone.
 func (rt *Runtime) Ready() error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -231,6 +246,9 @@ func (rt *Runtime) Ready() error {
 	}
 	var errs []error
 	for _, a := range rt.apps {
+		if rt.child != nil && a.name != rt.child.birth.App {
+			continue
+		}
 		if err := a.ready(); err != nil {
 			errs = append(errs, err)
 		}
