@@ -106,6 +106,7 @@ func requests() []scenario {
 		"no user agent":                  get(header("User-Agent", "")),
 		"user agent":                     get(header("User-Agent", "a\tb")),
 		"utf-8 in a header":              get(header("X-Name", "bücher ☃")),
+		"a pragma":                       get(header("Pragma", "no-cache")),
 		"latin-1 in a header":            get(header("X-Name", "b\xfccher")),
 		"many values":                    get(header("X-Name", "a", "", " b ", "a")),
 		"odd case":                       get(header("x-oDD", "1")),

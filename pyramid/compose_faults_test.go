@@ -268,6 +268,17 @@ func TestAllPartsMayFail(t *testing.T) {
 	}
 }
 
+func TestAllRequiredPartsMayFailAtOnce(t *testing.T) {
+	parts := make(pyramid.Parts)
+	for i := range 16 {
+		parts[fmt.Sprint(i)] = pyramid.Part{Func: func(*http.Request) (any, error) { return nil, watt.ErrUnavailable }}
+	}
+	h := newHome(t, parts)
+	for range 50 {
+		wantProblem(t, h.get(t), http.StatusServiceUnavailable, "")
+	}
+}
+
 func TestAnAppsAnswerIsCutAtMaxBytes(t *testing.T) {
 	const gibi = 1 << 30
 	for name, sized := range map[string]bool{"known length": true, "unknown length": false} {
