@@ -317,3 +317,21 @@ func TestAPublicConnectionWaitsForTheNextInstanceOfAServeApp(t *testing.T) {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	read(t, resp, err)
 }
+
+func TestAPublicConnectionOfAServeAppThatWasGivenUpIsClosedAtOnce(t *testing.T) {
+	end := make(chan struct{})
+	rt := start(t, public(watt.App{Name: "a", QueueTimeout: time.Minute, MaxRestarts: 1, Serve: func(_ context.Context, _ *watt.Env, ln net.Listener) error {
+		time.AfterFunc(0, func() { ln.Close() })
+		ln.Accept()
+		<-end
+		return nil
+	}}))
+	waiting := dialTCP(t, statusOf(t, rt, "a").Addr)
+	soon(t, "the connection to be accepted", func() bool { return statusOf(t, rt, "a").PerListener[0].Accepted == 1 })
+	close(end)
+	for _, conn := range []net.Conn{waiting, dialTCP(t, statusOf(t, rt, "a").Addr)} {
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("got %d bytes, error %v, want EOF", n, err)
+		}
+	}
+}

@@ -131,6 +131,7 @@ func TestACallThatNobodyWaitsForEndsAndIsNotJoined(t *testing.T) {
 				<-r.Context().Done()
 				ended <- r.Context().Err()
 			}
+			time.Sleep(7 * time.Second)
 			fmt.Fprint(w, n)
 		}))
 		rt.Transport = func(caller string, next http.RoundTripper) http.RoundTripper {
@@ -152,7 +153,11 @@ func TestACallThatNobodyWaitsForEndsAndIsNotJoined(t *testing.T) {
 			t.Errorf("got error %v after %v, want context.Canceled at once", err, time.Since(began))
 		}
 		synctest.Wait()
-		wantAnswer(t, h.ask(t.Context(), http.MethodGet, "/home/7?q=1"), "", `{"p":2}`)
+		third := h.asking(t.Context(), "/home/7?q=1")
+		time.Sleep(6 * time.Second) // the first call has returned
+		fourth := h.asking(t.Context(), "/home/7?q=1")
+		wantAnswer(t, <-third, "", `{"p":2}`)
+		wantAnswer(t, <-fourth, "", `{"p":2}`)
 	})
 }
 

@@ -193,6 +193,9 @@ func TestWithoutARequiredPartThereIsAProblemDocument(t *testing.T) {
 			if strings.Contains(r.body, "odd") || r.header.Get("X-Watt-Partial") != "" {
 				t.Errorf("got %v %s", r.header, r.body)
 			}
+			if lines := h.logs.FilterMessage("a part failed").Len(); lines != 0 { // the request's is enough
+				t.Errorf("got %d lines of the log", lines)
+			}
 		})
 	}
 }

@@ -170,15 +170,15 @@ func TestAppsAreCalledWithGETAndWithoutABody(t *testing.T) {
 		"a": {App: "a", Path: "/"},
 		"f": {Func: func(r *http.Request) (any, error) {
 			body, err := io.ReadAll(r.Body)
-			return fmt.Sprint(r.Method, string(body), r.ContentLength), err
+			return fmt.Sprint(r.Method, string(body), r.ContentLength, r.TransferEncoding), err
 		}},
 	}, a)
-	resp, err := h.rt.Env().Client.Post("http://home.watt.local/home/7", "text/plain", strings.NewReader("hello"))
+	resp, err := h.rt.Env().Client.Post("http://home.watt.local/home/7", "text/plain", io.MultiReader(strings.NewReader("hello"))) // of unknown length
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); string(body) != `{"a":"GET 0 ","f":"POST0"}` || err != nil {
+	if body, err := io.ReadAll(resp.Body); string(body) != `{"a":"GET 0 ","f":"POST0 []"}` || err != nil {
 		t.Errorf("got %s, error %v", body, err)
 	}
 }
