@@ -303,3 +303,18 @@ func TestTLSHasHTTP2(t *testing.T) {
 		t.Error("the user's configuration was changed")
 	}
 }
+
+func TestAServeAppHasTLSOnItsPublicSideAlone(t *testing.T) {
+	ca := newCA(t)
+	web := public(serving("web", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
+	web.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue("shop.example")}}
+	rt := start(t, web)
+	client := ca.client(false)
+	defer client.CloseIdleConnections()
+	for url, by := range map[string]*http.Client{"https://" + statusOf(t, rt, "web").Addr: client, "http://web.watt.local": rt.Env().Client} {
+		resp, err := by.Get(url)
+		if got := read(t, resp, err); got != "hello" {
+			t.Errorf("%s: got %q", url, got)
+		}
+	}
+}

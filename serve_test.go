@@ -293,6 +293,26 @@ func TestWhoeverWaitsForAServeThatClosesItsListenerThenGoesToAnother(t *testing.
 	})
 }
 
+func TestWhoeverReachesAServeThatAcceptsNoMoreWaitsAsLongAsTheQueueAllows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, watt.App{Name: "a", QueueTimeout: time.Second, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			ln.Close()
+			<-ctx.Done()
+			return nil
+		}})
+		r := get(t.Context(), rt, "a.watt.local/")
+		wantTook(t, r.took, time.Second)
+		began := time.Now()
+		_, err := rt.Env().Dial(t.Context(), "a")
+		wantTook(t, time.Since(began), time.Second)
+		for _, err := range []error{r.err, err} {
+			if call, ok := errors.AsType[*watt.CallError](err); !ok || call.Started || !errors.Is(err, watt.ErrUnavailable) {
+				t.Errorf("got error %v, want ErrUnavailable of a call that has not started", err)
+			}
+		}
+	})
+}
+
 func TestAPublicConnectionWaitsForTheNextInstanceOfAServeApp(t *testing.T) {
 	answers := public(serving("a", func(http.ResponseWriter, *http.Request) {}))
 	answers.QueueTimeout = time.Minute
