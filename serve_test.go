@@ -350,7 +350,7 @@ func TestAPublicConnectionOfAServeAppThatWasGivenUpIsClosedAtOnce(t *testing.T) 
 	soon(t, "the connection to be accepted", func() bool { return statusOf(t, rt, "a").PerListener[0].Accepted == 1 })
 	close(end)
 	for _, conn := range []net.Conn{waiting, dialTCP(t, statusOf(t, rt, "a").Addr)} {
-		if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // Read returns it bare
 			t.Errorf("got %d bytes, error %v, want EOF", n, err)
 		}
 	}

@@ -274,7 +274,7 @@ func TestAllPartsMayFail(t *testing.T) {
 func TestAllRequiredPartsMayFailAtOnce(t *testing.T) {
 	parts := make(pyramid.Parts)
 	for i := range 16 {
-		parts[fmt.Sprint(i)] = pyramid.Part{Func: func(*http.Request) (any, error) { return nil, watt.ErrUnavailable }}
+		parts[strconv.Itoa(i)] = pyramid.Part{Func: func(*http.Request) (any, error) { return nil, watt.ErrUnavailable }}
 	}
 	h := newHome(t, parts)
 	for range 50 {

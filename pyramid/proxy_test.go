@@ -42,6 +42,11 @@ func inRouters() map[string]func(proxy http.Handler) http.Handler {
 			mux.Handle("/users/", http.StripPrefix("/users", p))
 			return mux
 		},
+		"mux, slash included": func(p http.Handler) http.Handler {
+			mux := http.NewServeMux()
+			mux.Handle("/users/", http.StripPrefix("/users/", p))
+			return mux
+		},
 		"whole": func(p http.Handler) http.Handler {
 			mux := http.NewServeMux()
 			mux.Handle("/users/", p)
@@ -51,7 +56,7 @@ func inRouters() map[string]func(proxy http.Handler) http.Handler {
 }
 
 func TestAPrefixIsStrippedUnderMountAndKeptUnderHandle(t *testing.T) {
-	stripped := []string{"mount", "route", "stripped", "cleaned", "mux"}
+	stripped := []string{"mount", "route", "stripped", "cleaned", "mux", "mux, slash included"}
 	for name, router := range inRouters() {
 		t.Run(name, func(t *testing.T) {
 			var users recorder
