@@ -566,7 +566,7 @@ func TestACallWhoseBodyCannotBeClosedIsSentOnce(t *testing.T) {
 				}
 				a := app("a", func(_ http.ResponseWriter, r *http.Request) { see(r) })
 				if !direct {
-					a = speaking("a", func(conn net.Conn) {
+					a = speaking(func(conn net.Conn) {
 						time.Sleep(time.Second)
 						if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
 							see(r)

@@ -36,7 +36,7 @@ func TestAServeAppThatSaysNoMoreButReadsOnSeesARequestOnce(t *testing.T) {
 					}
 				}
 				first := true
-				rt := start(t, speaking("a", func(conn net.Conn) {
+				rt := start(t, speaking(func(conn net.Conn) {
 					br := bufio.NewReader(conn)
 					answer(conn, br)
 					if first {
@@ -256,7 +256,7 @@ func TestWhatAServeThatHasClosedItsListenerCannotTakeGoesToAnother(t *testing.T)
 func TestWhoeverWaitsForAServeThatClosesItsListenerThenGoesToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := make(chan struct{})
-		answers := speaking("a", func(net.Conn) {}, nil)
+		answers := speaking(func(net.Conn) {}, nil)
 		serve := answers.Serve
 		answers.Instances = 2
 		answers.Serve = func(ctx context.Context, env *watt.Env, ln net.Listener) error {

@@ -112,9 +112,9 @@ func serving(name string, h http.HandlerFunc) watt.App {
 	}}
 }
 
-// speaking is a Serve app that gives each connection to speak, and closes them all in the end.
-func speaking(name string, speak func(net.Conn), change func(*watt.App)) watt.App {
-	a := watt.App{Name: name, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+// speaking is a Serve app called a that gives each connection to speak, and closes them all in the end.
+func speaking(speak func(net.Conn), change func(*watt.App)) watt.App {
+	a := watt.App{Name: "a", Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 		defer context.AfterFunc(ctx, func() { ln.Close() })()
 		var conns sync.WaitGroup
 		defer conns.Wait()
@@ -328,7 +328,7 @@ func TestTimeoutBoundsTheWaitForAWorker(t *testing.T) {
 
 func TestTimeoutBoundsTheWritingToAServeAppThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := start(t, speaking("a", func(net.Conn) {}, func(a *watt.App) { a.Timeout = 2 * time.Second }))
+		rt := start(t, speaking(func(net.Conn) {}, func(a *watt.App) { a.Timeout = 2 * time.Second }))
 		req := request(t.Context(), http.MethodGet, "http://a.watt.local/", nil)
 		req.Header.Set("X-Long", strings.Repeat("x", 100<<10))
 		began := time.Now()
@@ -341,7 +341,7 @@ func TestTimeoutBoundsTheWritingToAServeAppThatDoesNotRead(t *testing.T) {
 func TestTimeoutDoesNotBoundABodyThatIsSentWhileTheAnswerComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 1 << 20
-		rt := start(t, speaking("a", func(conn net.Conn) {
+		rt := start(t, speaking(func(conn net.Conn) {
 			r, err := http.ReadRequest(bufio.NewReader(conn))
 			if err != nil {
 				t.Error(err)
