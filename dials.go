@@ -197,10 +197,9 @@ func (o *own) connect(ctx context.Context, caller string) (net.Conn, error) {
 	return o.reach(ctx, connection{Caller: caller})
 }
 
-// give hands the child a connection, which is the child's from then on. It blocks while the child does not read, until
-// ctx ends.
+// give hands the child a connection, of which it has its own descriptor then. It blocks while the child does not read,
+// until ctx ends.
 func (o *own) give(ctx context.Context, conn *os.File, what connection) error {
-	defer func() { _ = conn.Close() }()
 	if err := o.say(ctx, sayConn, what, conn); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -213,6 +212,7 @@ func (o *own) reach(ctx context.Context, what connection) (net.Conn, error) {
 	if err != nil {
 		return nil, &CallError{Err: fmt.Errorf("%w: this process has no descriptors left: %w", ErrOverloaded, err)}
 	}
+	defer func() { _ = far.Close() }()
 	if err := o.give(ctx, far, what); err != nil {
 		_ = near.Close()
 		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}

@@ -464,6 +464,38 @@ func TestAnInstanceThatEndsDoesNotWaitForCallersThatKeepTheirConnections(t *test
 	})
 }
 
+func TestADialThatMeetsTheEndOfAnInstanceReachesAnother(t *testing.T) {
+	t.Parallel()
+	rt := pair()
+	watttest.Start(t, rt)
+	var dialers sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 4 {
+		dialers.Go(func() {
+			for ctx.Err() == nil {
+				conn, err := rt.Env().Dial(ctx, "pair")
+				if err == nil {
+					conn.Close()
+				} else if ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 5 {
+		var victim watt.InstanceStatus
+		soon(t, "both to be ready", func() bool {
+			instances := statusOf(t, rt, "pair").PerInstance
+			victim = instances[1]
+			return instances[0].State == "ready" && victim.State == "ready"
+		})
+		syscall.Kill(victim.PID, syscall.SIGKILL)
+		soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].PID != victim.PID })
+	}
+	cancel()
+	dialers.Wait()
+}
+
 func TestACallOutlastsAnyNumberOfRestarts(t *testing.T) {
 	t.Parallel()
 	rt := far()

@@ -61,32 +61,42 @@ func (p *processes) send(c *call, req *http.Request) (*http.Response, error) {
 	return c.cross(req, func(ctx context.Context, not side, by time.Time) (side, error) { return p.pick(ctx, not, by) })
 }
 
-func (p *processes) connect(ctx context.Context, caller string) (net.Conn, error) {
-	o, err := p.pick(ctx, nil, p.app.waitsUntil())
-	if err != nil {
-		return nil, err
+func (p *processes) connect(ctx context.Context, caller string) (conn net.Conn, err error) {
+	err = p.reach(ctx, func(o *own) error {
+		conn, err = o.connect(ctx, caller)
+		return err
+	})
+	return conn, err
+}
+
+// reach gives the instance that has least to do a connection, or another if that has just ended.
+func (p *processes) reach(ctx context.Context, give func(*own) error) error {
+	var not side
+	for n, by := 1, p.app.waitsUntil(); ; n++ {
+		o, err := p.pick(ctx, not, by)
+		if err != nil {
+			return err
+		}
+		if err = give(o); n == tries || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		not = o
 	}
-	return o.connect(ctx, caller)
 }
 
 // accept gives a connection from another process to the instance that was asked for, or if there is none to the
 // idlest; but what a sibling hands over comes from one that does not need another.
 func (p *processes) accept(ctx context.Context, conn *os.File, what connection, instance int) error {
+	defer func() { _ = conn.Close() }()
 	for o := range p.ready {
 		if o.index == instance && !o.silent() {
 			return o.give(ctx, conn, what)
 		}
 	}
 	if what.Handed {
-		_ = conn.Close()
 		return fmt.Errorf("%w: instance %d is not ready", ErrUnavailable, instance)
 	}
-	o, err := p.pick(ctx, nil, p.app.waitsUntil())
-	if err != nil {
-		_ = conn.Close()
-		return err
-	}
-	return o.give(ctx, conn, what)
+	return p.reach(ctx, func(o *own) error { return o.give(ctx, conn, what) })
 }
 
 // pick returns the ready instance with least to do, other than not. If there is none it waits for one until by, unless
