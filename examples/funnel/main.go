@@ -64,7 +64,7 @@ func newHash(_ context.Context, env *watt.Env) (http.Handler, error) {
 
 func newStore(file string) func(context.Context, *watt.Env) (http.Handler, error) {
 	return func(ctx context.Context, env *watt.Env) (http.Handler, error) {
-		db, err := sql.Open("sqlite", "file:"+file+"?_journal_mode=wal&_busy_timeout=5000&_txlock=immediate")
+		db, err := sql.Open("sqlite", "file:"+file+"?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)&_txlock=immediate")
 		if err != nil {
 			return nil, err
 		}
