@@ -48,10 +48,6 @@ func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 	if process.Program() != b.Program {
 		return fmt.Errorf("watt: this process for app %q runs another program than its parent: the file was replaced; start it anew", b.App)
 	}
-	if tableOf(rt.configs) != b.Table {
-		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps: "+
-			"does what stands before Run depend on something?", b.App)
-	}
 	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
 	if err := c.claim(); err != nil {
 		return err
@@ -65,10 +61,14 @@ func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 	return nil
 }
 
-// claim makes the runtime this child, unless it is or was something else.
+// claim makes the runtime this child, unless it is another one, or is or was something else.
 func (c *child) claim() error {
 	c.rt.mu.Lock()
 	defer c.rt.mu.Unlock()
+	if tableOf(c.rt.configs) != c.birth.Table {
+		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps: "+
+			"does what stands before Run depend on something?", c.birth.App)
+	}
 	if err := c.rt.mayStartLocked(); err != nil {
 		return err
 	}
@@ -147,7 +147,6 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	}
 	c.app.first = c.birth.Instance
 	c.countIn(b)
-	rt.running.Store(&byName)
 	if len(files) > 1 {
 		ln, err := control.ListenerOf(files[1])
 		if err != nil {
@@ -156,6 +155,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		c.inlet = newInlet(ln)
 		c.app.place.listen(c.inlet)
 	}
+	rt.running.Store(&byName)
 	c.handover, c.errands = newHandover(c), newErrands(c.app)
 	rt.owned.Go(c.errands.run)
 	c.slot = c.page.Slot(b.Slot)

@@ -34,6 +34,7 @@ func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
+		"curious":   mainCurious,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -131,6 +132,32 @@ func TestWhatServesInAChildHasTheLabelsOfMain(t *testing.T) {
 	t.Parallel()
 	if got, want := mainOf(t, "labelled", os.Args[0]), `{"app":"one", "instance":"0", "site":"north"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// mainCurious has goroutines that ask the runtime how it is, and change it as long as that is possible, while Run starts
+// the instance.
+func mainCurious() error {
+	rt := watt.New(public(watt.App{Name: "one", Isolation: watt.OwnProcess, Handler: http.NotFoundHandler()}))
+	for range 2 {
+		go func() {
+			for watt.IsChild() {
+				rt.Status()
+				_ = rt.Ready()
+				_ = rt.Update("one", unchanged)
+			}
+		}()
+	}
+	if err := rt.Start(context.Background()); err != nil {
+		return err
+	}
+	return rt.Shutdown(context.Background())
+}
+
+func TestMainMayAskHowItIsWhileItsInstanceStarts(t *testing.T) {
+	t.Parallel()
+	if _, stderr := bothOf(t, "curious", os.Args[0]); strings.Contains(stderr, "DATA RACE") { // if that is looked for
+		t.Error(stderr)
 	}
 }
 
