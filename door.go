@@ -33,7 +33,7 @@ type peer struct {
 	caller  string
 	handed  bool          // by a sibling: the request names the caller
 	waited  time.Duration // what was handed over, before that
-	asks    bool          // wants to hear when what it has handed over is admitted, and keeps its body until then
+	asks    int           // the status by which it wants to hear that what it has handed over is admitted; 0: it does not
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }
@@ -211,8 +211,8 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, p, err)
 		return
 	}
-	if p.asks {
-		w.WriteHeader(http.StatusContinue)
+	if p.asks > 0 {
+		w.WriteHeader(p.asks)
 	}
 	q.Serve(r.WithContext(q))
 }

@@ -164,6 +164,7 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 func TestASiblingThatDiesBeforeItHasBegunLosesNothing(t *testing.T) {
 	for name, rest := range map[string]string{
 		"none": "", "a body": "Content-Length: 1\r\n\r\nx", "a long one": "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000),
+		"one that its client keeps until it is asked": "Expect: 100-continue\r\nContent-Length: 1\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			rt := pair()

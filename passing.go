@@ -22,7 +22,7 @@ const (
 	headerCaller = "X-Watt-Caller" // the app that has made it, if one has
 	headerRemote = "X-Watt-Remote" // the address that it came from
 	headerWaited = "X-Watt-Waited" // the microseconds since it has arrived
-	headerAsks   = "X-Watt-Asks"   // the sibling wants to hear when the request is admitted; the client does not
+	headerAsks   = "X-Watt-Asks"   // the status by which the sibling wants to hear that it is admitted; the client does not
 	headerTarget = "X-Watt-Target" // what was requested, if that is an absolute URL
 	headerNoHost = "X-Watt-Nohost" // the request names no host
 	headerLast   = "X-Watt-Last"   // of an answer after which the client's connection is to be closed
@@ -46,8 +46,7 @@ type passing struct {
 	request  *request
 	body     *rewind.Body
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
-	tells    bool          // the sibling says when it admits the request
-	begun    bool          // and has
+	begun    bool          // the sibling has said that it has admitted the request
 	last     bool          // the connection ends with the answer
 	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
 	unshown  atomic.Bool   // counts as one that the sibling is about to have
@@ -167,16 +166,15 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	out.Header.Set(headerRemote, in.RemoteAddr)
 	out.Header.Set(headerWaited, strconv.FormatInt(time.Since(x.request.arrived).Microseconds(), 10))
 	setRemaining(out.Header, x.request.deadline)
-	if x.tells = in.Header["Expect"] == nil; x.tells { // else it says when the handler reads
-		out.Header.Set(headerAsks, "1")
-	}
+	out.Header.Set(headerAsks, strconv.Itoa(http.StatusProcessing))
 	if out.Body == nil || out.Body == http.NoBody {
 		return
 	}
 	out.Body, out.GetBody = x.body.Restart(), x.body.Again
-	out.Trailer = in.Trailer // which is filled when the body has been read
-	if x.tells {             // so that a sibling that does not come to it has read nothing of it
+	out.Trailer = in.Trailer        // which is filled when the body has been read
+	if in.Header["Expect"] == nil { // so that a sibling that does not come to it has read nothing of it
 		out.Header.Set("Expect", "100-continue")
+		out.Header.Set(headerAsks, strconv.Itoa(http.StatusContinue))
 	}
 }
 
@@ -188,8 +186,8 @@ func (p *peer) accepted(r *http.Request) *peer {
 	}
 	waited, _ := strconv.ParseInt(first(r.Header, headerWaited), 10, 64)
 	own.waited = time.Duration(max(0, waited)) * time.Microsecond
-	if own.asks = r.Header[headerAsks] != nil; own.asks {
-		delete(r.Header, "Expect")
+	if own.asks, _ = strconv.Atoi(first(r.Header, headerAsks)); own.asks == http.StatusContinue {
+		delete(r.Header, "Expect") // which is not the client's
 	}
 	if target := first(r.Header, headerTarget); target != "" {
 		if u, err := url.ParseRequestURI(target); err == nil {
@@ -240,9 +238,10 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 // WriteHeader sends the status, and that the connection is of no more use where the body has not come to its end.
-// That a client may go on is for the server of its connection to say.
+// What the sibling says first is that it has admitted the request. That a client may go on is for the server of its
+// connection to say.
 func (x *passing) WriteHeader(status int) {
-	if status == http.StatusContinue {
+	if !x.begun && status < http.StatusOK || status == http.StatusContinue {
 		x.begun = true
 		return
 	}
@@ -255,11 +254,8 @@ func (x *passing) WriteHeader(status int) {
 // Unwrap lets [http.ResponseController] reach the server's own writer.
 func (x *passing) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// untouched reports whether the sibling has not begun the request. Of one that has ended that is known if it would have
-// said so.
-func (x *passing) untouched(err error) bool {
-	return untouched(err) || lost(err) && x.tells && !x.begun
-}
+// untouched reports whether the sibling has not begun the request: one that has ended would have said so.
+func (x *passing) untouched(err error) bool { return untouched(err) || lost(err) && !x.begun }
 
 // failed answers a request that the sibling has not served, unless it has not begun to.
 func (x *passing) failed(err error) {
