@@ -3,6 +3,7 @@ package watt
 import (
 	"errors"
 	"net"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,10 +22,10 @@ func acceptAll(ln net.Listener, stop <-chan struct{}, log *zap.Logger, take func
 }
 
 // acceptAgain waits after an error of Accept, longer than the last pause, as net/http does: the process is out of
-// descriptors, most likely, and some have to be closed. It reports whether to go on: not if the listener is closed, or
-// stop meanwhile.
+// descriptors, most likely, and some have to be closed. It reports whether to go on: not if the listener is closed, as
+// when it is removed, or stop meanwhile.
 func acceptAgain(err error, pause *time.Duration, stop <-chan struct{}, log *zap.Logger) bool {
-	if errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL) { // or was shut down
 		return false
 	}
 	*pause = min(max(2**pause, 5*time.Millisecond), time.Second)

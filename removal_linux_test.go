@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 )
 
@@ -254,4 +257,22 @@ func TestAListenerThatAnotherProcessHasTooIsRemovedForBoth(t *testing.T) {
 	reached(t, p, 1)
 	turn(t, p, 2)
 	reached(t, p, 2)
+}
+
+func TestAcceptingEndsWithoutAWordWhenTheListenerIsRemoved(t *testing.T) {
+	p := openQuietPort(t, 1)
+	core, logs := observer.New(zapcore.WarnLevel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		acceptAll(p.listener(0), t.Context().Done(), zap.New(core), func(net.Conn) {})
+	}()
+	shut := func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) } // comes a moment before it is closed
+	if err := p.sockets[0].control(shut); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end", func() bool { return closed(ended) })
+	if logs.Len() > 0 {
+		t.Errorf("got %v", logs.All())
+	}
 }
