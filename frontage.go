@@ -3,7 +3,6 @@ package watt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -18,6 +17,7 @@ import (
 type frontage struct {
 	place  *processes
 	port   *port
+	vacant *vacancy
 	ctx    context.Context //nolint:containedctx // of connections that the parent has taken; it ends with the port
 	cancel context.CancelFunc
 
@@ -39,7 +39,7 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 		return err
 	}
 	p.app.rt.mu.Lock() // Admin may ask for Status already
-	p.public = &frontage{place: p, port: opened, strays: make(map[*net.TCPListener]*strays)}
+	p.public = &frontage{place: p, port: opened, vacant: newVacancy(p, config), strays: make(map[*net.TCPListener]*strays)}
 	p.public.ctx, p.public.cancel = context.WithCancel(context.Background())
 	p.app.rt.mu.Unlock()
 	p.app.log.Info("listening", zap.String("address", opened.address))
@@ -58,6 +58,7 @@ func (f *frontage) listener(index int) (syscall.Conn, error) {
 
 // up lets the kernel give the instance connections.
 func (f *frontage) up(index int) {
+	f.vacant.over()
 	f.settle(index)
 	f.weigh(index, true)
 }
@@ -101,11 +102,15 @@ func (f *frontage) down(index int) {
 	f.place.app.rt.owned.Go(func() { f.accept(ctx, ln) })
 }
 
-// accept gives what the listener gets to siblings. While there is none that takes it, it stays in the kernel's queue.
+// accept gives what the listener gets to siblings. While there is none that takes it, it stays in the kernel's queue, for
+// as long as a request may wait. Then it is refused.
 func (f *frontage) accept(ctx context.Context, ln *net.TCPListener) {
 	pause := time.Duration(0)
-	for f.place.taker(ctx) != nil {
-		conn, err := ln.Accept()
+	for {
+		if _, err := f.taker(ctx); err != nil && ctx.Err() != nil {
+			return
+		}
+		conn, err := ln.AcceptTCP()
 		if err != nil {
 			if ctx.Err() != nil || !acceptAgain(err, &pause, ctx.Done(), f.place.app.log) {
 				return
@@ -114,24 +119,21 @@ func (f *frontage) accept(ctx context.Context, ln *net.TCPListener) {
 		}
 		pause = 0
 		if err := f.give(conn); err != nil {
-			f.place.app.log.Warn("a connection was lost: no instance could take it", zap.Error(err))
+			f.vacant.refuse(conn, err)
+			continue
 		}
+		_ = conn.Close()
 	}
 }
 
 // give gives a connection to whichever instance takes it first, until the port is closed.
-func (f *frontage) give(conn net.Conn) error {
-	defer func() { _ = conn.Close() }()
-	tcp, ok := conn.(syscall.Conn)
-	if !ok {
-		return fmt.Errorf("%T has no descriptor", conn)
-	}
+func (f *frontage) give(conn *net.TCPConn) error {
 	for {
-		o := f.place.taker(f.ctx)
-		if o == nil {
-			return net.ErrClosed
+		o, err := f.taker(f.ctx)
+		if err != nil {
+			return err
 		}
-		err := f.handTo(o, tcp)
+		err = f.handTo(o, conn)
 		if err == nil {
 			return nil
 		}
@@ -155,19 +157,13 @@ func (f *frontage) handTo(o *own, conn syscall.Conn) error {
 	return o.say(ctx, sayPublic, nil, conn)
 }
 
-// taker returns the instance that is to be given a connection. It waits for one until ctx ends: then it returns nil.
-func (p *processes) taker(ctx context.Context) *own {
-	for ctx.Err() == nil {
-		change := p.app.changing()
-		if o := p.idlest(nil); o != nil {
-			return o
-		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-		}
+// taker returns the instance that is to be given a connection. It waits for one as long as a request may.
+func (f *frontage) taker(ctx context.Context) (*own, error) {
+	o, err := f.place.pick(ctx, nil, f.vacant.until())
+	if err == nil {
+		f.vacant.over()
 	}
-	return nil
+	return o, err
 }
 
 // removed takes the listener of an instance away that will not come back, if it had one: perhaps its process did not start.
@@ -183,4 +179,5 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 func (f *frontage) close() {
 	f.cancel()
 	_ = f.port.close()
+	f.vacant.close()
 }

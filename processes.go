@@ -248,6 +248,13 @@ func (p *processes) listeners() []ListenerStatus {
 	return all
 }
 
+// refused counts a connection that no instance was there for.
+func (p *processes) refused() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.past.Refused.Add(1)
+}
+
 // expect begins to believe what a child counts.
 func (p *processes) expect(o *own) {
 	p.mu.Lock()

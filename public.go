@@ -42,38 +42,46 @@ type publicServer struct {
 }
 
 func newPublicServer(d *door, config *App, listener net.Listener) *publicServer {
-	errorLog, _ := zap.NewStdLogAt(d.app.log, zap.DebugLevel) // strangers' broken handshakes are no news
 	s := &publicServer{
 		listener: listener, accepted: &d.app.tallies.instance(d.app.first).Accepted,
 		served: make(chan struct{}), states: make(map[net.Conn]http.ConnState),
 	}
-	s.server = &http.Server{
-		Handler:           d,
+	s.server = newPublicHTTP(config, d, d.app.log)
+	s.server.ConnState = s.note
+	s.server.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, peerKey{}, &peer{public: s})
+	}
+	s.trusts = config.TLS != nil && config.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+	return s
+}
+
+// newPublicHTTP returns a server for strangers.
+func newPublicHTTP(config *App, handler http.Handler, log *zap.Logger) *http.Server {
+	errorLog, _ := zap.NewStdLogAt(log, zap.DebugLevel) // strangers' broken handshakes are no news
+	return &http.Server{
+		Handler:           handler,
 		Protocols:         config.Protocols,
+		TLSConfig:         config.TLS.Clone(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: stallTime, WriteByteTimeout: stallTime},
 		ErrorLog:          errorLog,
-		ConnState:         s.note,
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, &peer{public: s})
-		},
 	}
-	if config.TLS != nil {
-		s.server.TLSConfig = config.TLS.Clone()
-		s.trusts = config.TLS.ClientAuth == tls.RequireAndVerifyClientCert
+}
+
+// serveHTTP serves what the listener gets, by TLS if the server is configured for it.
+func serveHTTP(server *http.Server, ln net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(ln, "", "")
 	}
-	return s
+	return server.Serve(ln)
 }
 
 func (s *publicServer) serve() error {
 	s.serving.Store(true)
 	defer close(s.served)
-	if s.server.TLSConfig != nil {
-		return s.server.ServeTLS(s.listener, "", "")
-	}
-	return s.server.Serve(s.listener)
+	return serveHTTP(s.server, s.listener)
 }
 
 // note remembers what each connection is doing.

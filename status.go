@@ -29,7 +29,7 @@ type Status struct {
 	// Admitted requests, and those shed by reason: the queue was full or there is none (QueueFull), the wait too long
 	// (WaitTooLong), a newer request took the place (PushedOut), or the deadline too near (Deadline).
 	// Gone are those whose caller left while they waited, Refused those that came while the app drained
-	// or had been given up.
+	// or had been given up, and public connections for which no instance in a process of its own was there in time.
 	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
 	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
 	QueueWait, BusyTime time.Duration

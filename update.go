@@ -208,8 +208,7 @@ func (rt *Runtime) Restart(app string, instance int) error {
 // Drain drains one instance of an app and leaves it out, "drained", until Restart brings it back: to look at what it has
 // left, or at how the others do without it. It blocks until that is done, for DrainTimeout at most, and returns what was
 // cut. Requests go to other instances; if there are none, they are refused as soon as their wait is over, and the app is
-// not ready. Only those that come by the Listen of an app with processes of its own are not refused: they wait until an
-// instance is back. An app in a process of its own cannot drain any.
+// not ready. An app in a process of its own cannot drain any.
 func (rt *Runtime) Drain(app string, instance int) error {
 	return rt.askInstance("Drain", app, instance, true)
 }

@@ -1,0 +1,93 @@
+//go:build linux
+
+package watt_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// vacant is a public instance with a handler, and one with Serve, for which nobody waits long.
+func vacant() *watt.Runtime {
+	return watt.New(
+		watt.App{
+			Name: "hotel", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, QueueTimeout: 100 * time.Millisecond, MaxRestarts: 1,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "welcome") }),
+		},
+		watt.App{
+			Name: "hostel", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, QueueTimeout: 100 * time.Millisecond,
+			Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+				defer context.AfterFunc(ctx, func() { ln.Close() })()
+				for {
+					if _, err := ln.Accept(); err != nil {
+						return nil
+					}
+				}
+			},
+		},
+	)
+}
+
+func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
+	rt := vacant()
+	top := watttest.Start(t, rt)
+	if err := errors.Join(rt.Drain("hotel", 0), rt.Drain("hostel", 0)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		began := time.Now()
+		resp, err := http.Get(top.URL("hotel") + "/")
+		body := read(t, resp, err)
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !resp.Close ||
+			!strings.Contains(body, `"app":"hotel"`) {
+			t.Errorf("got %s, %v, %s", resp.Status, resp.Header, body)
+		}
+		if took := time.Since(began); i > 0 && took > 50*time.Millisecond {
+			t.Errorf("the wait was over, and it took %v", took)
+		}
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("hostel"), "http://"))
+		if n, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Errorf("got %d bytes, want the end", n)
+		}
+	}
+	if got := statusOf(t, rt, "hotel").Refused; got != 3 {
+		t.Errorf("got %d refused, want 3", got)
+	}
+	if err := rt.Restart("hotel", 0); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Get(top.URL("hotel") + "/")
+	if got := read(t, resp, err); got != "welcome" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestPublicClientsOfAnAppThatWasGivenUpAreRefusedAtOnce(t *testing.T) {
+	rt := vacant()
+	top := watttest.Start(t, rt)
+	rt.Update("hotel", func(a *watt.App) { a.QueueTimeout = time.Minute })
+	for range 2 {
+		pid := statusOf(t, rt, "hotel").PerInstance[0].PID
+		syscall.Kill(pid, syscall.SIGKILL)
+		soon(t, "its end", func() bool {
+			in := statusOf(t, rt, "hotel").PerInstance[0]
+			return in.PID != pid && (in.State == "ready" || in.State == "failed")
+		})
+	}
+	soon(t, "it to be given up", func() bool { return statusOf(t, rt, "hotel").State == "failed" })
+	client := http.Client{Timeout: patience}
+	resp, err := client.Get(top.URL("hotel") + "/")
+	if read(t, resp, err); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %s", resp.Status)
+	}
+}
