@@ -106,9 +106,6 @@ func TestAWriteDeadlineEndsTheWritingOfAnAnswer(t *testing.T) {
 				}
 				_, err := io.WriteString(w, text(1<<20))
 				wantTimeout(t, err, start, time.Second)
-				rc.SetWriteDeadline(start.Add(3 * time.Second))
-				_, err = io.WriteString(w, text(1<<20))
-				wantTimeout(t, err, start, 3*time.Second)
 			})
 		})
 	}
@@ -121,6 +118,37 @@ func TestAWriteDeadlineEndsAWriteInProgress(t *testing.T) {
 		_, err := io.WriteString(w, text(1<<20))
 		wantTimeout(t, err, start, time.Second)
 	})
+}
+
+func TestAnAnswerThatAWriteDeadlineHasEndedIsNotTakenForAWholeOne(t *testing.T) {
+	for name, length := range map[string]string{"of unknown length": "", "of known length": "204800"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCallee(func(w http.ResponseWriter, _ *http.Request) {
+					rc := http.NewResponseController(w)
+					if length != "" {
+						w.Header().Set("Content-Length", length)
+					}
+					io.WriteString(w, text(4<<10))
+					start := time.Now()
+					rc.SetWriteDeadline(start.Add(time.Second))
+					_, err := io.WriteString(w, text(100<<10))
+					wantTimeout(t, err, start, time.Second)
+					rc.SetWriteDeadline(time.Time{}) // what comes now would follow a gap
+					_, err = io.WriteString(w, "more")
+					wantTimeout(t, err, start, time.Second)
+					wantTimeout(t, rc.Flush(), start, time.Second)
+				})
+				resp, err := c.roundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				<-c.returned
+				wantBody(t, resp.Body, text(4<<10), io.ErrUnexpectedEOF)
+			})
+		})
+	}
 }
 
 func TestAWriteDeadlineDoesNotConcernWhatFitsIntoABuffer(t *testing.T) {

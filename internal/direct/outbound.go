@@ -35,6 +35,7 @@ type outbound struct {
 	buf       []byte // what is held back
 	trailing  bool   // there may be trailers
 	committed bool   // the head is the caller's
+	broken    error  // why no more is written: some of the body is lost
 	done      bool   // the handler has returned
 }
 
@@ -121,6 +122,8 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 		o.decide(http.StatusOK, x)
 	}
 	switch {
+	case o.broken != nil:
+		return 0, o.broken
 	case len(p) == 0:
 		return 0, nil
 	case !bodyAllowed(o.status):
@@ -156,10 +159,12 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 func (x *Exchange) FlushError() error {
 	x.out.mu.Lock()
 	defer x.out.mu.Unlock()
-	if x.out.done {
+	switch {
+	case x.out.done:
 		return errOver
-	}
-	if x.out.status == 0 {
+	case x.out.broken != nil:
+		return x.out.broken
+	case x.out.status == 0:
 		x.out.decide(http.StatusOK, x)
 	}
 	return x.flush()
@@ -172,7 +177,7 @@ func (x *Exchange) flush() error {
 	return err
 }
 
-// send sends p, after the head.
+// send sends p, after the head. If some of it cannot be sent, the answer ends there, whatever the handler does.
 func (x *Exchange) send(p []byte) (int, error) {
 	if !x.out.committed {
 		x.commit(p, false)
@@ -181,7 +186,12 @@ func (x *Exchange) send(p []byte) (int, error) {
 		return len(p), nil
 	}
 	_, far := x.ends()
-	return far.Write(p)
+	n, err := far.Write(p)
+	if err != nil {
+		x.out.broken = err
+		x.taken.cut.Store(true)
+	}
+	return n, err
 }
 
 // finish completes the answer once the handler has returned, or cuts it off.
