@@ -56,7 +56,6 @@ func (m *mesh) call(e *edge, req *http.Request) (*http.Response, error) {
 	m.fair.yield(now)
 	a := e.app
 	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, count: e.calls}
-	c.count.Sent.Add(max(0, req.ContentLength))
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
 	}
@@ -77,7 +76,7 @@ func (m *mesh) call(e *edge, req *http.Request) (*http.Response, error) {
 			c.finish(count.Other)
 		}
 	}()
-	resp, err := a.place.send(c, sent)
+	resp, err := a.place.send(c, c.counted(sent))
 	returned = true
 	if err == nil {
 		err = c.accept(resp)
@@ -106,6 +105,32 @@ func (c *call) heed(req *http.Request) *http.Request {
 		}
 	}()
 	return req.WithContext(ctx)
+}
+
+// counted returns req with what is read of its body counted: the length that it says may be a stranger's word. What is in
+// memory is counted at once, and stays what it is.
+func (c *call) counted(req *http.Request) *http.Request {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req
+	}
+	if n, memory := wire.InMemory(req.Body); memory {
+		c.count.Sent.Add(n)
+		return req
+	}
+	out := *req
+	out.Body = &countedBody{req.Body, &c.count.Sent}
+	return &out
+}
+
+type countedBody struct {
+	io.ReadCloser
+	sent *atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(int64(n))
+	return n, err
 }
 
 // admit takes a worker for req, or gives it up.

@@ -95,7 +95,7 @@ type CallerStatus struct {
 	Errors map[string]uint64
 	// Duration of all calls, failed ones included.
 	Duration Times
-	// SentBytes of requests whose length was known, and ReceivedBytes of answers' bodies.
+	// SentBytes of requests' bodies, as far as they were read or were in memory, and ReceivedBytes of answers' bodies.
 	SentBytes, ReceivedBytes uint64
 }
 

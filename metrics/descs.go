@@ -120,7 +120,7 @@ func (d *descs) ofCalls() {
 	d.callErrors = d.describe("watt_call_errors_total",
 		"Calls that have failed, by kind; whatever was answered is no failure.", app, caller, "kind")
 	d.callSent = d.describe("watt_call_sent_bytes_total",
-		"Bytes of requests' bodies whose length was known.", app, caller)
+		"Bytes of requests' bodies, as far as they were read or were in memory.", app, caller)
 	d.callReceived = d.describe("watt_call_received_bytes_total",
 		"Bytes of answers' bodies.", app, caller)
 }

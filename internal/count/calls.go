@@ -7,7 +7,7 @@ import (
 
 // Calls is what is counted of one app's calls of another, when they end.
 type Calls struct {
-	Sent     atomic.Int64 // bytes of requests whose length was known
+	Sent     atomic.Int64 // bytes of requests' bodies
 	Received atomic.Int64 // bytes of answers
 	Duration Times        // of all, failed ones included, up to the end of the answer
 	errors   [Kinds]atomic.Int64
