@@ -42,6 +42,7 @@ type call struct {
 	holds  bool // the ticket; behind a door, the request has it
 
 	answered atomic.Bool // the head of the answer has come, in time
+	reading  sync.Mutex  // held by Read: a connection may be another call's once one reader has come to the end
 	body     io.ReadCloser
 	sized    bool // the body's length is known
 	read     bool // the body was read to its end
@@ -352,6 +353,8 @@ func lost(err error) bool {
 
 // Read reads the body of the answer. Its end ends the call.
 func (c *call) Read(p []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	n, err := c.body.Read(p)
 	c.count.Received.Add(int64(n))
 	if err == io.EOF && c.whole() { //nolint:errorlint // Read returns it bare

@@ -12,7 +12,10 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -314,6 +317,42 @@ func TestLargeBodiesCrossTheMeshUnharmed(t *testing.T) {
 		read(t, resp, err)
 		if resp.StatusCode != http.StatusRequestEntityTooLarge {
 			t.Errorf("got %d", resp.StatusCode)
+		}
+	}
+}
+
+func TestSeveralMayReadAnAnswer(t *testing.T) {
+	const size = 50 << 10
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/sized" {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+		}
+		w.Write(bytes.Repeat([]byte("x"), size))
+	}))
+	for way, header := range map[string]string{"without a wire": "X-Any", "over a wire": "Pragma"} {
+		for _, path := range []string{"/sized", "/chunked"} {
+			t.Run(way+path, func(t *testing.T) {
+				req := request(t.Context(), http.MethodGet, "http://a.watt.local"+path, nil)
+				req.Header.Set(header, "any")
+				resp, err := rt.Env().Client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				var readers sync.WaitGroup
+				var got atomic.Int64
+				for range 4 {
+					readers.Go(func() {
+						n, err := io.Copy(io.Discard, resp.Body)
+						if got.Add(n); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				if readers.Wait(); got.Load() != size {
+					t.Errorf("got %d bytes, want %d", got.Load(), size)
+				}
+			})
 		}
 	}
 }
