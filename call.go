@@ -281,7 +281,7 @@ func (c *call) over() error {
 	case isCall(cause): // another
 		return fmt.Errorf("%w: %v", c.ctx.Err(), cause) //nolint:errorlint // its kind is not this one's
 	case errors.Is(cause, context.DeadlineExceeded) && c.late():
-		return fmt.Errorf("its Timeout of %v has passed: %w", c.app.conf().Timeout, cause)
+		return fmt.Errorf("its Timeout of %v has passed: %w", c.by.Sub(c.began), cause)
 	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
 		return cause
 	}

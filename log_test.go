@@ -210,6 +210,35 @@ func TestTheLogTellsTimeoutFromTheCallersDeadline(t *testing.T) {
 	})
 }
 
+func TestOfATimeoutThatHasChangedMeanwhileTheOneThatHasPassedIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		late := going(t.Context(), rt, "a.watt.local/1m")
+		synctest.Wait()
+		if err := rt.Update("a", func(a *watt.App) { a.Timeout = 10 * time.Second }); err != nil {
+			t.Error(err)
+		}
+		r := <-late
+		wantTook(t, r.took, 2*time.Second)
+		synctest.Wait()
+		told := []string{fmt.Sprint(r.err)}
+		for _, line := range logs.TakeAll() {
+			told = append(told, fmt.Sprint(line.ContextMap()["error"]))
+		}
+		if len(told) != 2 || !strings.Contains(told[0], "its Timeout of 2s") || !strings.Contains(told[1], "Timeout of 2s") {
+			t.Errorf("got %q, want a Timeout of 2s in the error and in a line", told)
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.WarnLevel)

@@ -159,7 +159,7 @@ func (q *request) late(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || q.by.IsZero() || time.Now().Before(q.by) {
 		return err
 	}
-	return fmt.Errorf("Timeout of %v has passed: %w", q.app.conf().Timeout, err)
+	return fmt.Errorf("Timeout of %v has passed: %w", q.by.Sub(q.arrived), err)
 }
 
 var errPanicked = errors.New("watt: handler panicked")
