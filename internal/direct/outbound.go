@@ -26,7 +26,7 @@ type outbound struct {
 	header    http.Header // the handler's
 	status    int         // 0 until it is decided
 	head      http.Header // the caller's, as of WriteHeader
-	err       error       // why there is none
+	err       error       // why there is none, or no more of it
 	framing   framing     // what the handler's say of that
 	announced []string    // trailers
 	length    int64       // what was announced, or -1
@@ -35,7 +35,6 @@ type outbound struct {
 	buf       []byte // what is held back
 	trailing  bool   // there may be trailers
 	committed bool   // the head is the caller's
-	broken    error  // why no more is written: some of the body is lost
 	done      bool   // the handler has returned
 }
 
@@ -122,8 +121,8 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 		o.decide(http.StatusOK, x)
 	}
 	switch {
-	case o.broken != nil:
-		return 0, o.broken
+	case o.committed && o.err != nil:
+		return 0, o.err
 	case len(p) == 0:
 		return 0, nil
 	case !bodyAllowed(o.status):
@@ -162,8 +161,8 @@ func (x *Exchange) FlushError() error {
 	switch {
 	case x.out.done:
 		return errOver
-	case x.out.broken != nil:
-		return x.out.broken
+	case x.out.committed && x.out.err != nil:
+		return x.out.err
 	case x.out.status == 0:
 		x.out.decide(http.StatusOK, x)
 	}
@@ -188,7 +187,7 @@ func (x *Exchange) send(p []byte) (int, error) {
 	_, far := x.ends()
 	n, err := far.Write(p)
 	if err != nil {
-		x.out.broken = err
+		x.out.err = err
 		x.taken.cut.Store(true)
 	}
 	return n, err
