@@ -43,7 +43,8 @@ func watchDNS(t *testing.T) *atomic.Int32 {
 func TestNamesAreMatchedLowerCasedAndAnyPortIsIgnored(t *testing.T) {
 	rt := start(t, app("users", sayHello))
 	for _, host := range []string{
-		"users.watt.local", "users.watt.local:80", "users.watt.local:65535", "USERS.Watt.Local", "users.watt.local.", "Users.watt.local.:1",
+		"users.watt.local", "users.watt.local:80", "users.watt.local:65535", "USERS.Watt.Local", "Users.watt.local", "users.watt.local.",
+		"Users.watt.local.:1",
 	} {
 		resp, err := rt.Env().Get(t.Context(), "http://"+host+"/")
 		if got := read(t, resp, err); got != "hello" {
@@ -285,6 +286,9 @@ func TestTheDeadlineIsTheContextsWhateverHeadersSay(t *testing.T) {
 		if got, want := <-got, "[] false"; got != want {
 			t.Errorf("%s: got %s, want %s", method, got, want)
 		}
+		if got := fmt.Sprint(req.Header); got != "map[X-Watt-Timeout:[60000]]" {
+			t.Errorf("%s: the caller's own headers have become %s", method, got)
+		}
 	}
 }
 
@@ -369,6 +373,19 @@ func TestClosingCancelEndsACallWithoutAContext(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestACallWhoseCancelIsNeverClosedLeavesNoGoroutineBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // which fails if there is one
+		rt := start(t, app("a", sayHello))
+		req := request(context.Background(), http.MethodGet, "http://a.watt.local/", nil)
+		//lint:ignore SA1019 what it is about
+		req.Cancel = make(chan struct{}) //nolint:staticcheck // likewise
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); got != "hello" {
+			t.Errorf("got %q", got)
+		}
+	})
 }
 
 func TestHTTPClientTimeoutWorks(t *testing.T) {

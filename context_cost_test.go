@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 	"weak"
@@ -58,5 +59,49 @@ func TestARequestHoldsOnToNothingDerivedThatHasEnded(t *testing.T) {
 		if within(t, held, "the end") {
 			t.Error("it is still held")
 		}
+	}
+}
+
+// followed is a context that counts what is to be told of its end.
+type followed struct {
+	context.Context
+	done      chan struct{}
+	followers atomic.Int32
+}
+
+func (f *followed) Done() <-chan struct{} { return f.done }
+
+// AfterFunc is what the context package calls instead of watching Done.
+func (f *followed) AfterFunc(func()) (stop func() bool) {
+	f.followers.Add(1)
+	var once atomic.Bool
+	return func() bool {
+		if once.CompareAndSwap(false, true) {
+			f.followers.Add(-1)
+		}
+		return true
+	}
+}
+
+// A caller's context may be that of a whole life.
+func TestACallThatIsOverLeavesNothingInTheCallersContext(t *testing.T) {
+	rt := start(t, app("a", sayHello), serving("b", sayHello))
+	for name, c := range map[string]struct {
+		app    string
+		header http.Header
+	}{
+		"a handler":              {"a", http.Header{}},
+		"a handler, with a wire": {"a", http.Header{"Pragma": {"one"}}},
+		"a handler, with HTTP/2": {"a", http.Header{"Content-Type": {"application/grpc"}}},
+		"Serve":                  {"b", http.Header{}},
+	} {
+		life := &followed{Context: t.Context(), done: make(chan struct{})}
+		req := request(life, http.MethodGet, "http://"+c.app+".watt.local/", nil)
+		req.Header = c.header
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); got != "hello" {
+			t.Errorf("%s: got %q", name, got)
+		}
+		soon(t, name+": that its end concerns nobody", func() bool { return life.followers.Load() == 0 })
 	}
 }

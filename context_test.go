@@ -2,6 +2,7 @@ package watt_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -256,6 +257,7 @@ func TestADeadlineThatCameInAHeaderEndsTheContext(t *testing.T) {
 }
 
 func TestAContextThatNobodyWatchedHasEndedAllTheSame(t *testing.T) {
+	errOwn := errors.New("the caller's own reason")
 	for name, c := range map[string]struct {
 		deadline  time.Duration
 		err       error
@@ -264,7 +266,7 @@ func TestAContextThatNobodyWatchedHasEndedAllTheSame(t *testing.T) {
 		"Err at the deadline":    {time.Second, context.DeadlineExceeded, context.Context.Err},
 		"Cause at the deadline":  {time.Second, context.DeadlineExceeded, context.Cause},
 		"Err after a cancel":     {0, context.Canceled, context.Context.Err},
-		"Cause after a cancel":   {0, context.Canceled, context.Cause},
+		"Cause after a cancel":   {0, errOwn, context.Cause},
 		"a child after a cancel": {0, context.Canceled, func(ctx context.Context) error { return derivedErr(ctx) }},
 		"a child at the deadline": {time.Second, context.DeadlineExceeded, func(ctx context.Context) error {
 			return derivedErr(ctx)
@@ -278,13 +280,13 @@ func TestAContextThatNobodyWatchedHasEndedAllTheSame(t *testing.T) {
 					synctest.Wait()
 					seen <- c.firstLook(r.Context())
 				}))
-				ctx, cancel := context.WithCancel(t.Context())
-				if c.deadline > 0 {
-					ctx, cancel = context.WithTimeout(ctx, c.deadline)
-				} else {
-					time.AfterFunc(time.Second/2, cancel)
-				}
+				ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.deadline, time.Hour))
 				defer cancel()
+				ctx, give := context.WithCancelCause(ctx)
+				defer give(nil)
+				if c.deadline == 0 {
+					time.AfterFunc(time.Second/2, func() { give(errOwn) })
+				}
 				get(ctx, rt, "a.watt.local/")
 				if got := <-seen; got != c.err { //nolint:errorlint // bare
 					t.Errorf("got %v, want %v", got, c.err)

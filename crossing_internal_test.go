@@ -3,18 +3,23 @@ package watt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // leaving is an instance that ends when somebody calls it, unless it stays.
 type leaving struct {
 	door  *door
 	stays bool
+	err   error // of who comes too late
 }
 
 func (l *leaving) key() any { return l }
@@ -24,19 +29,23 @@ func (l *leaving) connect(ctx context.Context, caller string) (net.Conn, error) 
 	if l.stays {
 		return l.door.connect(ctx, caller)
 	}
-	return nil, &net.OpError{Op: "dial", Net: "unix", Err: errDraining}
+	return nil, l.err
 }
 
 func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
+	refused, unsent := &net.OpError{Op: "dial", Net: "unix", Err: errDraining}, fmt.Errorf("%w: %w", wire.ErrNotSent, syscall.EPIPE)
 	for name, test := range map[string]struct {
 		leave int
+		err   error
 		want  error
 		took  time.Duration
 	}{
-		"none":        {0, nil, 0},
-		"a few":       {2, nil, 0},
-		"many":        {50, nil, 480 * time.Millisecond},
-		"all of them": {1000, ErrUnavailable, time.Second},
+		"none":                    {0, refused, nil, 0},
+		"a few":                   {2, refused, nil, 0},
+		"many":                    {50, refused, nil, 480 * time.Millisecond},
+		"many that take nothing":  {50, unsent, nil, 480 * time.Millisecond},
+		"all of them":             {1000, refused, ErrUnavailable, time.Second},
+		"all, which take nothing": {1000, unsent, syscall.EPIPE, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -46,9 +55,14 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 				}
 				defer rt.Shutdown(context.Background())
 				asked := 0
-				pick := func(context.Context, side, time.Time) (side, error) {
+				var last side
+				pick := func(_ context.Context, not side, _ time.Time) (side, error) {
+					if not != last {
+						t.Errorf("asked for another than %v, want %v", not, last)
+					}
 					asked++
-					return &leaving{rt.app("a").place.(*door), asked > test.leave}, nil
+					last = &leaving{rt.app("a").place.(*door), asked > test.leave, test.err}
+					return last, nil
 				}
 				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
@@ -60,6 +74,67 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 				if err == nil {
 					io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()
+				}
+				c.cancel(context.Canceled)
+			})
+		})
+	}
+}
+
+// Its wait begins when it is clear that the first has not begun it: that may be after a wait in a queue there.
+func TestACallThatHasWaitedAtAnInstanceWaitsAnewForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
+		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}
+		req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+		var left []time.Duration
+		_, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
+			if left = append(left, time.Until(by)); not != nil {
+				return nil, errNoOther
+			}
+			return &refusing{after: 900 * time.Millisecond, word: refusedUnavailable}, nil
+		})
+		if !errors.Is(err, ErrUnavailable) || len(left) != 2 || left[0] != time.Second || left[1] != time.Second {
+			t.Errorf("got %v, and could wait for %v, want a second each time", err, left)
+		}
+		c.cancel(context.Canceled)
+	})
+}
+
+func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
+	for name, full := range map[string]int{"one is full": 1, "both are": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+				if err := rt.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				defer rt.Shutdown(context.Background())
+				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
+				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+				var asked []side
+				resp, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
+					if not != nil && (not != asked[len(asked)-1] || !by.IsZero()) {
+						t.Errorf("asked for another than %v by %v, want one at once", not, by)
+					}
+					var to side = &leaving{door: rt.app("a").place.(*door), stays: true}
+					if len(asked) < full {
+						to = &refusing{word: refusedOverloaded}
+					}
+					asked = append(asked, to)
+					return to, nil
+				})
+				if err == nil {
+					io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				if got, want := errors.Is(err, ErrOverloaded), full == 2; got != want || len(asked) != 2 {
+					t.Errorf("got %v from %d", err, len(asked))
+				}
+				for _, s := range asked {
+					if r, ok := s.(*refusing); ok && r.doubts > 0 {
+						t.Error("it is doubted, though it has answered")
+					}
 				}
 				c.cancel(context.Canceled)
 			})
@@ -92,18 +167,38 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 	c.cancel(context.Canceled)
 }
 
-// refusing is an instance that drains, and says so to each call.
-type refusing struct{}
+func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(io.ErrUnexpectedEOF) }) // as another connection has ended
+		c, r := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, &refusing{after: time.Minute}
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
+		if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || r.doubts != 0 {
+			t.Errorf("got %v, %d doubts, want none", err, r.doubts)
+		}
+		c.cancel(context.Canceled)
+		time.Sleep(r.after) // then it answers nobody
+	})
+}
+
+// refusing is an instance that refuses each call, after a while.
+type refusing struct {
+	after  time.Duration
+	word   string
+	doubts int
+}
 
 func (r *refusing) key() any { return r }
-func (r *refusing) doubt()   {}
+func (r *refusing) doubt()   { r.doubts++ }
 
 func (r *refusing) connect(context.Context, string) (net.Conn, error) {
 	here, there := net.Pipe()
 	go func() {
 		_, _ = there.Read(make([]byte, 4<<10))
+		time.Sleep(r.after)
 		_, _ = io.WriteString(there, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"+
-			headerRefused+": "+refusedUnavailable+"\r\n\r\n")
+			headerRefused+": "+r.word+"\r\n\r\n")
 		_ = there.Close()
 	}()
 	return here, nil
@@ -116,7 +211,7 @@ func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 		defer cancel()
 		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
-		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return new(refusing), nil })
+		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return &refusing{word: refusedUnavailable}, nil })
 		failed, known := errors.AsType[*CallError](c.failure(err))
 		if !known || failed.Started || !failed.Timeout() || errors.Is(failed, ErrUnavailable) {
 			t.Errorf("got %+v", failed)

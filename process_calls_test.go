@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -462,6 +463,69 @@ func TestAnInstanceThatEndsDoesNotWaitForCallersThatKeepTheirConnections(t *test
 		}
 		return took < 500*time.Millisecond
 	})
+}
+
+func TestTheBodyOfACallThatNoProcessTakesIsClosed(t *testing.T) {
+	t.Parallel()
+	rt := tight()
+	rt.Update("pair", func(a *watt.App) { a.Instances = 1 })
+	watttest.Start(t, rt)
+	held := going(t.Context(), rt, "clerk.watt.local/hold")
+	soon(t, "the only worker to be taken", busyAndQueued(t, rt, 1, 0))
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	sibling := statusOf(t, rt, "pair").PerInstance[0].PID
+	for _, step := range []struct {
+		name   string
+		ctx    context.Context
+		before func()
+	}{
+		{"full", t.Context(), func() {}},
+		{"given up", gone, func() {}},
+		{"silent", t.Context(), func() {
+			stop(t, sibling)
+			soon(t, "its silence", func() bool { return statusOf(t, rt, "pair").PerInstance[0].State == "silent" })
+		}},
+	} {
+		step.before()
+		var bodies []*closing
+		body := func() (io.ReadCloser, error) {
+			bodies = append(bodies, &closing{Reader: strings.NewReader("unread")})
+			return bodies[len(bodies)-1], nil
+		}
+		req := request(step.ctx, http.MethodPost, "http://pair.watt.local/who", http.NoBody)
+		req.Body, _ = body()
+		req.ContentLength, req.GetBody = -1, body
+		_, err := rt.Env().Client.Transport.RoundTrip(req)
+		if call, is := errors.AsType[*watt.CallError](err); !is || call.Started {
+			t.Errorf("%s: got %v, want that the call has not started", step.name, err)
+		}
+		for _, b := range bodies {
+			soon(t, step.name+": the body to be closed", func() bool { return b.times.Load() == 1 })
+		}
+	}
+	syscall.Kill(sibling, syscall.SIGCONT)
+	get(t.Context(), rt, "gate.watt.local/open")
+	within(t, held, "the end of the first call")
+}
+
+func TestACallToAProcessWhoseBodyFailsIsSentOnce(t *testing.T) {
+	t.Parallel()
+	rt := pair()
+	watttest.Start(t, rt)
+	for _, met := range []error{
+		&watt.CallError{App: "other", Err: watt.ErrOverloaded}, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, io.ErrUnexpectedEOF,
+	} {
+		req := request(t.Context(), http.MethodPost, "http://pair.watt.local/read", io.MultiReader(strings.NewReader("half"), iotest.ErrReader(met)))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("all of it")), nil }
+		resp, err := rt.Env().Client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if call, is := errors.AsType[*watt.CallError](err); !is || call.App != "pair" || !call.Started || !errors.Is(err, met) {
+			t.Errorf("got %v, want %v of a call that has started", err, met)
+		}
+	}
 }
 
 func TestADialThatMeetsTheEndOfAnInstanceReachesAnother(t *testing.T) {

@@ -262,6 +262,33 @@ func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
 	})
 }
 
+func TestAnUpgradedConnectionEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			rw.Flush()
+			io.Copy(io.Discard, rw)
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		resp, err := rt.Env().Client.Do(upgrading(ctx, "http://chat.watt.local/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		_, err = resp.Body.Read(make([]byte, 1))
+		if call, is := errors.AsType[*watt.CallError](err); !is || call.App != "chat" || !call.Started || !call.Timeout() {
+			t.Errorf("got %v, want that the time of a call that has started is up", err)
+		}
+	})
+}
+
 // shoutTCP is shout without HTTP.
 func shoutTCP(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
@@ -428,9 +455,14 @@ func TestWhoHasLeftTheQueueIsNotRun(t *testing.T) {
 	})
 }
 
-func TestCallsToAServeAppHoldAWorkerUntilTheBodyIsClosed(t *testing.T) {
+func TestCallsToAServeAppHoldAWorkerUntilTheBodyHasEndedOrIsClosed(t *testing.T) {
+	var conns atomic.Int32
 	a := watt.App{Name: "own", Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
-		server := &http.Server{Handler: http.HandlerFunc(sayHello)}
+		server := &http.Server{Handler: http.HandlerFunc(sayHello), ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				conns.Add(1)
+			}
+		}}
 		stop := context.AfterFunc(ctx, func() { server.Close() })
 		defer stop()
 		_ = server.Serve(ln)
@@ -438,7 +470,7 @@ func TestCallsToAServeAppHoldAWorkerUntilTheBodyIsClosed(t *testing.T) {
 	}}
 	a.Workers, a.Queue = 1, -1
 	rt := start(t, a)
-	for range 3 {
+	for i := range 3 {
 		resp, err := rt.Env().Get(t.Context(), "http://own.watt.local/")
 		if err != nil {
 			t.Fatal(err)
@@ -449,9 +481,17 @@ func TestCallsToAServeAppHoldAWorkerUntilTheBodyIsClosed(t *testing.T) {
 		if _, err := rt.Env().Get(t.Context(), "http://own.watt.local/"); !errors.Is(err, watt.ErrOverloaded) {
 			t.Errorf("got %v, want ErrOverloaded", err)
 		}
-		resp.Body.Close()
+		if i == 0 {
+			io.Copy(io.Discard, resp.Body) // to its end, which leaves the connection to the next
+		} else {
+			resp.Body.Close()
+		}
 		if s := statusOf(t, rt, "own"); s.Busy != 0 {
 			t.Errorf("%d workers are busy, want none", s.Busy)
 		}
+		resp.Body.Close()
+	}
+	if n := conns.Load(); n != 2 {
+		t.Errorf("got %d connections, want one for the first and second call that had a worker, and one for the third", n)
 	}
 }

@@ -137,21 +137,64 @@ func speaking(speak func(net.Conn), change func(*watt.App)) watt.App {
 }
 
 func TestTimeoutBoundsTheTimeToTheFirstByteOnly(t *testing.T) {
-	for name, a := range map[string]watt.App{"a handler": app("a", trickle), "Serve": serving("a", trickle)} {
+	for name, c := range map[string]struct {
+		app    watt.App
+		header http.Header
+	}{
+		"a handler":              {app("a", trickle), http.Header{}},
+		"a handler, with a wire": {app("a", trickle), http.Header{"Pragma": {"one"}}},
+		"a handler, with HTTP/2": {app("a", trickle), http.Header{"Content-Type": {"application/grpc"}}},
+		"Serve":                  {serving("a", trickle), http.Header{}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a.Timeout = 1500 * time.Millisecond
-				rt := start(t, a)
+				c.app.Timeout = 1500 * time.Millisecond
+				rt := start(t, c.app)
 				for range 2 { // the second on a connection that was used
-					r := get(t.Context(), rt, "a.watt.local/")
-					if r.err != nil || r.body != strings.Repeat("drop ", 10) {
-						t.Errorf("got %+v", r)
+					req, began := request(t.Context(), http.MethodGet, "http://a.watt.local/", nil), time.Now()
+					req.Header = c.header
+					resp, err := rt.Env().Client.Do(req)
+					if got := read(t, resp, err); got != strings.Repeat("drop ", 10) {
+						t.Errorf("got %q", got)
 					}
-					wantTook(t, r.took, 10*time.Second)
+					wantTook(t, time.Since(began), 10*time.Second)
 				}
 			})
 		})
 	}
+}
+
+func TestADeadlineThatCutsABodyOffIsNotTakenForTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := app("a", trickle)
+		a.Timeout = 1500 * time.Millisecond
+		rt := start(t, a)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		r := get(ctx, rt, "a.watt.local/")
+		wantErr(t, r.err, context.DeadlineExceeded)
+		if strings.Contains(r.err.Error(), "Timeout of") {
+			t.Errorf("got %v", r.err)
+		}
+	})
+}
+
+func TestABodyThatWasReadToItsEndStaysWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := start(t, app("a", trickle))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		resp, err := rt.Env().Get(ctx, "http://a.watt.local/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		io.Copy(io.Discard, resp.Body)
+		<-ctx.Done()
+		if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // Read returns it bare
+			t.Errorf("got %d bytes, %v, want EOF as before", n, err)
+		}
+	})
 }
 
 func TestTimeoutOfACallDoesNotStrikeTheNextOnItsConnection(t *testing.T) {

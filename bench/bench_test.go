@@ -2,13 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math"
+	"net/http"
+	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +143,49 @@ func TestBarsAreComputedFromTheMedians(t *testing.T) {
 	}
 }
 
+// A machine's mood changes with time: all contenders have to see all of it, and none always comes first.
+func TestContendersTakeTurnsAndAnotherOneBeginsEachRound(t *testing.T) {
+	var turns strings.Builder
+	b, _ := contest()
+	b.also, b.contenders = nil, nil
+	for _, name := range []string{watt, "pipe", tcp} {
+		b.contenders = append(b.contenders, contender{name: name, start: func(context.Context) (session, error) {
+			return session{func(_ context.Context, d time.Duration) (sample, error) {
+				fmt.Fprintf(&turns, "%s %v, ", name, d)
+				return sample{}, nil
+			}, func() {}}, nil
+		}})
+	}
+	if _, err := b.run(t.Context(), config{rounds: 3, time: 4}); err != nil {
+		t.Fatal(err)
+	}
+	want := "watt 1ns, pipe 1ns, tcp 1ns, " + // to warm up
+		"watt 4ns, pipe 4ns, tcp 4ns, " + "pipe 4ns, tcp 4ns, watt 4ns, " + "tcp 4ns, watt 4ns, pipe 4ns, "
+	if got := turns.String(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestTheTableShowsTheRatiosToTheBestAndToTCP(t *testing.T) {
+	b, samples := contest(vsTCP(0.3))
+	var out bytes.Buffer
+	if err := printTable(&out, b.result(samples)); err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(out.String()) {
+		rows = append(rows, strings.Join(strings.Fields(line), " "))
+	}
+	for _, want := range []string{
+		"a/b ns/op allocs/op x best peer x tcp", "watt 4 - 0.50 0.25", "pipe 8 - 1.00 0.50", "tcp 16 - 2.00 1.00", "direct (floor) 1 - 0.12 0.06",
+		"vs tcp: 0.25, at most 0.3: ok",
+	} {
+		if !slices.Contains(rows, want) {
+			t.Errorf("no row %q in\n%s", want, out.String())
+		}
+	}
+}
+
 // Whoever reads the JSON knows the fields by these names, and in this spelling.
 func TestJSONHasItsFields(t *testing.T) {
 	b, samples := contest(vsTCP(0.3))
@@ -189,26 +237,39 @@ func TestBarsAreTheOnesThatWereSet(t *testing.T) {
 	}
 }
 
-// A contender that is left out is a decision too: the best of those that stay may be easier to beat.
+// as says what a contender counts as: * in memory, ! where what waits has a time limit, and ^ a floor.
+func (c contender) as() string {
+	name := c.name
+	for mark, is := range map[string]bool{"*": c.inMemory, "!": c.timed, "^": c.floor} {
+		if is {
+			name += mark // no contender has two
+		}
+	}
+	return name
+}
+
+// A contender that is left out, or counts as something else, is a decision too: the best of those that stay may be easier
+// to beat. So is what all of them are given to do.
 func TestContendersAreTheOnesThatWereSet(t *testing.T) {
-	const wires = "watt netpipe bufconn fasthttputil tcp unix"
+	const peers = " netpipe* bufconn* fasthttputil* tcp unix"
+	const wires = "watt*" + peers
 	want := map[string]string{
 		"pipe/pingpong": wires, "pipe/throughput-1MiB": wires, "pipe/dial": wires, "pipe/idle-bytes": wires,
-		"admission/uncontended": "watt semaphore channel chi failsafe ants pond",
-		"admission/contended":   "watt semaphore channel chi failsafe ants pond",
+		"admission/uncontended": "watt! semaphore channel chi! failsafe! ants pond",
+		"admission/contended":   "watt! semaphore channel chi! failsafe! ants pond",
 		"overload/goodput":      "watt semaphore chi",
 		"pyramid/compose-3":     "watt processes",
 	}
 	for _, c := range []string{"/c=1", "/c=32"} {
-		want["mesh/get-small"+c] = wires + " direct"
-		want["mesh/get-1MiB"+c] = wires + " direct"
-		want["mesh/post-1MiB"+c] = "watt netpipe fasthttputil tcp unix direct" // see meshBenchmarks
-		want["mesh/fanout-3"+c] = wires + " direct"
+		want["mesh/get-small"+c] = "watt" + peers + " direct^"
+		want["mesh/get-1MiB"+c] = "watt" + peers + " direct^"
+		want["mesh/post-1MiB"+c] = "watt netpipe* fasthttputil* tcp unix direct^" // see meshBenchmarks
+		want["mesh/fanout-3"+c] = "watt" + peers + " direct^"
 	}
 	for _, b := range benchmarks(defaults()) {
 		names := make([]string, len(b.contenders))
 		for i, c := range b.contenders {
-			names[i] = c.name
+			names[i] = c.as()
 		}
 		if set, ok := want[b.name]; ok && strings.Join(names, " ") != set {
 			t.Errorf("%s: got %s, want %s", b.name, strings.Join(names, " "), set)
@@ -218,8 +279,45 @@ func TestContendersAreTheOnesThatWereSet(t *testing.T) {
 	for name := range want {
 		t.Errorf("there is no case %s", name)
 	}
-	if got, want := fmt.Sprint(loads(), defaults().apps), "[0.5 1 2 4] [1 10 100 1000]"; got != want {
-		t.Errorf("got the loads and numbers of apps %s, want %s", got, want)
+	d := defaults()
+	set := fmt.Sprint(loads(), d.apps, d.conns, d.large, slots, serviceTime, giveUp, len(hosts()))
+	if got, want := set, "[0.5 1 2 4] [1 10 100 1000] 10000 1048576 4 5ms 250ms 3"; got != want {
+		t.Errorf("got the loads, numbers of apps and of connections, bytes, workers, times and servers %s, want %s", got, want)
+	}
+}
+
+func TestAllContendersAreCalledByAsManyAtOnce(t *testing.T) {
+	small := document(600)
+	for _, c := range []int64{1, 32} {
+		var entered, inside atomic.Int64
+		var more atomic.Bool
+		var all chan struct{} // closed when c have entered
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if inside.Add(1) > c {
+				more.Store(true)
+			}
+			defer inside.Add(-1)
+			if entered.Add(1) == c {
+				close(all)
+			}
+			select {
+			case <-all:
+			case <-r.Context().Done():
+			}
+			answer(small, "application/json").ServeHTTP(w, r)
+		})
+		for _, contender := range callers(connectHandlers, h, func(s send) op { return get(s, url("orders"), small) }, int(c)) {
+			entered.Store(0)
+			all = make(chan struct{})
+			s, err := contender.start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.measure(t.Context(), time.Millisecond); err != nil || more.Swap(false) {
+				t.Errorf("%s: got %v, or more than %d at once", contender.name, err, c) // an error means fewer: they wait
+			}
+			s.close()
+		}
 	}
 }
 
@@ -273,6 +371,20 @@ func TestCommandLine(t *testing.T) {
 	}
 	if err := run(t.Context(), []string{"-h"}, io.Discard, io.Discard); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("got %v, want the help", err)
+	}
+}
+
+// README.md holds the latest table.
+func TestTheLatestTableHasEveryCase(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(readme), "## Latest run")
+	for _, b := range benchmarks(defaults()) {
+		if !strings.Contains(table, "\n  "+b.name+" ") {
+			t.Errorf("no %s in the table", b.name)
+		}
 	}
 }
 
