@@ -191,7 +191,7 @@ func TestABodyThatWasReadToItsEndStaysWhole(t *testing.T) {
 		defer resp.Body.Close()
 		io.Copy(io.Discard, resp.Body)
 		<-ctx.Done()
-		if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // Read returns it bare
+		if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("got %d bytes, %v, want EOF as before", n, err)
 		}
 	})

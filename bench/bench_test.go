@@ -239,13 +239,15 @@ func TestBarsAreTheOnesThatWereSet(t *testing.T) {
 
 // as says what a contender counts as: * in memory, ! where what waits has a time limit, and ^ a floor.
 func (c contender) as() string {
-	name := c.name
-	for mark, is := range map[string]bool{"*": c.inMemory, "!": c.timed, "^": c.floor} {
-		if is {
-			name += mark // no contender has two
-		}
+	switch {
+	case c.inMemory:
+		return c.name + "*"
+	case c.timed:
+		return c.name + "!"
+	case c.floor:
+		return c.name + "^"
 	}
-	return name
+	return c.name
 }
 
 // A contender that is left out, or counts as something else, is a decision too: the best of those that stay may be easier

@@ -114,15 +114,13 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	o := &x.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.done {
-		return 0, errOver
+	if err := o.ended(); err != nil {
+		return 0, err
 	}
 	if o.status == 0 {
 		o.decide(http.StatusOK, x)
 	}
 	switch {
-	case o.committed && o.err != nil:
-		return 0, o.err
 	case len(p) == 0:
 		return 0, nil
 	case !bodyAllowed(o.status):
@@ -151,6 +149,17 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	return n + m, err
 }
 
+// ended returns why nothing more can be written, or nil.
+func (o *outbound) ended() error {
+	switch {
+	case o.done:
+		return errOver
+	case o.committed:
+		return o.err
+	}
+	return nil
+}
+
 // Flush sends what was written so far.
 func (x *Exchange) Flush() { _ = x.FlushError() }
 
@@ -158,12 +167,10 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 func (x *Exchange) FlushError() error {
 	x.out.mu.Lock()
 	defer x.out.mu.Unlock()
-	switch {
-	case x.out.done:
-		return errOver
-	case x.out.committed && x.out.err != nil:
-		return x.out.err
-	case x.out.status == 0:
+	if err := x.out.ended(); err != nil {
+		return err
+	}
+	if x.out.status == 0 {
 		x.out.decide(http.StatusOK, x)
 	}
 	return x.flush()
