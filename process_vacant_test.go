@@ -72,6 +72,18 @@ func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
 	}
 }
 
+func TestAClientThatIsRefusedMayKeepItsBody(t *testing.T) {
+	rt := vacant()
+	top := watttest.Start(t, rt)
+	if err := rt.Drain("hotel", 0); err != nil {
+		t.Fatal(err)
+	}
+	answer := raw(t, strings.TrimPrefix(top.URL("hotel"), "http://"), "POST / HTTP/1.1\r\nHost: hotel\r\nContent-Length: 10\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.1 503 ") {
+		t.Errorf("got %s", answer)
+	}
+}
+
 func TestPublicClientsOfAnAppThatWasGivenUpAreRefusedAtOnce(t *testing.T) {
 	rt := vacant()
 	top := watttest.Start(t, rt)

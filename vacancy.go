@@ -56,8 +56,11 @@ func (v *vacancy) refuse(conn net.Conn, why error) {
 	}
 }
 
-// answer answers a request.
-func (v *vacancy) answer(w http.ResponseWriter, _ *http.Request) {
+// answer answers a request. Nobody waits for its body.
+func (v *vacancy) answer(w http.ResponseWriter, r *http.Request) {
+	if in := receive(w, r); in != nil {
+		defer in.leave()
+	}
 	a := v.place.app
 	err := a.away()
 	if err == nil {
