@@ -22,7 +22,13 @@ func vacant() *watt.Runtime {
 	return watt.New(
 		watt.App{
 			Name: "hotel", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, QueueTimeout: 100 * time.Millisecond, MaxRestarts: 1,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "welcome") }),
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, "welcome")
+				if r.URL.Path == "/stay" {
+					http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+				}
+			}),
 		},
 		watt.App{
 			Name: "hostel", Listen: "127.0.0.1:0", Isolation: watt.OwnProcess, QueueTimeout: 100 * time.Millisecond,
@@ -81,6 +87,28 @@ func TestAClientThatIsRefusedMayKeepItsBody(t *testing.T) {
 	answer := raw(t, strings.TrimPrefix(top.URL("hotel"), "http://"), "POST / HTTP/1.1\r\nHost: hotel\r\nContent-Length: 10\r\n\r\n")
 	if !strings.HasPrefix(answer, "HTTP/1.1 503 ") {
 		t.Errorf("got %s", answer)
+	}
+}
+
+func TestPublicClientsAreRefusedWhileTheLastInstanceDrains(t *testing.T) {
+	rt := vacant()
+	top := watttest.Start(t, rt)
+	addr := strings.TrimPrefix(top.URL("hotel"), "http://")
+	guest := dialTCP(t, addr)
+	io.WriteString(guest, "GET /stay HTTP/1.1\r\nHost: hotel\r\n\r\n")
+	guest.Read(make([]byte, 1))
+	stopped := make(chan error, 1)
+	go func() { stopped <- rt.Shutdown(context.Background()) }()
+	soon(t, "a refusal", func() bool {
+		answer := raw(t, addr, "GET / HTTP/1.1\r\nHost: hotel\r\nConnection: close\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 ") {
+			t.Fatalf("got %q", answer)
+		}
+		return strings.HasPrefix(answer, "HTTP/1.1 503 ")
+	})
+	guest.Close()
+	if err := within(t, stopped, "the end"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package watt
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"sync"
@@ -51,7 +52,7 @@ func (v *vacancy) over() {
 func (v *vacancy) refuse(conn net.Conn, why error) {
 	v.place.refused()
 	v.place.app.sheds.note(why)
-	if v.server == nil || v.listener.Deliver(v.place.app.rt.life, conn) != nil {
+	if v.server == nil || v.listener.Deliver(context.Background(), conn) != nil {
 		_ = conn.Close()
 	}
 }
