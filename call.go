@@ -211,6 +211,7 @@ func (c *call) accept(resp *http.Response) error {
 	}
 	switch w := resp.Body.(type) {
 	case io.Writer: // after 101 Switching Protocols
+		c.ctx = context.WithoutCancel(c.ctx) // the connection outlives it
 		resp.Body = &upgradedBody{call: c, w: w}
 	default:
 		resp.Body = c

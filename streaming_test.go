@@ -262,31 +262,44 @@ func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
 	})
 }
 
-func TestAnUpgradedConnectionEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-			rw.Flush()
-			io.Copy(io.Discard, rw)
-		}))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		resp, err := rt.Env().Client.Do(upgrading(ctx, "http://chat.watt.local/"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		_, err = resp.Body.Read(make([]byte, 1))
-		if call, is := errors.AsType[*watt.CallError](err); !is || call.App != "chat" || !call.Started || !call.Timeout() {
-			t.Errorf("got %v, want that the time of a call that has started is up", err)
-		}
-	})
+func TestAnUpgradedConnectionOutlivesTheContextOfItsHandshake(t *testing.T) {
+	ends := map[string]func(cancel func()){
+		"canceled": func(cancel func()) { cancel() },
+		"over":     func(func()) { time.Sleep(time.Hour) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
+					conn, rw, err := http.NewResponseController(w).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer conn.Close()
+					rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+					rw.Flush()
+					text, _ := rw.ReadString('\n')
+					io.WriteString(conn, text)
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				resp, err := rt.Env().Client.Do(upgrading(ctx, "http://chat.watt.local/"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				end(cancel)
+				synctest.Wait()
+				if _, err := io.WriteString(resp.Body.(io.Writer), "still here\n"); err != nil {
+					t.Error(err)
+				}
+				if got, err := io.ReadAll(resp.Body); string(got) != "still here\n" || err != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
+			})
+		})
+	}
 }
 
 // shoutTCP is shout without HTTP.

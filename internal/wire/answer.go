@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -44,30 +43,15 @@ func (x *exchange) ended(err error) error {
 	return x.end
 }
 
-// upgraded is the connection after 101 Switching Protocols. It ends with the request's context.
+// upgraded is the connection after 101 Switching Protocols. As with net/http it is the caller's, and outlives the
+// request's context: that is often the handshake's alone.
 type upgraded struct{ x *exchange }
 
 // Read reads what the other side sends in the new protocol.
-func (u *upgraded) Read(p []byte) (int, error) {
-	n, err := u.x.c.br.Read(p)
-	return n, u.why(err)
-}
+func (u *upgraded) Read(p []byte) (int, error) { return u.x.c.br.Read(p) }
 
 // Write sends p in the new protocol.
-func (u *upgraded) Write(p []byte) (int, error) {
-	n, err := u.x.c.nc.Write(p)
-	return n, u.why(err)
-}
-
-func (u *upgraded) why(err error) error {
-	if err == nil || err == io.EOF { //nolint:errorlint // Read returns it bare
-		return err
-	}
-	if ctx := u.x.req.Context(); ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
+func (u *upgraded) Write(p []byte) (int, error) { return u.x.c.nc.Write(p) }
 
 // CloseWrite ends this direction alone.
 func (u *upgraded) CloseWrite() error {

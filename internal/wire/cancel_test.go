@@ -196,7 +196,6 @@ func TestReadingEndsWithTheContext(t *testing.T) {
 		"between chunks":        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
 		"before the trailers":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
 		"in a body until close": "HTTP/1.0 200 OK\r\n\r\nsome",
-		"in an upgraded one":    "HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nsome",
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -214,15 +213,34 @@ func TestReadingEndsWithTheContext(t *testing.T) {
 						t.Errorf("got error %v, want the context's cause", err)
 					}
 				}
-				if w, ok := resp.Body.(io.Writer); ok {
-					if _, err := w.Write([]byte("x")); err != errGivenUp { //nolint:errorlint // the cause itself
-						t.Errorf("got error %v, want the context's cause", err)
-					}
-				}
 				clean(t, n, req)
 			})
 		})
 	}
+}
+
+func TestAnUpgradedConnectionIsTheCallersWhateverBecomesOfTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, says(t, "HTTP/1.1 101 OK\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nsome"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		req := request(t, ctx, http.MethodGet, nil)
+		resp, err := pool.RoundTrip(req, time.Time{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		synctest.Wait()
+		got := make([]byte, len("some"))
+		if _, err := io.ReadFull(resp.Body, got); string(got) != "some" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := io.WriteString(resp.Body.(io.Writer), "x"); err != nil {
+			t.Error(err)
+		}
+		resp.Body.Close()
+		clean(t, n, req)
+	})
 }
 
 func TestTheEndOfTheContextAfterTheAnswerDoesNotHarmTheConnection(t *testing.T) {

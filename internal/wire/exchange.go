@@ -181,6 +181,7 @@ func (x *exchange) answered(resp *http.Response) {
 	x.body.proceed(!resp.Close && !x.req.Close) // a server that goes on waits for the body, even if it has refused it
 	x.c.limit = math.MaxInt64
 	if switched(resp) {
+		x.stop() // if that comes too late, roundTrip sees why
 		resp.Body = &upgraded{x}
 		return
 	}
