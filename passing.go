@@ -126,6 +126,9 @@ func (x *passing) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := x.to.RoundTrip(req)
 	if err == nil {
 		x.asking = resp.Header["Proxy-Authenticate"]
+		if resp.StatusCode == http.StatusSwitchingProtocols { // nobody has asked for that: ReverseProxy forgets it
+			_ = resp.Body.Close()
+		}
 	}
 	return resp, err
 }

@@ -147,7 +147,12 @@ func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, p.refused(errors.New("the path has dot segments"))
 	}
-	return p.transport.RoundTrip(r)
+	resp, err := p.transport.RoundTrip(r)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // which ReverseProxy forgets if it cannot pass it on
+		body := resp.Body
+		context.AfterFunc(r.Context(), func() { _ = body.Close() })
+	}
+	return resp, err
 }
 
 // climbs reports whether a path has dot segments, for whatever a server may take for its separators.

@@ -2,6 +2,7 @@ package pyramid_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -203,6 +204,20 @@ func TestWebsocketsAreCutWhenTheEntrypointDrains(t *testing.T) {
 		t.Errorf("got %q, %v, want the end alone", got, err)
 	}
 	soon(t, "the end", func() bool { return f.statusOf(t, "chat").Conns == 0 && f.statusOf(t, "gateway").Conns == 0 })
+}
+
+func TestAWebsocketThatCannotBePassedOnIsClosed(t *testing.T) {
+	f := startFront(t, watt.App{New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		proxy := pyramid.Proxy(env, "chat")
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			proxy.ServeHTTP(struct{ http.ResponseWriter }{w}, r) // as careless middleware has it, which hides Hijack
+		}), nil
+	}}, handling("chat", chat))
+	resp, _ := f.raw(t, "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if resp.StatusCode != http.StatusBadGateway {
+		t.Errorf("got %s", resp.Status)
+	}
+	soon(t, "the end", func() bool { return f.statusOf(t, "chat").Conns == 0 })
 }
 
 func TestAnAppMayDeclineAWebsocket(t *testing.T) {

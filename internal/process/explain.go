@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status.
-var lastWords = regexp.MustCompile(`(?m)^(?:panic|fatal error|runtime|SIG[A-Z]+): .*`)
+// lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status. What follows may say
+// of a goroutine that its stack cannot be read: "runtime: g 0: unknown pc".
+var lastWords = regexp.MustCompile(`(?m)^(?:panic: |fatal error: |SIG[A-Z]+: |runtime: (?:[^g]|g[^ ])).*`)
 
 const crashed = 2
 

@@ -8,13 +8,15 @@ import (
 	"testing"
 )
 
-func TestAKillIsForWantOfMemoryIfThereWasOneAndNobodyHereHasKilled(t *testing.T) {
+func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 	end := func(script string) *exec.Cmd {
 		cmd := exec.Command("sh", "-c", script)
 		_ = cmd.Run() // its state says more
 		return cmd
 	}
-	killed, terminated, exited := end("kill -9 $$").ProcessState, end("kill -15 $$").ProcessState, end("exit 137").ProcessState
+	quit := "SIGQUIT: quit\nPC=0x7f m=2 sigcode=0\n\ngoroutine 0 gp=0xc0 m=2 mp=0xc1 [idle]:\nruntime: g 0 gp=0xc0: unknown pc 0x7f\n"
+	crash, killed := end("exit 2").ProcessState, end("kill -9 $$").ProcessState
+	terminated, exited := end("kill -15 $$").ProcessState, end("exit 137").ProcessState
 	slow := errors.New("it was slow")
 	for _, c := range []struct {
 		got  *ExitError
@@ -25,6 +27,8 @@ func TestAKillIsForWantOfMemoryIfThereWasOneAndNobodyHereHasKilled(t *testing.T)
 		{explain(killed, "", slow, true), "killed: it was slow"},
 		{explain(terminated, "", slow, true), "killed by SIGTERM"},
 		{explain(exited, "", nil, true), "exit status 137"},
+		{explain(crash, quit, nil, false), "SIGQUIT: quit"},
+		{explain(crash, "runtime: out of memory\n", nil, false), "runtime: out of memory"},
 		{explain(nil, "", nil, false), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {

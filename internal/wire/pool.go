@@ -49,7 +49,7 @@ type Pool struct {
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
 // [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, perhaps
 // after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
-// the body and an upgraded connection too; the error is then the context's cause, in ErrNotSent if there
+// the body too, but not an upgraded connection; the error is then the context's cause, in ErrNotSent if there
 // was no connection yet. Dialling ends at the time by, unless that is zero. got, if not nil, is told the
 // connection before anything is sent on it; it returns false if the request must not be sent (again: a
 // first attempt may have got somewhere; what the server had not read of it then, it does not get any more).
