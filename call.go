@@ -108,32 +108,6 @@ func (c *call) heed(req *http.Request) *http.Request {
 	return req.WithContext(ctx)
 }
 
-// counted returns req with what is read of its body counted: the length that it says may be a stranger's word. What is in
-// memory is counted at once, and stays what it is.
-func (c *call) counted(req *http.Request) *http.Request {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req
-	}
-	if n, memory := wire.InMemory(req.Body); memory {
-		c.count.Sent.Add(n)
-		return req
-	}
-	out := *req
-	out.Body = &countedBody{req.Body, &c.count.Sent}
-	return &out
-}
-
-type countedBody struct {
-	io.ReadCloser
-	sent *atomic.Int64
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.sent.Add(int64(n))
-	return n, err
-}
-
 // admit takes a worker for req, or gives it up.
 func (c *call) admit(req *http.Request) (err error) {
 	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil {

@@ -3,13 +3,17 @@ package watt
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"math"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
+	"github.com/org/watt/internal/wire"
 )
 
 // tallies are what an app's instances count in, by number. A tally outlives the generations, and an instance that
@@ -72,6 +76,32 @@ func (t *tallies) panics() (n uint64) {
 		n += count.Read(&tally.Panics)
 	}
 	return n
+}
+
+// counted returns req with what is read of its body counted: the length that it says may be a stranger's word. What is in
+// memory is counted at once, and stays what it is.
+func (c *call) counted(req *http.Request) *http.Request {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req
+	}
+	if n, memory := wire.InMemory(req.Body); memory {
+		c.count.Sent.Add(n)
+		return req
+	}
+	out := *req
+	out.Body = &countedBody{req.Body, &c.count.Sent}
+	return &out
+}
+
+type countedBody struct {
+	io.ReadCloser
+	sent *atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(int64(n))
+	return n, err
 }
 
 // kindOf says why a call has failed with err.
