@@ -522,6 +522,17 @@ func TestTheBodyOfACallThatIsNotMadeIsClosed(t *testing.T) {
 	}
 }
 
+func TestCONNECTIsNoCall(t *testing.T) {
+	rt := start(t, app("a", sayHello), serving("b", sayHello))
+	for _, name := range []string{"a", "b"} {
+		body := &closing{Reader: strings.NewReader("unread")}
+		resp, err := rt.Env().Client.Transport.RoundTrip(request(t.Context(), http.MethodConnect, "http://"+name+".watt.local/", body))
+		if call, is := errors.AsType[*watt.CallError](err); !is || call.App != name || !errors.Is(err, errors.ErrUnsupported) || body.times.Load() != 1 {
+			t.Errorf("%s: got %v, %v, closed %d times", name, resp, err, body.times.Load())
+		}
+	}
+}
+
 // A body that breaks off looks like a connection that does, and is none.
 func TestABodyThatBreaksOffIsNoFaultOfTheCallee(t *testing.T) {
 	t.Parallel()
@@ -670,6 +681,11 @@ func TestACallThatWasReadHasStartedThoughNoConnectionIsLeft(t *testing.T) {
 	})
 }
 
+// several is an error as validators return it.
+type several []error
+
+func (s several) Error() string { return fmt.Sprint([]error(s)) }
+
 func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{})
@@ -686,6 +702,7 @@ func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
 		&watt.CallError{App: "other", Err: context.DeadlineExceeded},
 		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 		io.ErrUnexpectedEOF,
+		several{io.EOF}, // which cannot be compared
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		for _, cause := range causes {

@@ -109,6 +109,18 @@ func TestOfABodyThatIsSentOnlyWhatIsReadIsCounted(t *testing.T) {
 	}
 }
 
+func TestTheStatusThatCountsIsTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			w.WriteHeader(http.StatusTeapot)
+		}))
+		get(t.Context(), rt, "a.watt.local/")
+		synctest.Wait()
+		wantAnswers(t, rt, http.MethodGet, map[string]uint64{"4xx": 1})
+	})
+}
+
 func TestCallsAreCountedByCallerAndKindOfError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := start(t,

@@ -58,8 +58,8 @@ func (f *frontage) listener(index int) (syscall.Conn, error) {
 
 // up lets the kernel give the instance connections.
 func (f *frontage) up(index int) {
-	f.vacant.over()
 	f.settle(index)
+	f.vacant.over()
 	f.weigh(index, true)
 }
 

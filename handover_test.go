@@ -192,6 +192,37 @@ func TestASiblingThatDiesBeforeItHasBegunLosesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatASiblingHasBegunWhenItDiesIsNotServedAgain(t *testing.T) {
+	for name, header := range map[string]string{
+		"it says when it begins": "", "its handler would ask for the body": "Expect: 100-continue\r\nContent-Length: 1\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := pair()
+			_, busy, conns := busyFirst(t, rt, 2)
+			sibling := statusOf(t, rt, "pair").PerInstance[1].PID
+			fmt.Fprintf(conns[0], "POST /hold HTTP/1.1\r\nHost: pair\r\n%s\r\n", header)
+			soon(t, "the sibling's handler to be called", func() bool { return statusOf(t, rt, "gate").Busy == 1 })
+			syscall.Kill(sibling, syscall.SIGKILL)
+			resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body := read(t, resp, nil); resp.StatusCode != http.StatusBadGateway {
+				t.Errorf("got %s, %s", resp.Status, body)
+			}
+			soon(t, "the next", func() bool {
+				second := statusOf(t, rt, "pair").PerInstance[1]
+				return second.PID != sibling && second.State == "ready"
+			})
+			if got := words(t, conns[1], "/who"); got[1] != "1" {
+				t.Errorf("got %q, want that the next has it", got)
+			}
+			fmt.Fprint(busy, "x")
+			answered(t, busy)
+		})
+	}
+}
+
 func TestASiblingThatDoesNotRunIsHandedNoMoreThanItHasWorkers(t *testing.T) {
 	rt := holders(func(a *watt.App) { a.QueueTimeout = 300 * time.Millisecond })
 	top := watttest.Start(t, rt)

@@ -184,14 +184,21 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 	}
 }
 
+// startHurried starts an app with two seconds for each request, and a log to look at.
+func startHurried(t *testing.T) (*watt.Runtime, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return rt, logs
+}
+
 func TestTheLogTellsTimeoutFromTheCallersDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := startHurried(t)
 		for within, want := range map[time.Duration]string{
 			time.Second: "context deadline exceeded",
 			time.Minute: "Timeout of 2s has passed: context deadline exceeded",
@@ -212,12 +219,7 @@ func TestTheLogTellsTimeoutFromTheCallersDeadline(t *testing.T) {
 
 func TestOfATimeoutThatHasChangedMeanwhileTheOneThatHasPassedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := startHurried(t)
 		late := going(t.Context(), rt, "a.watt.local/1m")
 		synctest.Wait()
 		if err := rt.Update("a", func(a *watt.App) { a.Timeout = 10 * time.Second }); err != nil {

@@ -1,6 +1,7 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -284,6 +285,30 @@ func TestABodyThatDoesNotComeInTimeIsAnsweredAsTheEndOfTheTime(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestAStrangersBodyThatDoesNotComeInTimeIsAnsweredAsTheEndOfTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := public(app("a", func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			watt.WriteError(w, err)
+		}))
+		a.Timeout = time.Second
+		rt, dial := doors(t, a)
+		conn := dial()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if read(t, resp, nil); resp.StatusCode != http.StatusGatewayTimeout {
+			t.Errorf("got %s", resp.Status)
+		}
+		conn.Close()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestWhoLeavesWhatGoesOnHasGone(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ func addTold(mux *http.ServeMux, env *watt.Env) {
 		io.Copy(flushing{w}, r.Body)
 	})
 	mux.HandleFunc("/abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	mux.HandleFunc("/last", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") })
 	mux.HandleFunc("/half", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "half")
 		if r.URL.RawQuery == "" {
@@ -115,8 +117,8 @@ func bothBusy(t *testing.T, rt *watt.Runtime, request string) (first, second, wa
 
 func TestAHandedOverRequestIsWhatItWas(t *testing.T) {
 	rt := pair()
-	_, second, conn := bothBusy(t, rt, "POST /told?a=1;b=%zz HTTP/1.1\r\nHost: pair\r\nX-Own: mine\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"+
-		"3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n")
+	_, second, conn := bothBusy(t, rt, "POST /told?a=1;b=%zz HTTP/1.1\r\nHost: pair\r\nX-Own: mine\r\nX-Forwarded-For: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\n"+
+		"Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n")
 	waits := time.Now()
 	soon(t, "it to have waited", func() bool { return time.Since(waits) > 200*time.Millisecond })
 	moves := time.Now()
@@ -124,7 +126,7 @@ func TestAHandedOverRequestIsWhatItWas(t *testing.T) {
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	got := read(t, resp, err)
 	want := fmt.Sprintf("1 caller= remote=%s query=a=1;b=%%zz body=3 sum=7 deadline=%d by=", conn.LocalAddr(), time.Time{}.UnixNano())
-	if !strings.HasPrefix(got, want) || !strings.HasSuffix(got, " headers=map[X-Own:[mine]]") {
+	if !strings.HasPrefix(got, want) || !strings.HasSuffix(got, " headers=map[Forwarded:[for=9.9.9.9] X-Forwarded-For:[9.9.9.9] X-Own:[mine]]") {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	var by int64
@@ -135,11 +137,13 @@ func TestAHandedOverRequestIsWhatItWas(t *testing.T) {
 }
 
 func TestWhatIsOddOfARequestAndItsAnswerIsHandedOver(t *testing.T) {
-	_, _, conns := busyFirst(t, pair(), 3)
+	_, _, conns := busyFirst(t, pair(), 5)
 	for i, c := range []struct{ target, host, want string }{
 		{"http://a.example/odd?x=1", "pair", `host="a.example" target=http://a.example/odd?x=1 url=http://a.example/odd?x=1 key=k`},
 		{"/odd", "", `host="" target=/odd url=/odd key=k`},
 		{"/odd", "pair", `host="pair" target=/odd url=/odd key=k`},
+		{"/odd?", "pair", `host="pair" target=/odd? url=/odd? key=k`},
+		{"/o%64d", "pair", `host="pair" target=/o%64d url=/o%64d key=k`},
 	} {
 		fmt.Fprintf(conns[i], "GET %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: k\r\n\r\n", c.target, c.host)
 		resp, err := http.ReadResponse(bufio.NewReader(conns[i]), nil)
@@ -283,11 +287,39 @@ func TestAHandedOverStreamLeavesItsInstanceFreeAndEndsWithTheFirst(t *testing.T)
 	}
 }
 
+func TestAHandedOverStreamIsNotWholeIfItsSiblingDies(t *testing.T) {
+	rt := pair()
+	_, busy, conns := busyFirst(t, rt, 1)
+	fmt.Fprint(conns[0], "GET /events HTTP/1.1\r\nHost: pair\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	sibling := statusOf(t, rt, "pair").PerInstance[1].PID
+	syscall.Kill(sibling, syscall.SIGKILL)
+	if rest, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v, want that it was cut", rest, err)
+	}
+	soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].PID != sibling })
+	fmt.Fprint(busy, "x")
+	answered(t, busy)
+}
+
 func TestAHandlerMayCutTheConnectionOfWhatWasHandedOver(t *testing.T) {
 	_, _, conns := busyFirst(t, pair(), 1)
 	fmt.Fprint(conns[0], "GET /abort HTTP/1.1\r\nHost: pair\r\n\r\n")
 	if answer, err := io.ReadAll(conns[0]); len(answer) > 0 || err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %q, %v, want the connection closed", answer, err)
+	}
+}
+
+func TestAHandlerMayEndTheConnectionOfWhatWasHandedOver(t *testing.T) {
+	_, _, conns := busyFirst(t, pair(), 1)
+	fmt.Fprint(conns[0], "GET /last HTTP/1.1\r\nHost: pair\r\n\r\n")
+	answer, err := io.ReadAll(conns[0]) // until the connection is closed
+	if err != nil || !strings.Contains(string(answer), "\r\nConnection: close\r\n") || strings.Contains(string(answer), "X-Watt-") {
+		t.Errorf("got %q, %v", answer, err)
 	}
 }
 
@@ -331,6 +363,23 @@ func TestABodyThatBreaksOffIsNoFaultOfTheSibling(t *testing.T) {
 	}
 	if body := read(t, resp, nil); resp.StatusCode != http.StatusBadRequest || !resp.Close {
 		t.Errorf("got %s, %q, closed after it: %t", resp.Status, body, resp.Close)
+	}
+}
+
+func TestWhoAsksBeforeTheBodyIsAnsweredByTheHandlerThatReadsIt(t *testing.T) {
+	rt := pair()
+	_, _, conns := busyFirst(t, rt, 2)
+	for i, c := range []struct{ path, first string }{{"/read", "HTTP/1.1 100 Continue"}, {"/hold", "HTTP/1.1 200 OK"}} {
+		fmt.Fprintf(conns[i], "POST %s HTTP/1.1\r\nHost: pair\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", c.path)
+		if c.path == "/hold" { // and does not read it
+			soon(t, "the handler to be called", func() bool { return statusOf(t, rt, "gate").Busy == 1 })
+			get(t.Context(), rt, "gate.watt.local/open")
+		}
+		line, err := bufio.NewReader(conns[i]).ReadString('\n')
+		if strings.TrimSpace(line) != c.first {
+			t.Errorf("%s: got %q, %v, want %s", c.path, line, err, c.first)
+		}
+		fmt.Fprint(conns[i], "x")
 	}
 }
 

@@ -222,18 +222,25 @@ func TestAnUpgradeCrossesTheMeshWithHalfCloseBothWays(t *testing.T) {
 	}
 }
 
+// switchOver takes the connection of a request over, after the answer that it speaks another protocol from now on.
+func switchOver(t *testing.T, w http.ResponseWriter) (net.Conn, *bufio.ReadWriter) {
+	t.Helper()
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		panic(http.ErrAbortHandler)
+	}
+	rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	rw.Flush()
+	return conn, rw
+}
+
 func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		heard := make(chan string, 1)
 		rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
-			conn, rw, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
+			conn, rw := switchOver(t, w)
 			defer conn.Close()
-			rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-			rw.Flush()
 			conn.(interface{ CloseWrite() error }).CloseWrite()
 			text, _ := io.ReadAll(rw)
 			heard <- string(text)
@@ -271,14 +278,8 @@ func TestAnUpgradedConnectionOutlivesTheContextOfItsHandshake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
-					conn, rw, err := http.NewResponseController(w).Hijack()
-					if err != nil {
-						t.Error(err)
-						return
-					}
+					conn, rw := switchOver(t, w)
 					defer conn.Close()
-					rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-					rw.Flush()
 					text, _ := rw.ReadString('\n')
 					io.WriteString(conn, text)
 				}))

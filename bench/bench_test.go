@@ -341,14 +341,40 @@ func TestCheckTellsWhatWasMissed(t *testing.T) {
 func TestAWrongAnswerIsAnError(t *testing.T) {
 	small := document(600)
 	s := record(answer(document(601), "application/json"))
+	refusing := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = w.Write(small)
+	})
 	for name, o := range map[string]op{
 		"body":   get(s, url("orders"), small),
 		"length": post(s, url("orders"), small),
-		"status": get(record(count()), "http://%zz", small),
+		"status": get(record(refusing), url("orders"), small),
+		"url":    get(record(count()), "http://%zz", small),
 	} {
 		if err := o(t.Context()); err == nil {
 			t.Errorf("%s: want an error", name)
 		}
+	}
+}
+
+func TestAFanOutCallsEachServer(t *testing.T) {
+	small := document(600)
+	called := make(chan string, 10)
+	fan := fanOut(func(req *http.Request) (*http.Response, error) {
+		called <- req.URL.Host
+		return record(answer(small, "application/json"))(req)
+	}, small)
+	if err := fan(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(called)
+	var got []string
+	for host := range called {
+		got = append(got, host)
+	}
+	slices.Sort(got)
+	if want := []string{"orders.watt.local", "stock.watt.local", "users.watt.local"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -366,7 +392,7 @@ func TestCommandLine(t *testing.T) {
 	if strings.Contains(out.String(), tcp) || strings.Contains(out.String(), "bars") {
 		t.Errorf("want watt only, got %s", out.String())
 	}
-	for _, args := range [][]string{{"nothing"}, {"-only", "nobody"}, {"-rounds", "0"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"nothing"}, {"pingpong"}, {"-only", "nobody"}, {"-rounds", "0"}, {"-nonsense"}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q: want an error", args)
 		}

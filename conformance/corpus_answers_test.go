@@ -267,6 +267,8 @@ func answers() []scenario {
 		"many informational":          strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 100) + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 		"informational with length":   "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
 		"101 without upgrade":         "HTTP/1.1 101 Switching Protocols\r\n\r\nwhat now",
+		"101 that names no protocol":  "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\nwhat now",
+		"101 for another hop":         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: test\r\n\r\nwhat now",
 		"headers of 900 KiB":          "HTTP/1.1 200 OK\r\nX-Long: " + text(900<<10) + "\r\nContent-Length: 2\r\n\r\nok",
 		"headers of 2 MiB":            "HTTP/1.1 200 OK\r\nX-Long: " + text(2<<20) + "\r\nContent-Length: 2\r\n\r\nok",
 		"status line of 2 MiB":        "HTTP/1.1 200 " + text(2<<20) + "\r\n\r\n",

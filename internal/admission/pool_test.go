@@ -3,6 +3,8 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"runtime/metrics"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +38,39 @@ func TestAnAcquireAllocatesNothingWhenAWorkerIsFree(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("got %v allocations, want none", allocs)
+	}
+}
+
+// switches returns how often a goroutine has got a processor so far, as a sample of those that had to wait for one.
+func switches(t *testing.T) (n uint64) {
+	t.Helper()
+	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
+	metrics.Read(sample)
+	for _, count := range sample[0].Value.Float64Histogram().Counts {
+		n += count
+	}
+	return n
+}
+
+func TestAnAcquireGoesOnInItsGoroutineWhenAWorkerIsFree(t *testing.T) {
+	const times = 100_000
+	p := admission.New[*int](admission.Limits{Workers: 1})
+	p.Add().Open(new(int))
+	ctx := t.Context()
+	before := switches(t)
+	for range times {
+		ticket, err := p.Acquire(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticket.Release()
+	}
+	own := switches(t) - before
+	for range times {
+		runtime.Gosched()
+	}
+	if all := switches(t) - before; own > times/100 || all < times/100 {
+		t.Errorf("got %d samples of switches, and %d with as many on purpose", own, all)
 	}
 }
 
