@@ -49,13 +49,13 @@ var program = sync.OnceValues(func() (string, error) {
 // command returns the program, to be run with args.
 func command(t *testing.T, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
 	stderr = new(bytes.Buffer)
 	file, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // not for the build, which may take as long
+	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, file, args...)
 	cmd.Stderr = stderr
 	return cmd, stderr

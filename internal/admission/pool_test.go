@@ -69,8 +69,8 @@ func TestAnAcquireGoesOnInItsGoroutineWhenAWorkerIsFree(t *testing.T) {
 	for range times {
 		runtime.Gosched()
 	}
-	if all := switches(t) - before; own > times/100 || all < times/100 {
-		t.Errorf("got %d samples of switches, and %d with as many on purpose", own, all)
+	if purposely := switches(t) - before - own; purposely == 0 || own > purposely/4 { // others have gone on meanwhile, too
+		t.Errorf("got %d samples of switches, and %d with as many on purpose", own, purposely)
 	}
 }
 
