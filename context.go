@@ -13,13 +13,18 @@ type requestContext struct {
 	base     context.Context //nolint:containedctx // the server's; this is a context itself
 	deadline time.Time       // the caller's; zero if it has none
 
-	lock    sync.Mutex
-	real    context.Context //nolint:containedctx // made when first needed
-	endReal context.CancelCauseFunc
-	untime  context.CancelFunc // ends real's timer
-	untie   func() bool        // ends real's tie to base
-	err     error              // why it has ended, in one of the context package's two words; it never changes
-	cause   error
+	lock  sync.Mutex
+	real  *realContext // made when first needed
+	err   error        // why it has ended, in one of the context package's two words; it never changes
+	cause error
+}
+
+// realContext can tell when it ends.
+type realContext struct {
+	ctx    context.Context //nolint:containedctx // it is one
+	end    context.CancelCauseFunc
+	untime context.CancelFunc // ends its timer; nil if there is none
+	untie  func() bool        // ends its tie to the server's context
 }
 
 // Deadline returns the caller's deadline.
@@ -29,7 +34,7 @@ func (c *requestContext) Deadline() (time.Time, bool) { return c.deadline, !c.de
 func (c *requestContext) Done() <-chan struct{} {
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	return c.realLocked().Done()
+	return c.realLocked().ctx.Done()
 }
 
 // Err returns why the context has ended, or nil.
@@ -52,8 +57,8 @@ func (c *requestContext) errLocked() error {
 	switch {
 	case c.err != nil:
 	case c.real != nil:
-		if c.err = c.real.Err(); c.err != nil {
-			c.cause = context.Cause(c.real)
+		if c.err = c.real.ctx.Err(); c.err != nil {
+			c.cause = context.Cause(c.real.ctx)
 		}
 	case c.passed():
 		c.err, c.cause = context.DeadlineExceeded, context.DeadlineExceeded
@@ -77,25 +82,25 @@ func (c *requestContext) Value(key any) any {
 	if c.real == nil && c.errLocked() == nil {
 		return c.base.Value(key)
 	}
-	return c.realLocked().Value(key)
+	return c.realLocked().ctx.Value(key)
 }
 
-// realLocked returns the context that can tell when it ends.
-func (c *requestContext) realLocked() context.Context {
+// realLocked returns the real context, and makes it first if need be.
+func (c *requestContext) realLocked() *realContext {
 	if c.real != nil {
 		return c.real
 	}
 	err := c.errLocked()
 	ctx, end := context.WithCancelCause(context.WithoutCancel(c.base))
-	c.real, c.endReal = ctx, end
+	c.real = &realContext{ctx: ctx, end: end}
 	if !c.deadline.IsZero() {
-		c.real, c.untime = context.WithDeadline(ctx, c.deadline)
+		c.real.ctx, c.real.untime = context.WithDeadline(ctx, c.deadline)
 	}
 	if err != nil {
 		end(c.cause) // without effect where the deadline has passed
 	} else {
 		base := c.base // which detach may change
-		c.untie = context.AfterFunc(base, func() { c.cancelAs(base.Err(), context.Cause(base)) })
+		c.real.untie = context.AfterFunc(base, func() { c.cancelAs(base.Err(), context.Cause(base)) })
 	}
 	return c.real
 }
@@ -111,8 +116,8 @@ func (c *requestContext) cancelAs(err, cause error) {
 	}
 	c.err, c.cause = err, cause
 	if c.real != nil {
-		c.untie()
-		c.endReal(cause) // with the lock held: whoever sees Err finds Done closed
+		c.real.untie()
+		c.real.end(cause) // with the lock held: whoever sees Err finds Done closed
 	}
 }
 
@@ -120,10 +125,10 @@ func (c *requestContext) cancelAs(err, cause error) {
 func (c *requestContext) finish() {
 	c.cancel(context.Canceled)
 	c.lock.Lock()
-	untime := c.untime
+	made := c.real
 	c.lock.Unlock()
-	if untime != nil {
-		untime()
+	if made != nil && made.untime != nil {
+		made.untime()
 	}
 }
 
@@ -135,7 +140,7 @@ func (c *requestContext) detach() {
 		return
 	}
 	if c.real != nil {
-		c.untie()
+		c.real.untie()
 	}
 	c.base = context.WithoutCancel(c.base)
 }

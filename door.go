@@ -153,18 +153,21 @@ func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 // received is what comes of a call on this side. That it has returned before the call waits keeps the caller's stack
 // small: it need not grow for a call.
 func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
-	c.holds = false // the request does
-	q := &request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}
-	q.base = d.base
+	c.holds = false   // the request does
+	both := &struct { // in one piece
+		request
+		exchange direct.Exchange
+	}{request: request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
+	q := &both.request
+	q.base, q.exchange = d.base, &both.exchange
 	q.deadline, _ = c.ctx.Deadline()
-	q.exchange.RemoteAddr, q.exchange.Buffers, q.exchange.ErrorLog = c.mesh.address, &d.app.rt.buffers, d.app.errorLog
-	q.exchange.Timers = &d.app.rt.timers
+	q.exchange.RemoteAddr, q.exchange.Common = c.mesh.address, &d.app.direct
 	r := q.exchange.Request(q, req)
 	c.trace().set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.arrived = c.began
-	q.answer.answer = answer{ResponseWriter: &q.exchange, request: q, peer: &c.mesh.peer}
+	q.answer.answer = answer{ResponseWriter: q.exchange, request: q, peer: &c.mesh.peer}
 	return q, r
 }
 

@@ -13,7 +13,7 @@ type probe struct{ *generation }
 
 // RoundTrip implements [http.RoundTripper].
 func (p probe) RoundTrip(req *http.Request) (*http.Response, error) {
-	x := &direct.Exchange{RemoteAddr: address("").String(), Buffers: &p.app.rt.buffers, ErrorLog: p.app.errorLog}
+	x := &direct.Exchange{RemoteAddr: address("").String(), Common: &p.app.direct}
 	ctx, cancel := context.WithCancel(p.ctx)
 	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &probed{probe: p, exchange: x, end: cancel})
 }

@@ -78,7 +78,7 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 		sent = true
 	}}))
 	req.URL, req.Host = to, ""
-	return rem.transport.RoundTrip(wire.GuardBody(req, rem.app.errorLog))
+	return rem.transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
 }
 
 // below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot

@@ -26,8 +26,8 @@ type request struct {
 	gen      *generation
 	caller   string
 	trace    trace
-	call     *call           // on whose behalf it is served without a connection, or nil
-	exchange direct.Exchange // with that call
+	call     *call            // on whose behalf it is served without a connection, or nil
+	exchange *direct.Exchange // with that call
 	arrived  time.Time
 	by       time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
 	timer    *time.Timer // sees to that; nil if the caller keeps time

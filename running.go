@@ -13,17 +13,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/admission"
+	"github.com/org/watt/internal/direct"
 )
 
 // app is an App that runs: its door or whatever stands for it, its admission, and its instances.
 type app struct {
-	rt       *Runtime
-	name     string
-	log      *zap.Logger
-	news     *zap.Logger // log, for the steps of its life; a child's are its parent's to tell
-	errorLog interface {
-		Printf(format string, args ...any)
-	} // log, for net/http's messages
+	rt     *Runtime
+	name   string
+	log    *zap.Logger
+	news   *zap.Logger         // log, for the steps of its life; a child's are its parent's to tell
+	direct direct.Common       // what calls without a wire share; its ErrorLog writes to log
 	config atomic.Pointer[App] // with defaults; Update replaces it
 
 	mesh    *mesh // the way out
@@ -70,7 +69,8 @@ func newApp(rt *Runtime, config App) *app {
 	a.mesh = newMesh(rt, a.name)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
-	a.sheds.log, a.faults.log, a.errorLog, a.news = a.log, a.log, zap.NewStdLog(a.log), a.log
+	a.sheds.log, a.faults.log, a.news = a.log, a.log, a.log
+	a.direct = direct.Common{Buffers: &rt.buffers, Timers: &rt.timers, ErrorLog: zap.NewStdLog(a.log)}
 	a.sheds.what, a.faults.what = "shed requests", "answered requests with 503"
 	if rt.child != nil {
 		a.news = zap.NewNop()

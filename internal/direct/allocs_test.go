@@ -21,15 +21,15 @@ import (
 func TestACallCostsFewAllocations(t *testing.T) {
 	var buffers pipe.Buffers
 	var timers direct.Timers
-	errorLog := zap.NewStdLog(zap.NewNop())
+	common := &direct.Common{Buffers: &buffers, Timers: &timers, ErrorLog: zap.NewStdLog(zap.NewNop())}
 	for name, test := range map[string]struct {
 		body    string
 		handler http.HandlerFunc
 		most    float64
 	}{
-		"a small GET":       {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }, 26},
-		"a small POST":      {"hello", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }, 35},
-		"a streamed answer": {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello"); flush(w) }, 30},
+		"a small GET":       {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }, 25},
+		"a small POST":      {"hello", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }, 34},
+		"a streamed answer": {"", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello"); flush(w) }, 29},
 	} {
 		got := testing.AllocsPerRun(200, func() {
 			req := request(t, t.Context(), http.MethodGet, nil)
@@ -38,7 +38,7 @@ func TestACallCostsFewAllocations(t *testing.T) {
 			}
 			req.Header.Set("Accept", "*/*")
 			c := &callee{handler: test.handler, returned: make(chan struct{})}
-			c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Buffers: &buffers, Timers: &timers, ErrorLog: errorLog}
+			c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Common: common}
 			c.ctx, c.cancel = context.WithCancel(t.Context())
 			resp, err := c.roundTrip(req, time.Now().Add(time.Minute))
 			if err != nil {

@@ -41,31 +41,34 @@ type Callee interface {
 type Exchange struct {
 	// RemoteAddr is the caller's address, as the handler sees it.
 	RemoteAddr string
-	// Buffers is where pipes get their memory. It must be set.
-	Buffers *pipe.Buffers
-	// Timers is where the timers of calls are kept for the next ones. If nil, each call makes its own.
-	Timers *Timers
-	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
-	ErrorLog wire.Log
+	// Common must be set.
+	*Common
 
 	callee Callee
 	caller *http.Request // as the caller made it, who may change it after an error
 	toHead bool          // the caller asks for no body
-	heard  bool          // the caller was told that there is something of the answer
 	in     inbound       // its body
 	out    outbound      // the answer, as the handler writes it
 	taken  taken         // its body, as the caller reads it
 	link   link
 	over   atomic.Bool // the handler has returned, and the answer is complete
 
-	settled sync.Once
+	settled atomic.Bool
 	ready   chan struct{} // closed when there is an answer, or never will be
 	answer  *http.Response
 	err     error // why there is none
 
-	trace  *httptrace.ClientTrace // the caller's, or nil
-	events chan func() error      // what it is to be told, by the caller's goroutine
-	gone   chan struct{}          // closed when the caller has ceased to listen
+	listener *listener // nil if there is none
+}
+
+// Common is what the exchanges with one app have in common.
+type Common struct {
+	// Buffers is where the memory of answers and pipes comes from. It must be set.
+	Buffers *pipe.Buffers
+	// Timers is where the timers of calls are kept for the next ones. If nil, each call makes its own.
+	Timers *Timers
+	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
+	ErrorLog wire.Log
 }
 
 // RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is
@@ -76,9 +79,9 @@ type Exchange struct {
 // case, perhaps after RoundTrip has returned. The end of the caller's context ends the reading of the answer too.
 func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*http.Response, error) {
 	x.callee, x.ready = callee, make(chan struct{})
-	if x.trace = httptrace.ContextClientTrace(x.caller.Context()); x.trace != nil {
-		x.events, x.gone = make(chan func() error), make(chan struct{})
-		defer close(x.gone)
+	if trace := httptrace.ContextClientTrace(x.caller.Context()); trace != nil {
+		x.listener = &listener{trace: trace, events: make(chan func() error), gone: make(chan struct{})}
+		defer close(x.listener.gone)
 	}
 	taken := false
 	defer func() {
@@ -121,10 +124,10 @@ func (x *Exchange) complete() {
 
 // settle gives the caller its answer, or the reason why there is none. Only the first word counts.
 func (x *Exchange) settle(answer *http.Response, err error) {
-	x.settled.Do(func() {
+	if x.settled.CompareAndSwap(false, true) {
 		x.answer, x.err = answer, err
 		close(x.ready)
-	})
+	}
 }
 
 // wait returns nil when there is an answer or none can come.
@@ -135,12 +138,16 @@ func (x *Exchange) wait(by time.Time) error {
 		defer x.Timers.stop(timer)
 		due = timer.C
 	}
+	var events <-chan func() error
+	if x.listener != nil {
+		events = x.listener.events
+	}
 	ended := x.caller.Context().Done()
 	for {
 		select {
 		case <-x.ready:
 			return nil
-		case event := <-x.events:
+		case event := <-events:
 			if err := event(); err != nil {
 				return err
 			}
@@ -196,10 +203,9 @@ func (x *Exchange) fail(err error) {
 
 // link is the pipe between both sides, made when one of them first has use for it.
 type link struct {
-	mu              sync.Mutex
-	near, far       *pipe.Conn // the caller's end, and the handler's
-	closed          bool       // near is, or would be
-	readBy, writeBy time.Time  // the handler's deadlines
+	mu        sync.Mutex
+	near, far *pipe.Conn // the caller's end, and the handler's
+	closed    bool       // near is, or would be
 }
 
 // ends returns both ends of the link.
@@ -209,8 +215,6 @@ func (x *Exchange) ends() (near, far *pipe.Conn) {
 	defer l.mu.Unlock()
 	if l.near == nil {
 		l.near, l.far = pipe.New(x.Buffers, "caller", "callee")
-		_ = l.far.SetReadDeadline(l.readBy)
-		_ = l.far.SetWriteDeadline(l.writeBy)
 		if l.closed {
 			_ = l.near.Close()
 		}
@@ -238,22 +242,14 @@ func (l *link) closeFar() {
 
 // SetReadDeadline bounds the reading of the request's body. A body in memory takes no time.
 func (x *Exchange) SetReadDeadline(t time.Time) error {
-	x.link.mu.Lock()
-	defer x.link.mu.Unlock()
-	if x.link.readBy = t; x.link.far == nil {
-		return nil
-	}
-	return x.link.far.SetReadDeadline(t)
+	_, far := x.ends()
+	return far.SetReadDeadline(t)
 }
 
 // SetWriteDeadline bounds the writing of an answer that does not fit into a buffer.
 func (x *Exchange) SetWriteDeadline(t time.Time) error {
-	x.link.mu.Lock()
-	defer x.link.mu.Unlock()
-	if x.link.writeBy = t; x.link.far == nil {
-		return nil
-	}
-	return x.link.far.SetWriteDeadline(t)
+	_, far := x.ends()
+	return far.SetWriteDeadline(t)
 }
 
 // EnableFullDuplex has nothing to do.

@@ -12,18 +12,24 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/org/watt/internal/direct"
+	"github.com/org/watt/internal/pipe"
 )
 
 // TestManyCallersWhoChangeTheirMinds gives calls of all kinds up at random points. Every answer that comes must be
-// the one to its request, and every body and every handler must come to an end.
+// the one to its request, although all use the same memory in turn, and every body and every handler must come to an end.
 func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 	var callers sync.WaitGroup
 	var answered, failed atomic.Int32
+	common := sharing()
 	for caller := range 16 {
 		callers.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(caller), 1)) //nolint:gosec // no secret
 			for i := range 150 {
-				if one(t, random, fmt.Sprintf("%d/%d", caller, i)) {
+				if one(t, common, random, fmt.Sprintf("%d/%d", caller, i)) {
 					answered.Add(1)
 				} else {
 					failed.Add(1)
@@ -38,8 +44,43 @@ func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 	}
 }
 
+// sharing returns what exchanges with one app have in common.
+func sharing() *direct.Common {
+	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
+}
+
+// TestWhoReadsABodyThatIsClosedSeesNothingOfAnother closes bodies while they are read, and others' take their place.
+func TestWhoReadsABodyThatIsClosedSeesNothingOfAnother(t *testing.T) {
+	common := sharing()
+	var callers sync.WaitGroup
+	for _, letter := range []string{"a", "b"} {
+		callers.Go(func() {
+			for range 500 {
+				c := newCallee(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat(letter, 2000)) })
+				c.exchange.Common = common
+				resp, err := c.roundTrip(request(t, t.Context(), http.MethodGet, nil), time.Time{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var closing sync.WaitGroup
+				for i, p := 0, make([]byte, 1); err == nil; i++ {
+					if _, err = resp.Body.Read(p); err == nil && string(p) != letter {
+						t.Errorf("got %q, want %q", p, letter)
+					}
+					if i == 100 {
+						closing.Go(func() { resp.Body.Close() })
+					}
+				}
+				closing.Wait()
+			}
+		})
+	}
+	callers.Wait()
+}
+
 // one makes a call, and reports whether its answer came whole.
-func one(t *testing.T, random *rand.Rand, id string) bool {
+func one(t *testing.T, common *direct.Common, random *rand.Rand, id string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -69,6 +110,7 @@ func one(t *testing.T, random *rand.Rand, id string) bool {
 		}
 		unsteady(w, r)
 	})
+	c.exchange.Common = common
 	resp, err := c.roundTrip(req, by)
 	whole := err == nil && whole(t, random, resp, id, content)
 	if req.Body == body {

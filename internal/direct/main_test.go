@@ -37,7 +37,7 @@ type callee struct {
 
 func newCallee(handler http.HandlerFunc) *callee {
 	c := &callee{handler: handler, returned: make(chan struct{})}
-	c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Buffers: new(pipe.Buffers), ErrorLog: zap.NewStdLog(zap.NewNop())}
+	c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: zap.NewStdLog(zap.NewNop())}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

@@ -31,11 +31,12 @@ type outbound struct {
 	announced []string    // trailers
 	length    int64       // what was announced, or -1
 	written   int64
-	unseen    int    // lines of informational answers that nobody looked at
-	buf       []byte // what is held back
-	trailing  bool   // there may be trailers
-	committed bool   // the head is the caller's
-	done      bool   // the handler has returned
+	unseen    int     // lines of informational answers that nobody looked at
+	memory    *[]byte // from Buffers, once something is held back
+	buf       []byte  // what is held back
+	trailing  bool    // there may be trailers
+	committed bool    // the head is the caller's
+	done      bool    // the handler has returned
 }
 
 // Header returns the headers of the answer, and later its trailers.
@@ -66,7 +67,7 @@ func (x *Exchange) WriteHeader(status int) {
 // inform sends an informational answer. What nobody looks at may not go on for ever, as on a wire.
 func (x *Exchange) inform(status int) {
 	h, err := arrived(x.out.header)
-	if seen := x.trace != nil && x.trace.Got1xxResponse != nil; !seen && err == nil {
+	if seen := x.listener != nil && x.listener.trace.Got1xxResponse != nil; !seen && err == nil {
 		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
 			err = wire.ErrHeaderTooLong
 		}
@@ -129,24 +130,24 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	if o.written += int64(len(p)); o.length >= 0 && o.written > o.length {
 		return 0, http.ErrContentLength
 	}
-	if len(o.buf)+len(p) <= held {
-		o.buf = append(o.buf, p...)
-		return len(p), nil
-	}
 	n := 0
-	if len(o.buf) > 0 {
+	if len(o.buf) > 0 && len(o.buf)+len(p) > held {
 		n = min(held-len(o.buf), len(p))
 		o.buf = append(o.buf, p[:n]...)
 		if err := x.flush(); err != nil {
 			return 0, err
 		}
 	}
-	if len(p)-n <= held {
-		o.buf = append(o.buf, p[n:]...)
-		return len(p), nil
+	if len(p)-n > held {
+		m, err := x.send([]byte(p[n:]))
+		return n + m, err
 	}
-	m, err := x.send([]byte(p[n:]))
-	return n + m, err
+	if o.memory == nil {
+		o.memory = x.Buffers.Get(held)
+		o.buf = (*o.memory)[:0]
+	}
+	o.buf = append(o.buf, p[n:]...)
+	return len(p), nil
 }
 
 // ended returns why nothing more can be written, or nil.
@@ -219,6 +220,10 @@ func (x *Exchange) finish(whole bool) {
 		_ = x.flush()
 		x.taken.trailer = o.trailers()
 	}
+	if o.memory != nil {
+		x.Buffers.Put(o.memory)
+		o.memory, o.buf = nil, nil
+	}
 	o.done = true
 	x.over.Store(true)
 	x.link.closeFar()
@@ -258,7 +263,7 @@ func (x *Exchange) commit(p []byte, final bool) {
 		return
 	}
 	if answer.Body != http.NoBody {
-		x.taken.begin(x, answer, p, final)
+		x.taken.begin(x, answer.ContentLength, final)
 	}
 	x.settle(answer, nil)
 }

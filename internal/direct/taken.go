@@ -13,25 +13,27 @@ import (
 // taken is the body of the answer as the caller reads it.
 type taken struct {
 	x       *Exchange
-	answer  *http.Response
-	rest    []byte     // of an answer that was handed over whole
-	pipe    *pipe.Conn // of any other; the caller's end
+	pipe    *pipe.Conn // of an answer that was not handed over whole; the caller's end
 	left    int64      // what must come yet; -1 if it is not known
 	trailer http.Header
 	cut     atomic.Bool // the handler has ended before its answer
 	stop    func() bool // ends the watch over the caller's context
 
-	mu  sync.Mutex
-	err error // what Read returns from now on
+	mu     sync.Mutex
+	err    error   // what Read returns from now on
+	memory *[]byte // from Buffers, of what was handed over whole, until all of that is read
+	rest   []byte  // what is not
 }
 
-func (b *taken) begin(x *Exchange, answer *http.Response, p []byte, whole bool) {
-	b.x, b.answer, b.left = x, answer, answer.ContentLength
-	if whole {
-		b.rest = p
+// begin is called when the caller is about to get the answer. If that is whole, what was held back is its body.
+func (b *taken) begin(x *Exchange, length int64, whole bool) {
+	b.x, b.left = x, length
+	if !whole {
+		b.pipe, _ = x.ends()
 		return
 	}
-	b.pipe, _ = x.ends()
+	b.memory, b.rest = x.out.memory, x.out.buf
+	x.out.memory, x.out.buf = nil, nil
 }
 
 // watch lets the end of the caller's context end the reading.
@@ -69,8 +71,8 @@ func (b *taken) Read(p []byte) (int, error) {
 	case err != io.EOF: //nolint:errorlint // Read returns it bare
 	case b.left > 0, b.left < 0 && b.cut.Load():
 		err = io.ErrUnexpectedEOF
-	case b.answer.TransferEncoding != nil && b.trailer != nil:
-		b.answer.Trailer = merge(b.answer.Trailer, b.trailer)
+	case b.x.answer.TransferEncoding != nil && b.trailer != nil:
+		b.x.answer.Trailer = merge(b.x.answer.Trailer, b.trailer)
 	}
 	if earlier := b.end(err); earlier != nil {
 		return n, earlier
@@ -82,17 +84,33 @@ func (b *taken) Read(p []byte) (int, error) {
 // next reads from where the body is.
 func (b *taken) next(p []byte) (int, error) {
 	if b.pipe == nil {
-		n := copy(p, b.rest)
-		b.rest = b.rest[n:]
-		if len(b.rest) == 0 {
-			return n, io.EOF
-		}
-		return n, nil
+		return b.held(p)
 	}
 	if b.left >= 0 && int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
 	return b.pipe.Read(p)
+}
+
+// held reads from what was handed over whole. Its memory is another call's then, so that even those who read at once, or
+// while somebody closes the body, must not see it any more.
+func (b *taken) held(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := copy(p, b.rest)
+	if b.rest = b.rest[n:]; len(b.rest) > 0 {
+		return n, nil
+	}
+	b.release()
+	return n, io.EOF
+}
+
+// release gives the memory back; the lock is held.
+func (b *taken) release() {
+	if b.memory != nil {
+		b.x.Buffers.Put(b.memory)
+	}
+	b.memory, b.rest = nil, nil
 }
 
 // ended returns why nothing more can be read.
@@ -128,5 +146,6 @@ func (b *taken) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = http.ErrBodyReadAfterClose
+	b.release()
 	return nil
 }

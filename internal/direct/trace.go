@@ -6,18 +6,25 @@ import (
 	"net/textproto"
 )
 
-// What a caller's trace is told, it is told by the caller's goroutine, as long as that waits for the answer.
+// listener is a caller's trace. What it is told, it is told by the caller's goroutine, as long as that waits for the answer.
+type listener struct {
+	trace  *httptrace.ClientTrace
+	events chan func() error // what it is to be told
+	gone   chan struct{}     // closed when the caller has ceased to listen
+	heard  bool              // it was told that there is something of the answer
+}
 
 // handedOver tells the trace that the handler has the request, or all of it but a body that has to be sent.
 func (x *Exchange) handedOver() {
-	if x.trace == nil {
+	l := x.listener
+	if l == nil {
 		return
 	}
-	if x.trace.WroteHeaders != nil {
-		x.trace.WroteHeaders()
+	if l.trace.WroteHeaders != nil {
+		l.trace.WroteHeaders()
 	}
 	if x.in.handedOver() {
-		wrote(x.trace, nil)
+		wrote(l.trace, nil)
 	}
 }
 
@@ -29,12 +36,13 @@ func wrote(trace *httptrace.ClientTrace, err error) {
 
 // tell has the caller's goroutine do something for its trace.
 func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
-	if x.events == nil {
+	l := x.listener
+	if l == nil {
 		return
 	}
 	select {
-	case x.events <- func() error { return event(x.trace) }:
-	case <-x.gone:
+	case l.events <- func() error { return event(l.trace) }:
+	case <-l.gone:
 	}
 }
 
@@ -48,12 +56,13 @@ func (x *Exchange) sentBody(err error) {
 
 // answering tells the trace, once, that there is something of the answer.
 func (x *Exchange) answering() {
-	if x.trace == nil || x.heard {
+	l := x.listener
+	if l == nil || l.heard {
 		return
 	}
-	x.heard = true
-	if x.trace.GotFirstResponseByte != nil {
-		x.trace.GotFirstResponseByte()
+	l.heard = true
+	if l.trace.GotFirstResponseByte != nil {
+		l.trace.GotFirstResponseByte()
 	}
 }
 

@@ -15,8 +15,8 @@ type Buffers struct {
 	pools [classes]sync.Pool // of *[]byte, because putting a plain slice would allocate
 }
 
-// get returns memory of the smallest class that holds size bytes.
-func (b *Buffers) get(size int) *[]byte {
+// Get returns memory of at least size bytes, which must not be more than a pipe holds. What was in it is still there.
+func (b *Buffers) Get(size int) *[]byte {
 	class, capacity := classOf(size)
 	if mem, ok := b.pools[class].Get().(*[]byte); ok {
 		return mem
@@ -25,7 +25,8 @@ func (b *Buffers) get(size int) *[]byte {
 	return &mem
 }
 
-func (b *Buffers) put(mem *[]byte) {
+// Put takes back what Get has returned, whole, and which nobody uses any more.
+func (b *Buffers) Put(mem *[]byte) {
 	class, _ := classOf(len(*mem))
 	b.pools[class].Put(mem)
 }
@@ -85,10 +86,10 @@ func (r *ring) peek(p []byte) int {
 
 // grow moves the bytes to memory that holds size.
 func (r *ring) grow(size int) {
-	mem := r.buffers.get(size)
+	mem := r.buffers.Get(size)
 	if r.mem != nil {
 		r.peek(*mem)
-		r.buffers.put(r.mem)
+		r.buffers.Put(r.mem)
 	}
 	r.mem, r.start = mem, 0
 }
@@ -96,7 +97,7 @@ func (r *ring) grow(size int) {
 // release drops all bytes and gives the memory back.
 func (r *ring) release() {
 	if r.mem != nil {
-		r.buffers.put(r.mem)
+		r.buffers.Put(r.mem)
 	}
 	r.mem, r.start, r.size = nil, 0, 0
 }

@@ -8,7 +8,7 @@ const copyBuffer = minBuffered << 2
 // Copy copies from src to dst until src ends, through recycled memory. It does not look for other ways that
 // either of them might have.
 func (b *Buffers) Copy(dst io.Writer, src io.Reader) (int64, error) {
-	mem := b.get(copyBuffer)
-	defer b.put(mem)
+	mem := b.Get(copyBuffer)
+	defer b.Put(mem)
 	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *mem)
 }
