@@ -72,6 +72,7 @@ type composition struct {
 	times   *prometheus.HistogramVec
 	running sync.WaitGroup // goroutines of parts, also of those left behind
 	writers sync.Pool      // of *bufio.Writer: what answers are put together in
+	bodies  sync.Pool      // of *[]byte: what parts are read into
 }
 
 func newComposition(env *watt.Env, parts Parts) (*composition, error) {
@@ -123,6 +124,7 @@ func (c *composition) serve(w http.ResponseWriter, r *http.Request) {
 		watt.WriteError(w, err)
 	} else {
 		g.answer(w)
+		g.recycle()
 	}
 	g.note()
 }

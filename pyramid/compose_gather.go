@@ -115,7 +115,7 @@ func (g *gathering) run(all context.Context, i int, own *http.Request) {
 	case p.Coalesce:
 		got, err = g.share(ctx, i)
 	default:
-		got, err = p.guarded(func() (content, error) { return p.fetch(ctx, &g.urls[i], g.header) })
+		got, err = p.guarded(func() (content, error) { return p.fetch(ctx, &g.urls[i], g.header, &g.bodies) })
 	}
 }
 
@@ -124,7 +124,7 @@ func (g *gathering) share(ctx context.Context, i int) (content, error) {
 	p, u := g.parts[i], &g.urls[i]
 	defer watt.Downstream(ctx)()
 	got, err := p.shared.do(ctx, sameness(u, g.header), func(ctx context.Context) (content, error) {
-		return p.guarded(func() (content, error) { return p.fetch(ctx, u, g.header) })
+		return p.guarded(func() (content, error) { return p.fetch(ctx, u, g.header, nil) })
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // the wait's, bare
 		err = p.called(err)
@@ -176,6 +176,16 @@ func (g *gathering) keep(ctx context.Context, i int, got content, err error) {
 	}
 	if g.left == 0 || g.err != nil {
 		close(g.over)
+	}
+}
+
+// recycle keeps what the parts were read into for the next ones, once the answer is written. What was left behind is not
+// among it.
+func (g *gathering) recycle() {
+	for i := range g.got {
+		if memory := g.got[i].memory; memory != nil && cap(*memory) <= announced {
+			g.bodies.Put(memory)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -150,6 +151,27 @@ func TestALongAnswerArrivesWhole(t *testing.T) {
 	})
 	h := newHome(t, pyramid.Parts{"a": {App: "chunked", Path: "/"}, "b": {App: "sized", Path: "/"}}, chunked, sized)
 	wantAnswer(t, h.get(t), "", `{"a":`+long+`,"b":`+long+`}`)
+}
+
+// TestNoAnswerHasAPartOfAnother asks for many answers at once, whose parts are read into memory that others had before.
+func TestNoAnswerHasAPartOfAnother(t *testing.T) {
+	long := func(id string) string { return `"` + strings.Repeat(id, 1<<(id[0]-'0')) + `"` } // 5 KiB at most
+	h := newHome(t, pyramid.Parts{
+		"a": {App: "echo", Path: "/{id}"},
+		"b": {App: "echo", Path: "/{id}", Coalesce: true},
+	}, handling("echo", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, long(strings.TrimPrefix(r.URL.Path, "/")))
+	}))
+	var clients sync.WaitGroup
+	for i := range 16 {
+		clients.Go(func() {
+			for n := range 100 {
+				id := strconv.Itoa((i+n)%10) + "123456789"
+				wantAnswer(t, h.ask(t.Context(), http.MethodGet, "/home/"+id), "", `{"a":`+long(id)+`,"b":`+long(id)+`}`)
+			}
+		})
+	}
+	clients.Wait()
 }
 
 func TestHeadIsAnsweredWithTheLengthAlone(t *testing.T) {

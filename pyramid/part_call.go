@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/org/watt"
 )
@@ -28,11 +29,12 @@ const suffix = ".watt.local"
 // content is what became of a part that has not failed.
 type content struct {
 	json    []byte
-	partial string // its own X-Watt-Partial: it is composed itself, and something in it has failed
+	memory  *[]byte // which holds json, and is of use to others after it; nil if it is not
+	partial string  // its own X-Watt-Partial: it is composed itself, and something in it has failed
 }
 
-// fetch calls the part's app and returns its JSON as it came.
-func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) (content, error) {
+// fetch calls the part's app and returns its JSON as it came, in memory out of bodies unless that is nil.
+func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header, bodies *sync.Pool) (content, error) {
 	req := http.Request{
 		Method: http.MethodGet, URL: u, Host: u.Host, Header: header, Body: http.NoBody,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -49,14 +51,24 @@ func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header) (conte
 	if resp.StatusCode == http.StatusNoContent {
 		return content{json: []byte("null")}, nil
 	}
-	body, err := read(resp.Body, resp.ContentLength, p.MaxBytes)
-	if err == nil && !json.Valid(body) {
+	got := content{partial: strings.Join(resp.Header[headerPartial], ", ")}
+	if bodies != nil {
+		if got.memory, _ = bodies.Get().(*[]byte); got.memory == nil {
+			got.memory = new([]byte)
+		}
+		got.json = (*got.memory)[:0]
+	}
+	got.json, err = read(got.json, resp.Body, resp.ContentLength, p.MaxBytes)
+	if err == nil && !json.Valid(got.json) {
 		err = errInvalid
 	}
 	if err != nil {
 		return content{}, p.called(err)
 	}
-	return content{body, strings.Join(resp.Header[headerPartial], ", ")}, nil
+	if bodies != nil {
+		*got.memory = got.json
+	}
+	return got, nil
 }
 
 // called makes err, if it is not, the error of a call: what went wrong is the app's.
@@ -70,16 +82,16 @@ func (p *part) called(err error) error {
 // announced is how much memory a length that is only announced is worth.
 const announced = 64 << 10
 
-// read returns all of body, which has size bytes, or -1 if that is not known, and at most most. Where size
-// is known, and not large, it allocates once.
-func read(body io.Reader, size, most int64) ([]byte, error) {
+// read appends to buf, which is empty, all of body, which has size bytes, or -1 if that is not known, and at most most.
+// Where size is known, and not large, it allocates once, or not at all.
+func read(buf []byte, body io.Reader, size, most int64) ([]byte, error) {
 	if size > most {
 		return nil, errTooLarge
 	}
 	if size < 0 {
 		size = min(most, 1<<10)
 	}
-	buf := make([]byte, 0, min(size, announced)+1) // the last Read has only the end to tell
+	buf = slices.Grow(buf, int(min(size, announced))+1) // the last Read has only the end to tell
 	for {
 		if len(buf) == cap(buf) {
 			buf = slices.Grow(buf, cap(buf))
