@@ -22,6 +22,7 @@ type server struct {
 	next    http.Handler
 	options *Options
 	tracer  trace.Tracer
+	kind    trace.SpanStartOption
 	own     []attribute.KeyValue
 }
 
@@ -32,22 +33,23 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.next.ServeHTTP(w, r)
 		return
 	}
-	ctx := s.options.Propagators.Extract(r.Context(), carrier(r.Header))
+	ctx := s.options.extract(r.Context(), r.Header)
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but to tell so in turn
 		s.next.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
-	begin := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(s.first(r)...)}
+	how := append(make([]trace.SpanStartOption, 0, 4), s.kind, trace.WithAttributes(s.first(r)...))
 	if outside && !s.options.TrustClients {
-		begin = append(begin, trace.WithNewRoot())
+		how = append(how, trace.WithNewRoot())
 		if parent.IsValid() {
-			begin = append(begin, trace.WithLinks(trace.Link{SpanContext: parent}))
+			how = append(how, trace.WithLinks(trace.Link{SpanContext: parent}))
 		}
 	}
-	ctx, span := s.tracer.Start(ctx, nameOf(r.Method), begin...)
+	ctx, span := s.tracer.Start(ctx, nameOf(r.Method), how...)
 	defer span.End()
 	r = r.WithContext(ctx)
+	s.options.say(r.Header, span.SpanContext())
 	if !span.IsRecording() {
 		s.next.ServeHTTP(w, r)
 		return
@@ -62,8 +64,11 @@ const mesh = ".watt.local:80"
 // baggage, its handler may want to read that, and to add to it.
 func (o *Options) passes(h http.Header) bool {
 	const length = 55 // 00-trace-span-flags
-	parent := h.Get("Traceparent")
-	return o.w3c && h["Baggage"] == nil && len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
+	if !o.w3c || len(h["Traceparent"]) == 0 || h["Baggage"] != nil {
+		return false
+	}
+	parent := h["Traceparent"][0]
+	return len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
 }
 
 // record serves a request whose span somebody will read.

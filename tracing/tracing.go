@@ -43,7 +43,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -122,7 +121,7 @@ var errTwice = errors.New("tracing: Instrument was called twice")
 
 func (o *Options) traced(env *watt.Env, next http.Handler) http.Handler {
 	return &server{
-		next: next, options: o, tracer: o.provider().Tracer(scope),
+		next: next, options: o, tracer: o.provider().Tracer(scope), kind: trace.WithSpanKind(trace.SpanKindServer),
 		own: []attribute.KeyValue{attribute.String("watt.app", env.App), attribute.Int("watt.instance", env.Instance)},
 	}
 }
@@ -156,13 +155,20 @@ type client struct {
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	span := trace.SpanContextFromContext(ctx)
-	_, served := watt.Arrived(ctx)
-	passed := served && !span.IsValid() && c.options.w3c // see server: the mesh tells the trace
+	var told bool // the trace, by what goes along anyway
 	switch {
-	case passed && baggage.FromContext(ctx).Len() == 0:
-		return c.base.RoundTrip(req)
-	case !passed && (!span.IsValid() || span.IsSampled()):
+	case span.IsSampled():
 		return c.full.RoundTrip(req)
+	case span.IsValid():
+		told = said(req.Header, span)
+	default: // see server: the mesh tells it
+		if _, served := watt.Arrived(ctx); !served || !c.options.w3c {
+			return c.full.RoundTrip(req)
+		}
+		told = true
+	}
+	if told && baggage.FromContext(ctx).Len() == 0 {
+		return c.base.RoundTrip(req)
 	}
 	req = req.WithContext(ctx)
 	req.Header = maps.Clone(req.Header)
@@ -172,38 +178,6 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	c.options.Propagators.Inject(ctx, carrier(req.Header))
 	return c.base.RoundTrip(req)
 }
-
-// carrier is [propagation.HeaderCarrier] for headers of which the usual names need not be made canonical each time.
-type carrier http.Header
-
-func canonical(name string) string {
-	switch name {
-	case "traceparent":
-		return "Traceparent"
-	case "tracestate":
-		return "Tracestate"
-	case "baggage":
-		return "Baggage"
-	}
-	return http.CanonicalHeaderKey(name)
-}
-
-// Get implements [propagation.TextMapCarrier].
-func (c carrier) Get(name string) string {
-	if all := c.Values(name); len(all) > 0 {
-		return all[0]
-	}
-	return ""
-}
-
-// Set implements [propagation.TextMapCarrier].
-func (c carrier) Set(name, value string) { c[canonical(name)] = []string{value} }
-
-// Keys implements [propagation.TextMapCarrier].
-func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
-
-// Values implements [propagation.ValuesGetter].
-func (c carrier) Values(name string) []string { return c[canonical(name)] }
 
 // appOf returns the app that a call is for, or the host outside.
 func appOf(r *http.Request) string {

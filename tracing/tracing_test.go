@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,9 +22,11 @@ import (
 	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -321,6 +324,156 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	})
 	if seen != n {
 		t.Errorf("orders saw %d traces, want %d", seen, n)
+	}
+}
+
+// stateful is a sampler that samples nothing, and says so in the state of the trace.
+type stateful struct{ sdk.Sampler }
+
+func (s stateful) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
+	result := s.Sampler.ShouldSample(p)
+	result.Tracestate, _ = result.Tracestate.Insert("sampler", "off")
+	return result
+}
+
+// TestHeadersThatArePassedOnNameTheRequestsOwnTrace has a gateway pass on the headers of a stranger, as proxies do.
+func TestHeadersThatArePassedOnNameTheRequestsOwnTrace(t *testing.T) {
+	begin := func(sampler sdk.Sampler) func(context.Context) context.Context {
+		return func(ctx context.Context) context.Context {
+			ctx, _ = sdk.NewTracerProvider(sdk.WithSampler(sampler)).Tracer("other").Start(ctx, "other", trace.WithNewRoot())
+			return ctx
+		}
+	}
+	for name, test := range map[string]struct {
+		sampler               sdk.Sampler
+		within                func(context.Context) context.Context // of the request's, what the call is made with
+		flags, state, baggage string
+	}{
+		"sampled":                           {sampler: sdk.AlwaysSample(), flags: "01"},
+		"not sampled":                       {sampler: sdk.NeverSample(), flags: "00"},
+		"with a state":                      {sampler: stateful{sdk.NeverSample()}, flags: "00", state: "sampler=off"},
+		"of another trace":                  {sampler: sdk.NeverSample(), flags: "01", within: begin(sdk.AlwaysSample())},
+		"of one that is not sampled either": {sampler: sdk.NeverSample(), flags: "00", within: begin(sdk.NeverSample())},
+		"with baggage": {sampler: sdk.NeverSample(), flags: "00", baggage: "a=1", within: func(ctx context.Context) context.Context {
+			all, _ := baggage.Parse("a=1")
+			return baggage.ContextWithBaggage(ctx, all)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var want string
+			got := make(http.Header)
+			rt := watt.New(
+				watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+					return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						ctx := r.Context()
+						if test.within != nil {
+							ctx = test.within(ctx)
+						}
+						want = trace.SpanContextFromContext(ctx).TraceID().String()
+						req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://orders.watt.local/", http.NoBody)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						req.Header = r.Header
+						before := r.Header.Clone()
+						resp, err := env.Client.Transport.RoundTrip(req)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						resp.Body.Close()
+						if !maps.EqualFunc(before, r.Header, slices.Equal) {
+							t.Errorf("the call has changed the headers %v to %v", before, r.Header)
+						}
+					}), nil
+				}},
+				watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header })},
+			)
+			o := tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sdk.ParentBased(test.sampler)))}
+			if err := tracing.Instrument(rt, o); err != nil {
+				t.Fatal(err)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, watttest.Start(t, rt).URL("gateway"), http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Traceparent", strangers)
+			req.Header.Set("Tracestate", "stranger=1")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			parent := got.Get("Traceparent")
+			if len(parent) != len(strangers) || parent[3:35] != want || parent[53:] != test.flags {
+				t.Errorf("got the trace %q, want %s and flags %s", parent, want, test.flags)
+			}
+			if got.Get("Tracestate") != test.state || got.Get("Baggage") != test.baggage {
+				t.Errorf("got the state %q and baggage %q, want %q and %q", got.Get("Tracestate"), got.Get("Baggage"), test.state, test.baggage)
+			}
+		})
+	}
+}
+
+// elsewhereNamed is W3C's propagator, with headers of other names.
+type elsewhereNamed struct{ propagation.TraceContext }
+
+type otherNames struct{ propagation.TextMapCarrier }
+
+func (c otherNames) Get(name string) string { return c.TextMapCarrier.Get("other-" + name) }
+func (c otherNames) Set(name, value string) { c.TextMapCarrier.Set("other-"+name, value) }
+
+func (p elsewhereNamed) Inject(ctx context.Context, c propagation.TextMapCarrier) {
+	p.TraceContext.Inject(ctx, otherNames{c})
+}
+
+func (p elsewhereNamed) Extract(ctx context.Context, c propagation.TextMapCarrier) context.Context {
+	return p.TraceContext.Extract(ctx, otherNames{c})
+}
+
+func TestOtherPropagatorsTellTheTraceToo(t *testing.T) {
+	for name, sampler := range map[string]sdk.Sampler{"sampled": sdk.AlwaysSample(), "not sampled": sdk.NeverSample()} {
+		t.Run(name, func(t *testing.T) {
+			var first, last trace.SpanContext
+			var header http.Header
+			rt := watt.New(
+				watt.App{Name: "gateway", Calls: []string{"orders"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+					return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						first = trace.SpanContextFromContext(r.Context())
+						resp, err := env.Get(r.Context(), "http://orders.watt.local/")
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						resp.Body.Close()
+					}), nil
+				}},
+				watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					last, header = trace.SpanContextFromContext(r.Context()), r.Header
+				})},
+			)
+			o := tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sdk.ParentBased(sampler))), Propagators: elsewhereNamed{}}
+			if err := tracing.Instrument(rt, o); err != nil {
+				t.Fatal(err)
+			}
+			watttest.Start(t, rt).Get("http://gateway.watt.local/")
+			if !first.IsValid() || last.TraceID() != first.TraceID() || last.IsSampled() != (name == "sampled") || header["Traceparent"] != nil {
+				t.Errorf("got %v in orders and %v in the gateway, headers %v", last, first, header)
+			}
+		})
+	}
+}
+
+func TestWhereNoSpansAreMadeNoTraceIsTold(t *testing.T) {
+	var got http.Header
+	rt := watt.New(watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header })})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: noop.NewTracerProvider()}); err != nil {
+		t.Fatal(err)
+	}
+	watttest.Start(t, rt).Get("http://orders.watt.local/")
+	if got == nil || got["Traceparent"] != nil {
+		t.Errorf("got the headers %v", got)
 	}
 }
 
