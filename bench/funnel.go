@@ -15,14 +15,17 @@ func funnelBenchmarks(cfg config) []benchmark {
 	return append(summingBenchmarks(), batchBenchmark(), pressureBenchmark(jobs), repeatedBenchmark(jobs), streamBenchmark())
 }
 
-// summingBenchmarks differ in whether the megabyte is sent; where it is, sending costs more than summing.
+// summingBenchmarks differ in whether the megabyte is sent; where it is, sending costs more than summing. A worker waits
+// for the keeping app as well, so that there are as many as clients.
 func summingBenchmarks() []benchmark {
 	const alone, once = "the loop alone", "in process"
-	inside := wattlib.App{Isolation: wattlib.InProcess, Workers: runtime.GOMAXPROCS(0)}
+	inside := wattlib.App{Isolation: wattlib.InProcess, Workers: sums}
+	outside := hashers()
+	outside.Workers = sums / outside.Instances
 	return []benchmark{{
 		name: "funnel/job", unit: "ns/job",
 		contenders: []contender{
-			{name: watt, start: summing(hashers(), false)},
+			{name: watt, start: summing(outside, false)},
 			{name: once, start: summing(inside, false)},
 			{name: alone, floor: true, start: sumsAlone},
 		},
@@ -30,7 +33,7 @@ func summingBenchmarks() []benchmark {
 	}, {
 		name: "funnel/upload", unit: "ns/job",
 		contenders: []contender{
-			{name: watt, start: summing(hashers(), true)},
+			{name: watt, start: summing(outside, true)},
 			{name: once, start: summing(inside, true)},
 			{name: alone, floor: true, start: sumsAlone},
 		},
