@@ -120,7 +120,7 @@ func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error)
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {
 	resp, err := c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
-	if err != nil && lost(err) && !c.givenUp(err) {
+	if err != nil && lost(err) && c.ctx.Err() == nil { // else it may be why the caller has given up
 		to.doubt()
 	}
 	return resp, err

@@ -168,31 +168,46 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 }
 
 func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
-		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(time.Second, func() { cancel(io.ErrUnexpectedEOF) }) // as another connection has ended
-		c, r := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, &refusing{after: time.Minute}
-		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
-		if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || r.doubts != 0 {
-			t.Errorf("got %v, %d doubts, want none", err, r.doubts)
-		}
-		c.cancel(context.Canceled)
-		time.Sleep(r.after) // then it answers nobody
-	})
+	for name, r := range map[string]*refusing{
+		"while it is dialled":         {dialled: time.Minute},
+		"while its answer is awaited": {after: time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(time.Second, func() { cancel(io.EOF) }) // as another connection has ended
+				c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
+				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
+				if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.EOF) || r.doubts != 0 {
+					t.Errorf("got %v, %d doubts, want none", err, r.doubts)
+				}
+				c.cancel(context.Canceled)
+				time.Sleep(r.after) // then it answers nobody
+			})
+		})
+	}
 }
 
 // refusing is an instance that refuses each call, after a while.
 type refusing struct {
-	after  time.Duration
-	word   string
-	doubts int
+	dialled time.Duration // how long that takes
+	after   time.Duration
+	word    string
+	doubts  int
 }
 
 func (r *refusing) key() any { return r }
 func (r *refusing) doubt()   { r.doubts++ }
 
-func (r *refusing) connect(context.Context, string) (net.Conn, error) {
+func (r *refusing) connect(ctx context.Context, _ string) (net.Conn, error) {
+	if r.dialled > 0 {
+		select {
+		case <-time.After(r.dialled):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	here, there := net.Pipe()
 	go func() {
 		_, _ = there.Read(make([]byte, 4<<10))
