@@ -175,6 +175,18 @@ func TestAMeshClientDoesNotFollowARedirectFromTheOutsideIntoTheMesh(t *testing.T
 	}
 }
 
+func TestAMeshClientFollowsNoMoreThanTenRedirects(t *testing.T) {
+	var requests atomic.Int32
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) < 20 {
+			http.Redirect(w, r, "/", http.StatusFound)
+		}
+	}))
+	if r := get(t.Context(), rt, "a.watt.local/"); r.err == nil || !strings.Contains(r.err.Error(), "10 redirects") || requests.Load() != 10 {
+		t.Errorf("got %+v after %d requests", r, requests.Load())
+	}
+}
+
 func TestCallsIsAnAllowListAndNilMeansNone(t *testing.T) {
 	var envs [2]*watt.Env
 	keep := func(i int) func(context.Context, *watt.Env) (http.Handler, error) {

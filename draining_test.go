@@ -132,6 +132,52 @@ func TestSilentPublicConnectionsHoldTheShutdownHalfASecondAtMost(t *testing.T) {
 	})
 }
 
+func TestACutWakesAHandlerWhoseAnswerNobodyTakes(t *testing.T) {
+	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for name, ask := range map[string]func(env *watt.Env, dial func() net.Conn) (io.Closer, error){
+		"a stranger": func(_ *watt.Env, dial func() net.Conn) (io.Closer, error) {
+			conn := dial()
+			_, err := io.WriteString(conn, request)
+			return conn, err
+		},
+		"a raw connection": func(env *watt.Env, _ func() net.Conn) (io.Closer, error) {
+			conn, err := env.Dial(context.Background(), "a")
+			if err == nil {
+				_, err = io.WriteString(conn, request)
+			}
+			return conn, err
+		},
+		"a call": func(env *watt.Env, _ func() net.Conn) (io.Closer, error) {
+			resp, err := env.Get(context.Background(), "http://a.watt.local/")
+			if err != nil {
+				return nil, err
+			}
+			return resp.Body, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+					for err := error(nil); err == nil; {
+						_, err = w.Write(make([]byte, 64<<10))
+					}
+				}))
+				a.DrainTimeout = time.Second
+				rt, dial := doors(t, a)
+				client, err := ask(rt.Env(), dial)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer client.Close()
+				synctest.Wait()
+				if err := rt.Shutdown(t.Context()); err == nil || !strings.Contains(err.Error(), "instance 0: 1 request or connection was cut") {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnIdleClientThatAsksALameDuckIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt, dial := doors(t, public(working("a", nil)))
