@@ -179,6 +179,7 @@ func TestAGoroutineThatOutlivesItsRequestMayCallWithItsContext(t *testing.T) {
 	}
 }
 
+// With the race detector this holds whatever callers do: Go then puts half of the goroutines that are woken behind others.
 func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
