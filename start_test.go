@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/watttest"
 )
 
 // diary remembers what happened, and when after its beginning: to 10 ms, for closing looks at connections now and then.
@@ -54,6 +55,27 @@ func (d *diary) slow(name string, takes time.Duration, err error, calls ...strin
 		}
 		return http.HandlerFunc(work), err
 	}}
+}
+
+func TestARuntimeThatStartsIsNotReadyAndSaysWhatIsMissing(t *testing.T) {
+	var rt *watt.Runtime
+	var said []string
+	ready := func() { said = append(said, fmt.Sprint(rt.Ready())) }
+	rt = watt.New(watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) {
+		ready()
+		return http.NotFoundHandler(), nil
+	}})
+	rt.Transport = func(caller string, next http.RoundTripper) http.RoundTripper {
+		if caller == "" { // main's is the last before there is an app
+			ready()
+		}
+		return next
+	}
+	watttest.Start(t, rt)
+	ready()
+	if want := []string{"watt: starting", `watt: app "a" is starting`, "<nil>"}; !slices.Equal(said, want) {
+		t.Errorf("got %q, want %q", said, want)
+	}
 }
 
 func TestStartOrderFollowsCallsInParallelWhereNothingForbids(t *testing.T) {
