@@ -114,22 +114,27 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 // meddler asks from a process of its own whether all is ready, or does what only the first process can.
 func meddler() *watt.Runtime {
 	var rt *watt.Runtime
-	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/start":
-			fmt.Fprint(w, rt.Start(r.Context()))
-		case "/ready":
-			fmt.Fprint(w, rt.Ready())
-		case "/change":
-			fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
-		case "/restart":
-			fmt.Fprint(w, rt.Restart("meddler", 0))
-		case "/drain":
-			fmt.Fprint(w, rt.Drain("meddler", 0))
-		case "/end":
-			fmt.Fprint(w, rt.Shutdown(r.Context()))
-		}
-	})}, watt.App{Name: "away", Handler: http.NotFoundHandler()})
+	rt = watt.New(watt.App{Name: "meddler", Isolation: watt.OwnProcess, New: func(context.Context, *watt.Env) (http.Handler, error) {
+		began := rt.Ready()
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/start":
+				fmt.Fprint(w, rt.Start(r.Context()))
+			case "/began":
+				fmt.Fprint(w, began)
+			case "/ready":
+				fmt.Fprint(w, rt.Ready())
+			case "/change":
+				fmt.Fprint(w, rt.Update("meddler", func(a *watt.App) { a.Workers++ }))
+			case "/restart":
+				fmt.Fprint(w, rt.Restart("meddler", 0))
+			case "/drain":
+				fmt.Fprint(w, rt.Drain("meddler", 0))
+			case "/end":
+				fmt.Fprint(w, rt.Shutdown(r.Context()))
+			}
+		}), nil
+	}}, watt.App{Name: "away", Handler: http.NotFoundHandler()})
 	return rt
 }
 
@@ -141,6 +146,7 @@ func TestAnInstanceCanNeitherChangeNorEndItsApp(t *testing.T) {
 		"/drain":   "watt: Drain: this is the process of an instance: only the first process can do that",
 		"/end":     "watt: Shutdown: this is the process of an instance: only the first process can do that",
 		"/start":   "watt: the runtime runs already: it starts only once",
+		"/began":   `watt: app "meddler" is starting`,
 		"/ready":   "<nil>",
 	} {
 		if _, body := top.Get("http://meddler.watt.local" + path); body != want {

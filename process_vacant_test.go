@@ -13,6 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
 )
@@ -45,7 +49,9 @@ func vacant() *watt.Runtime {
 }
 
 func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
 	rt := vacant()
+	rt.Logger = zap.New(core)
 	top := watttest.Start(t, rt)
 	if err := errors.Join(rt.Drain("hotel", 0), rt.Drain("hostel", 0)); err != nil {
 		t.Fatal(err)
@@ -62,8 +68,8 @@ func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
 			t.Errorf("the wait was over, and it took %v", took)
 		}
 		conn := dialTCP(t, strings.TrimPrefix(top.URL("hostel"), "http://"))
-		if n, err := conn.Read(make([]byte, 1)); err == nil {
-			t.Errorf("got %d bytes, want the end", n)
+		if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("got %d bytes, %v, want the end", n, err)
 		}
 	}
 	if got := statusOf(t, rt, "hotel").Refused; got != 3 {
@@ -75,6 +81,24 @@ func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
 	resp, err := http.Get(top.URL("hotel") + "/")
 	if got := read(t, resp, err); got != "welcome" {
 		t.Errorf("got %s", got)
+	}
+	began := time.Now()
+	if err := rt.Drain("hotel", 0); err != nil {
+		t.Fatal(err)
+	}
+	resp, err = http.Get(top.URL("hotel") + "/")
+	if read(t, resp, err); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) < 100*time.Millisecond {
+		t.Errorf("got %s after %v, want that whoever comes now waits anew", resp.Status, time.Since(began))
+	}
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	refused := uint64(0)
+	for _, line := range logs.FilterMessage("shed requests").FilterField(zap.String("app", "hotel")).All() {
+		refused += line.ContextMap()["requests"].(uint64)
+	}
+	if refused != 4 {
+		t.Errorf("the log tells of %d, want 4", refused)
 	}
 }
 
