@@ -82,12 +82,14 @@ func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
 	if got := read(t, resp, err); got != "welcome" {
 		t.Errorf("got %s", got)
 	}
+	const wait = 200 * time.Millisecond // more than a drain takes
+	rt.Update("hotel", func(a *watt.App) { a.QueueTimeout = wait })
 	began := time.Now()
 	if err := rt.Drain("hotel", 0); err != nil {
 		t.Fatal(err)
 	}
 	resp, err = http.Get(top.URL("hotel") + "/")
-	if read(t, resp, err); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) < 100*time.Millisecond {
+	if read(t, resp, err); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) < wait {
 		t.Errorf("got %s after %v, want that whoever comes now waits anew", resp.Status, time.Since(began))
 	}
 	if err := rt.Shutdown(t.Context()); err != nil {
@@ -102,6 +104,24 @@ func TestPublicClientsAreRefusedWhenNoInstanceIsThere(t *testing.T) {
 	}
 }
 
+func TestPublicClientsWaitFromWhenTheLastInstanceHasGone(t *testing.T) {
+	const wait = 200 * time.Millisecond // more than a drain takes
+	rt := vacant()
+	rt.Update("hotel", func(a *watt.App) { a.Instances, a.QueueTimeout = 2, wait })
+	top := watttest.Start(t, rt)
+	var began time.Time
+	for i := range 2 {
+		began = time.Now()
+		if err := rt.Drain("hotel", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resp, err := http.Get(top.URL("hotel") + "/")
+	if read(t, resp, err); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) < wait {
+		t.Errorf("got %s after %v", resp.Status, time.Since(began))
+	}
+}
+
 func TestAClientThatIsRefusedMayKeepItsBody(t *testing.T) {
 	rt := vacant()
 	top := watttest.Start(t, rt)
@@ -111,6 +131,23 @@ func TestAClientThatIsRefusedMayKeepItsBody(t *testing.T) {
 	answer := raw(t, strings.TrimPrefix(top.URL("hotel"), "http://"), "POST / HTTP/1.1\r\nHost: hotel\r\nContent-Length: 10\r\n\r\n")
 	if !strings.HasPrefix(answer, "HTTP/1.1 503 ") {
 		t.Errorf("got %s", answer)
+	}
+}
+
+func TestAClientThatSaysNothingDoesNotOutliveTheRuntimeThatWouldRefuseIt(t *testing.T) {
+	rt := vacant()
+	top := watttest.Start(t, rt)
+	if err := rt.Drain("hotel", 0); err != nil {
+		t.Fatal(err)
+	}
+	conn := dialTCP(t, strings.TrimPrefix(top.URL("hotel"), "http://"))
+	soon(t, "it to be counted", func() bool { return statusOf(t, rt, "hotel").Refused == 1 })
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(time.Second))
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("got %d bytes, %v, want the end", n, err)
 	}
 }
 
