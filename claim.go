@@ -22,15 +22,20 @@ type listenFunc = func(ctx context.Context, network, address string) (net.Listen
 // included, and once it is there nobody else can. There is no moment between asking and having.
 func claim(ctx context.Context, network, address string, listen listenFunc) (*net.TCPListener, error) {
 	if listen == nil {
-		var config net.ListenConfig
-		config.SetMultipathTCP(false) // or the kernel refuses to be told whom to choose
-		listen = config.Listen
+		listen = singlePath
 	}
 	ln, err := listenSoon(ctx, network, address, listen)
 	if err != nil {
 		return nil, err
 	}
 	return asTCP(ln)
+}
+
+// singlePath listens without multipath TCP, with which the kernel refuses to be told whom to choose, and to take nobody new.
+func singlePath(ctx context.Context, network, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	return config.Listen(ctx, network, address)
 }
 
 // listenSoon tries again for a second while somebody else has the address.

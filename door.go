@@ -79,7 +79,9 @@ func (d *door) open() {
 
 func (d *door) begin(index int) life { return newGeneration(d.app, index) }
 
-func (d *door) listen(ln net.Listener) { d.public = newPublicServer(d, d.app.conf(), ln) }
+func (d *door) listen(ln net.Listener) {
+	d.public = newPublicServer(d.app.conf(), d, ln, &d.app.tallies.instance(d.app.first).Accepted, d.app.log)
+}
 
 func (d *door) publish() {
 	if d.public != nil {

@@ -21,6 +21,8 @@ type frontage struct {
 	ctx    context.Context //nolint:containedctx // of connections that the parent has taken; it ends with the port
 	cancel context.CancelFunc
 
+	accepting sync.WaitGroup // by the parent
+
 	mu     sync.Mutex
 	strays map[*net.TCPListener]*strays
 }
@@ -99,7 +101,7 @@ func (f *frontage) down(index int) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	f.strays[ln] = &strays{stop: cancel, down: map[int]bool{index: true}}
 	_ = ln.SetDeadline(time.Time{})
-	f.place.app.rt.owned.Go(func() { f.accept(ctx, ln) })
+	f.accepting.Go(func() { f.accept(ctx, ln) })
 }
 
 // accept gives what the listener gets to siblings. While there is none that takes it, it stays in the kernel's queue, for
@@ -176,8 +178,26 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 	return err
 }
 
-func (f *frontage) close() {
+// quiet closes the port, for which clients have lameDuckTime: who comes after that is refused.
+func (f *frontage) quiet(ctx context.Context) {
+	if f.open() > 0 {
+		began := time.Now()
+		wait(ctx, func() bool { return f.open() == 0 || time.Since(began) >= lameDuckTime })
+		empty(ctx, f.port.listeners()...)
+	}
+	_ = f.port.close()
+}
+
+// open returns how many connections the instances have.
+func (f *frontage) open() int {
+	var s Status
+	f.place.count(&s)
+	return s.PublicConns
+}
+
+func (f *frontage) close(ctx context.Context) {
 	f.cancel()
 	_ = f.port.close()
-	f.vacant.close()
+	f.accepting.Wait()
+	f.vacant.close(ctx)
 }

@@ -27,10 +27,11 @@ func newInlet(port net.Listener) *inlet {
 	return &inlet{port: port, queue: make(chan net.Conn, inletQueue), closing: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// run accepts from the port until that is closed.
+// run accepts from the port until Close. Where the parent has closed that before, it may still have connections.
 func (i *inlet) run(log *zap.Logger) {
-	defer close(i.closed)
 	acceptAll(i.port, i.closing, log, i.put)
+	<-i.closing
+	close(i.closed)
 }
 
 // put queues a connection. It blocks while too many wait, until Close.

@@ -360,11 +360,16 @@ func (p *processes) lameDuck() {
 	p.tell(func(o *own) { _ = o.say(o.life, sayLame, nil) })
 }
 
-// quiet leaves the public side to the instances, which drain.
-func (p *processes) quiet(context.Context) error { return nil }
-
-func (p *processes) close(context.Context) {
+// quiet takes no more public connections. Those that there are belong to the instances, which drain then.
+func (p *processes) quiet(ctx context.Context) error {
 	if p.public != nil {
-		p.public.close()
+		p.public.quiet(ctx)
+	}
+	return nil
+}
+
+func (p *processes) close(ctx context.Context) {
+	if p.public != nil {
+		p.public.close(ctx)
 	}
 }

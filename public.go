@@ -27,7 +27,7 @@ const (
 	silentTime = 500 * time.Millisecond
 )
 
-// publicServer is the public side of a door.
+// publicServer serves strangers.
 type publicServer struct {
 	server   *http.Server
 	listener net.Listener
@@ -41,12 +41,10 @@ type publicServer struct {
 	states map[net.Conn]http.ConnState
 }
 
-func newPublicServer(d *door, config *App, listener net.Listener) *publicServer {
-	s := &publicServer{
-		listener: listener, accepted: &d.app.tallies.instance(d.app.first).Accepted,
-		served: make(chan struct{}), states: make(map[net.Conn]http.ConnState),
-	}
-	s.server = newPublicHTTP(config, d, d.app.log)
+// newPublicServer returns the public side of an app, which counts in accepted.
+func newPublicServer(config *App, handler http.Handler, listener net.Listener, accepted *atomic.Int64, log *zap.Logger) *publicServer {
+	s := &publicServer{listener: listener, accepted: accepted, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
+	s.server = newPublicHTTP(config, handler, log)
 	s.server.ConnState = s.note
 	s.server.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
 		return context.WithValue(ctx, peerKey{}, &peer{public: s})
@@ -118,11 +116,15 @@ func (s *publicServer) count() (open, active, silent int) {
 // also on connections that it has only just accepted. It returns early when ctx ends.
 func (s *publicServer) quiet(ctx context.Context) {
 	s.lame.Store(true)
+	before, _, _ := s.count()
 	began := time.Now()
 	wait(ctx, func() bool {
 		open, _, _ := s.count()
 		return open == 0 || time.Since(began) >= lameDuckTime
 	})
+	if before > 0 { // and those who were told to go come again
+		empty(ctx, s.listener)
+	}
 	_ = s.listener.Close()
 	if s.serving.Load() {
 		<-s.served // or a connection might not be counted yet

@@ -120,6 +120,17 @@ func (p *port) listener(i int) *net.TCPListener {
 	return s.TCPListener
 }
 
+// listeners returns all listeners that there are.
+func (p *port) listeners() []net.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]net.Listener, 0, len(p.group))
+	for _, s := range p.group {
+		all = append(all, s.TCPListener)
+	}
+	return all
+}
+
 // queued returns how many connections to instance i wait to be accepted.
 func (p *port) queued(i int) (int, error) {
 	p.mu.Lock()

@@ -171,8 +171,11 @@ func (s *relay) begin(index int) life { return newGeneration(s.app, index) }
 func (s *relay) lameDuck() {}
 
 // quiet takes no more public connections. Those that there are belong to the instances.
-func (s *relay) quiet(context.Context) error {
-	s.close(s.ctx)
+func (s *relay) quiet(ctx context.Context) error {
+	if s.listener != nil && s.app.conns.count() > 0 {
+		empty(ctx, s.listener)
+	}
+	s.close(ctx)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 
 	"go.uber.org/zap"
@@ -122,7 +121,7 @@ func (rt *Runtime) mayStartLocked() error {
 func (rt *Runtime) bind(ctx context.Context) error {
 	listen := rt.Listen
 	if listen == nil {
-		listen = (&net.ListenConfig{}).Listen
+		listen = singlePath
 	}
 	if rt.Admin != nil {
 		ln, err := listenSoon(ctx, "tcp", rt.Admin.Addr, listen)

@@ -102,8 +102,12 @@ func steerTo(indexes []int) []unix.SockFilter {
 			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(nth), SkipTrue: 1},
 			bpf.RetConstant{Val: uint32(index)})
 	}
-	program = append(program, bpf.RetConstant{Val: uint32(indexes[0])}) // programs must end so
-	var filters []unix.SockFilter
+	return assembled(append(program, bpf.RetConstant{Val: uint32(indexes[0])})) // programs must end so
+}
+
+// assembled returns a program as the kernel takes it.
+func assembled(program []bpf.Instruction) []unix.SockFilter {
+	filters := make([]unix.SockFilter, 0, len(program))
 	for _, instruction := range program {
 		raw, _ := instruction.Assemble() // these cannot fail
 		filters = append(filters, unix.SockFilter{Code: raw.Op, Jt: raw.Jt, Jf: raw.Jf, K: raw.K})

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/pipe"
@@ -15,7 +16,7 @@ import (
 type vacancy struct {
 	place    *processes
 	listener *pipe.Listener
-	server   *http.Server // nil with Serve
+	server   *publicServer // nil with Serve
 
 	mu    sync.Mutex
 	since time.Time // when no instance was found; zero while there is one
@@ -25,8 +26,8 @@ func newVacancy(p *processes, config *App) *vacancy {
 	a := p.app
 	v := &vacancy{place: p, listener: pipe.Listen(&a.rt.buffers, address(a.name))}
 	if config.Serve == nil {
-		v.server = newPublicHTTP(config, http.HandlerFunc(v.answer), a.log)
-		a.rt.owned.Go(func() { _ = serveHTTP(v.server, v.listener) })
+		v.server = newPublicServer(config, http.HandlerFunc(v.answer), v.listener, new(atomic.Int64), a.log)
+		a.rt.owned.Go(func() { _ = v.server.serve() })
 	}
 	return v
 }
@@ -71,9 +72,12 @@ func (v *vacancy) answer(w http.ResponseWriter, r *http.Request) {
 	WriteError(w, a.rt.mesh.failed(a.name, err))
 }
 
-func (v *vacancy) close() {
+// close answers whoever is there still.
+func (v *vacancy) close(ctx context.Context) {
 	if v.server != nil {
-		_ = v.server.Close()
+		wait(ctx, func() bool { return v.listener.Waiting() == 0 })
+		v.server.quiet(ctx)
+		v.server.close(ctx)
 	}
 	_ = v.listener.Close()
 }

@@ -103,6 +103,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Accepting returns a channel that is closed when Accept is called for the first time: somebody serves.
 func (l *Listener) Accepting() <-chan struct{} { return l.accepting }
 
+// Waiting returns how many connections nobody has accepted yet.
+func (l *Listener) Waiting() int { return len(l.places) }
+
 // Close refuses further connections and closes those that nobody has accepted. It returns nil, the second time too.
 func (l *Listener) Close() error {
 	l.close.Do(func() { close(l.closed) })

@@ -1,0 +1,69 @@
+package watt_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/org/watt"
+	"github.com/org/watt/watttest"
+)
+
+// TestWhoComesDuringAShutdownIsAnsweredOrRefused has clients that come again at once until they are refused. Whoever has got
+// a connection before that, be it one that waits to be accepted, is answered.
+func TestWhoComesDuringAShutdownIsAnsweredOrRefused(t *testing.T) {
+	for name, made := range map[string]func() *watt.Runtime{
+		"in process": func() *watt.Runtime {
+			return watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+		},
+		"a server of its own": func() *watt.Runtime {
+			return watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+				server := &http.Server{Handler: http.NotFoundHandler()}
+				go server.Serve(ln)
+				<-ctx.Done()
+				return server.Shutdown(context.Background())
+			}})
+		},
+		"processes": shift,
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := made()
+			url := watttest.Start(t, rt).URL("shift")
+			var answers atomic.Int64
+			var clients sync.WaitGroup
+			for range 64 {
+				clients.Go(func() {
+					client := &http.Client{Transport: &http.Transport{}}
+					defer client.CloseIdleConnections()
+					for {
+						resp, err := client.Get(url)
+						if errors.Is(err, syscall.ECONNREFUSED) {
+							return
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+						if resp.StatusCode != http.StatusNotFound {
+							t.Errorf("got %s", resp.Status)
+						}
+						answers.Add(1)
+					}
+				})
+			}
+			soon(t, "all clients to have come", func() bool { return answers.Load() > 500 })
+			if err := rt.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			clients.Wait()
+		})
+	}
+}
