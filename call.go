@@ -109,15 +109,17 @@ func (c *call) heed(req *http.Request) *http.Request {
 }
 
 // admit takes a worker for req, or gives it up.
-func (c *call) admit(req *http.Request) (err error) {
-	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err != nil {
-		closeBody(req)
-		if cause := context.Cause(c.ctx); cause != nil && errors.Is(err, cause) { // which says nothing about the callee
-			err = &CallError{App: c.app.name, Err: c.over()}
-		}
+func (c *call) admit(req *http.Request) error {
+	var err error
+	if c.ticket, err = c.app.admit(c.ctx, c.began, nil); err == nil {
+		c.holds = true
+		return nil
 	}
-	c.holds = err == nil
-	return err
+	closeBody(req)
+	if shedError(err) == nil && c.ctx.Err() != nil { // why it has ended says nothing about the callee
+		return &CallError{App: c.app.name, Err: c.over()}
+	}
+	return c.app.explain(err)
 }
 
 // withTimer sends req where neither the call nor its cancellation can travel beside the bytes: its trace and what is

@@ -642,11 +642,21 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 	a.Queue = 1
 	rt := start(t, caller(&env, "full"), a)
 	occupy(t, rt, busy)
-	for cause, known := range map[error]error{
-		&watt.CallError{App: "other", Err: watt.ErrOverloaded}:       watt.ErrOverloaded,
-		&watt.CallError{App: "other", Err: context.DeadlineExceeded}: context.DeadlineExceeded,
-		&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}:          watt.ErrUnavailable,
-	} {
+	waiting, giveUp := context.WithCancel(t.Context())
+	waits := going(waiting, rt, "full.watt.local/")
+	soon(t, "a call to wait", func() bool { return statusOf(t, rt, "full").Queued == 1 })
+	shed := get(t.Context(), rt, "full.watt.local/").err
+	giveUp()
+	within(t, waits, "the end of the wait")
+	causes := []struct{ cause, known error }{
+		{shed, watt.ErrOverloaded},
+		{&watt.CallError{App: "other", Err: watt.ErrOverloaded}, watt.ErrOverloaded},
+		{&watt.CallError{App: "other", Err: context.DeadlineExceeded}, context.DeadlineExceeded},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, watt.ErrUnavailable},
+		{several{io.EOF}, watt.ErrInstanceDied},
+		{struct{ error }{several{io.EOF}}, watt.ErrInstanceDied}, // which looks as if it could be compared
+	}
+	for _, c := range causes {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		called := make(chan error, 1)
 		go func() {
@@ -654,14 +664,13 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 			called <- err
 		}()
 		soon(t, "the call to wait", func() bool { return statusOf(t, rt, "full").Queued == 1 })
-		cancel(cause)
-		err := within(t, called, "the error")
-		wantCall(t, err, "full", context.Canceled, false)
-		if errors.Is(err, known) {
-			t.Errorf("got %v, want only its text", err)
+		cancel(c.cause)
+		call := wantCall(t, within(t, called, "the error"), "full", context.Canceled, false)
+		if call.RetryAfter != 0 || errors.Is(call, c.known) {
+			t.Errorf("got %+v, want only the text of %v", call, c.cause)
 		}
 	}
-	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": 3}; !maps.Equal(got, want) {
+	if got, want := callerOf(t, rt, "full", "caller").Errors, map[string]uint64{"canceled": uint64(len(causes))}; !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }

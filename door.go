@@ -236,10 +236,11 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
 	}
-	if err == nil {
-		q.ticket, q.holds, q.gen = t, true, t.Value()
+	if err != nil {
+		return nil, d.app.explain(err)
 	}
-	return nil, err
+	q.ticket, q.holds, q.gen = t, true, t.Value()
+	return nil, nil
 }
 
 func (d *door) lameDuck() {

@@ -2,7 +2,6 @@ package watt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -96,23 +95,29 @@ func (a *app) elsewhere() bool {
 }
 
 // admit takes a worker for what has arrived at that time, waiting for it as long as the limits allow, or until m, which
-// may be nil, is moved: see [admission.Pool.AcquireOr]. Its errors are CallErrors without a caller, or the cause of ctx's end.
+// may be nil, is moved: see [admission.Pool.AcquireOr], whose errors it returns.
 func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, error) {
 	t, err := a.pool.AcquireOr(ctx, m.waits)
 	if err == nil {
 		t.Value().tally.Wait.Add(t.After(arrived))
 		return t, nil
 	}
-	if _, shed := errors.AsType[*admission.ShedError](err); shed {
+	if shedError(err) != nil {
 		a.sheds.note(err)
 	}
-	return ticket{}, a.explain(err)
+	return ticket{}, err
 }
 
-// explain makes a CallError of an error of the pool.
+// shedError returns err, of a pool, if that has shed, or nil. A context may have ended because another pool has.
+func shedError(err error) *admission.ShedError {
+	shed, _ := err.(*admission.ShedError) //nolint:errorlint // a pool returns its own bare
+	return shed
+}
+
+// explain makes a CallError, without a caller, of an error of the pool.
 func (a *app) explain(err error) error {
-	var shed *admission.ShedError
-	if !errors.As(err, &shed) {
+	shed := shedError(err)
+	if shed == nil {
 		return &CallError{App: a.name, Err: err}
 	}
 	kind := ErrOverloaded
