@@ -109,17 +109,31 @@ func (b *inbound) why(err error) error {
 // pump sends the body through the link. If it cannot be read, or is not as long as was announced, the
 // exchange fails.
 func (b *inbound) pump(near *pipe.Conn) {
+	err := wire.ErrEnded
+	defer func() {
+		b.x.sentBody(err)
+		if err != nil && err != errUnread && !b.stopped() { //nolint:errorlint // ours, bare
+			b.mu.Lock()
+			b.broken = true
+			b.mu.Unlock()
+			b.x.fail(err)
+		}
+		_ = near.CloseWrite()
+	}()
+	err = b.sendTo(near)
+}
+
+// sendTo sends the body, and closes it. It returns errUnread if nobody wants the rest.
+func (b *inbound) sendTo(near *pipe.Conn) error {
 	src := &source{body: b}
 	limited := io.Reader(src)
 	if b.length >= 0 {
 		limited = io.LimitReader(src, b.length)
 	}
-	defer func() { _ = near.CloseWrite() }()
 	n, err := b.x.Buffers.Copy(near, limited)
 	if err != nil && src.err == nil || b.stopped() { // then it is no matter how the rest ends
 		_ = b.close()
-		b.x.sentBody(errUnread)
-		return
+		return errUnread
 	}
 	if b.length >= 0 && src.err == nil {
 		extra, _ := io.CopyN(io.Discard, src, 1)
@@ -131,13 +145,7 @@ func (b *inbound) pump(near *pipe.Conn) {
 	if b.length >= 0 && n != b.length && src.err == nil {
 		src.err = fmt.Errorf("http: ContentLength=%d with Body length %d", b.length, n)
 	}
-	b.x.sentBody(src.err)
-	if src.err != nil {
-		b.mu.Lock()
-		b.broken = true
-		b.mu.Unlock()
-		b.x.fail(src.err)
-	}
+	return src.err
 }
 
 // source reads the caller's body, and remembers why it could not go on.

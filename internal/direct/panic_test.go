@@ -2,14 +2,18 @@ package direct_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // logged is a log that is looked at afterwards.
@@ -46,6 +50,48 @@ func TestAPanicOfTheBodyIsTheCallsErrorAndLogged(t *testing.T) {
 			}
 			<-c.returned
 		})
+	}
+}
+
+// exiting is a body that ends the goroutine that reads it, or closes it, as a test's FailNow does.
+type exiting struct {
+	io.Reader
+	onClose bool
+}
+
+func (b exiting) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF && !b.onClose {
+		runtime.Goexit()
+	}
+	return n, err
+}
+
+func (b exiting) Close() error {
+	if b.onClose {
+		runtime.Goexit()
+	}
+	return nil
+}
+
+func TestABodyThatEndsItsGoroutineIsNotTakenForAWholeOne(t *testing.T) {
+	for name, onClose := range map[string]bool{"Read": false, "Close": true} {
+		for _, length := range []int64{-1, 5, 10} {
+			t.Run(fmt.Sprintf("%s of %d", name, length), func(t *testing.T) {
+				req := request(t, t.Context(), http.MethodPost, exiting{strings.NewReader("hello"), onClose})
+				req.ContentLength = length
+				var read error
+				c := newCallee(func(_ http.ResponseWriter, r *http.Request) { _, read = io.ReadAll(r.Body) })
+				_, err := c.roundTrip(req, time.Time{})
+				if bad, ok := errors.AsType[*wire.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
+					t.Errorf("got error %v", err)
+				}
+				<-c.returned
+				if !errors.Is(read, io.ErrUnexpectedEOF) {
+					t.Errorf("the handler got %v, want %v", read, io.ErrUnexpectedEOF)
+				}
+			})
+		}
 	}
 }
 

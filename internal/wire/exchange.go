@@ -98,18 +98,24 @@ func (x *exchange) send(ctx context.Context) {
 	out := req.WithContext(ctx)
 	address := *req.URL // the caller may change req as soon as an error is returned; the Trailer belongs to the body
 	out.URL, out.Header, out.Body = &address, req.Header.Clone(), x.body
-	go func() { x.wrote(x.writeAlone(out)) }()
+	go x.writeAlone(out)
 }
 
-// writeAlone is write in a goroutine of its own, where nobody else can deal with a panic of the caller's trace.
-func (x *exchange) writeAlone(req *http.Request) (err error) {
+// writeAlone writes the request in a goroutine of its own, where nobody else can deal with what the body and the caller's
+// trace do to that.
+func (x *exchange) writeAlone(req *http.Request) {
+	returned, err := false, ErrEnded
+	defer func() { x.wrote(err) }()
 	defer func() {
 		if reason := recover(); reason != nil {
 			err = panicked("the request's trace", reason, x.pool.ErrorLog)
+		}
+		if !returned { // then Request.Write has not closed it
 			_ = x.body.Close()
 		}
 	}()
-	return x.write(req)
+	err = x.write(req)
+	returned = true
 }
 
 func (x *exchange) write(req *http.Request) error {

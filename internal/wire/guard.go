@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -35,6 +36,9 @@ func (e *BodyError) Error() string { return e.Err.Error() }
 
 // Unwrap returns Err.
 func (e *BodyError) Unwrap() error { return e.Err }
+
+// ErrEnded is what becomes of a request whose body ends the goroutine that reads it, by [runtime.Goexit].
+var ErrEnded error = &BodyError{errors.New("the body has ended its goroutine")}
 
 type guarded struct {
 	body io.ReadCloser

@@ -2,15 +2,19 @@ package wire_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // logged is a log that is looked at afterwards.
@@ -80,6 +84,28 @@ func TestAPanicBesideTheCallerIsTheRequestsErrorAndLogged(t *testing.T) {
 			})
 		})
 	}
+}
+
+// exiting is a body that ends the goroutine that reads it, as a test's FailNow does.
+type exiting struct{ closed chan struct{} }
+
+func (exiting) Read([]byte) (int, error) { runtime.Goexit(); return 0, nil }
+func (b exiting) Close() error           { close(b.closed); return nil }
+
+func TestABodyThatEndsItsGoroutineFailsTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := script(t, respond(ok))
+		body := exiting{make(chan struct{})}
+		_, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, body), time.Time{}, nil)
+		if bad, ok := errors.AsType[*wire.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
+			t.Errorf("got error %v", err)
+		}
+		<-body.closed
+		synctest.Wait()
+		if got := n.open.Load(); got != 0 {
+			t.Errorf("%d connections are still open", got)
+		}
+	})
 }
 
 func TestAPanicOfTheCallersTraceReachesItAndEndsTheExchange(t *testing.T) {
