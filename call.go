@@ -204,6 +204,8 @@ func (c *call) cause() (err, cause error) {
 	switch {
 	case cause == nil:
 		return context.Canceled, context.Canceled
+	case c.ctx.Err() != nil && isDrain(cause):
+		return c.ctx.Err(), fmt.Errorf("the caller is gone: %w", cause) // not errCut itself: it is not the callee that drains
 	case c.ctx.Err() != nil:
 		return c.ctx.Err(), cause
 	}
@@ -255,7 +257,7 @@ func (c *call) over() error {
 	switch {
 	case cause == nil:
 		return nil
-	case isCall(cause): // another
+	case isCall(cause), isDrain(cause): // another, or the caller's own matter
 		return fmt.Errorf("%w: %v", c.ctx.Err(), cause) //nolint:errorlint // its kind is not this one's
 	case errors.Is(cause, context.DeadlineExceeded) && c.late():
 		return fmt.Errorf("its Timeout of %v has passed: %w", c.by.Sub(c.began), cause)
@@ -297,6 +299,9 @@ func (c *call) givenUp(err error) bool {
 	cause := context.Cause(c.ctx)
 	return cause != nil && reflect.ValueOf(err).Comparable() && err == cause //nolint:errorlint // not what wraps it
 }
+
+// isDrain reports whether a request has ended because its app drains.
+func isDrain(cause error) bool { return errors.Is(cause, errCut) || errors.Is(cause, errDraining) }
 
 func isCall(err error) bool {
 	_, is := errors.AsType[*CallError](err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"reflect"
@@ -196,6 +197,43 @@ func TestWhyACallerGivesUpIsNoFailureOfTheCallee(t *testing.T) {
 			<-called
 			synctest.Wait()
 			wantAnswers(t, rt, http.MethodGet, map[string]uint64{"4xx": 1})
+		})
+	}
+}
+
+func TestWhoIsCutByItsOwnDrainHasGoneForItsCallee(t *testing.T) {
+	for what, longLived := range map[string]bool{"at the end of its drain": false, "when its drain begins": true} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := app("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+				var err error
+				rt := begin(t, a, watt.App{Name: "caller", Calls: []string{"a"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if longLived {
+							watt.LongLived(r.Context())
+						}
+						_, err = env.Get(r.Context(), "http://a.watt.local/")
+						watt.WriteError(w, err)
+					}), nil
+				}})
+				called := going(t.Context(), rt, "caller.watt.local/")
+				synctest.Wait()
+				if err := rt.Restart("caller", 0); err != nil {
+					t.Fatal(err)
+				}
+				if r := <-called; r.status != http.StatusServiceUnavailable {
+					t.Errorf("got %+v, want %d", r, http.StatusServiceUnavailable)
+				}
+				synctest.Wait()
+				call := wantCall(t, err, "a", context.Canceled, true)
+				if errors.Is(call, watt.ErrUnavailable) {
+					t.Errorf("got %v, as if the callee were not there", call)
+				}
+				wantAnswers(t, rt, http.MethodGet, map[string]uint64{"4xx": 1})
+				if got, want := callerOf(t, rt, "a", "caller").Errors, map[string]uint64{"canceled": 1}; !maps.Equal(got, want) {
+					t.Errorf("counted %v, want %v", got, want)
+				}
+			})
 		})
 	}
 }
