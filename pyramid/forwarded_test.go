@@ -2,8 +2,10 @@ package pyramid_test
 
 import (
 	"context"
+	"crypto/tls"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,6 +53,17 @@ func TestWhatAClientSaysOfItsOriginIsDropped(t *testing.T) {
 	wantOrigin(t, users.one(t).header, "127.0.0.1", f.addr, "http")
 	f.raw(t, "GET /users HTTP/1.1\r\nHost: Shop.Example:99\r\nConnection: X-Forwarded-For, X-Forwarded-Host\r\n\r\n")
 	wantOrigin(t, users.one(t).header, "127.0.0.1", "Shop.Example:99", "http")
+}
+
+func TestOverTLSTheSchemeIsHTTPS(t *testing.T) {
+	known := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate, and a client that knows it
+	defer known.Close()
+	var users recorder
+	f := startFront(t, watt.App{TLS: &tls.Config{Certificates: known.TLS.Certificates}}, users.app("users"))
+	req := f.request(t, "GET", "/users", nil, "X-Forwarded-Proto", "http")
+	req.URL.Scheme = "https"
+	send(t, known.Client(), req)
+	wantOrigin(t, users.one(t).header, "127.0.0.1", f.addr, "https")
 }
 
 // trusting starts a gateway that trusts prefixes, in front of an app that records.

@@ -48,7 +48,7 @@ func startFront(t *testing.T, entry watt.App, apps ...watt.App) *front {
 	core, logs := observer.New(zap.WarnLevel)
 	f.rt.Logger, f.logs = zap.New(core), logs
 	f.Topology = watttest.Start(t, f.rt)
-	f.addr = strings.TrimPrefix(f.URL("gateway"), "http://")
+	_, f.addr, _ = strings.Cut(f.URL("gateway"), "://")
 	return f
 }
 
