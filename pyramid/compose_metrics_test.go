@@ -78,17 +78,20 @@ func TestStatusAndTimeOfEachPartAreCounted(t *testing.T) {
 
 func TestAClientThatLeavesIsCountedAsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHome(t, pyramid.Parts{"p": {Func: func(r *http.Request) (any, error) {
-			<-r.Context().Done()
-			return nil, r.Context().Err()
-		}}})
+		h := newHome(t, pyramid.Parts{
+			"deaf": {Func: func(*http.Request) (any, error) { time.Sleep(9 * time.Second); return 1, nil }},
+			"p": {Func: func(r *http.Request) (any, error) {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}},
+		})
 		ctx, leave := context.WithCancel(t.Context())
 		r := h.asking(ctx, "/home/7")
 		time.Sleep(time.Second)
 		leave()
 		<-r
-		synctest.Wait()
-		if got := counted(t, h.rt); got["p canceled"] != "1 1" {
+		time.Sleep(9 * time.Second) // what comes late changes nothing
+		if got := counted(t, h.rt); got["p canceled"] != "1 1" || got["deaf canceled"] != "1 1" {
 			t.Errorf("got %v", got)
 		}
 		if got := h.rt.Status()[0].PerInstance[0].Requests["GET"]; got["2xx"] != 0 {
