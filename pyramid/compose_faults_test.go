@@ -326,9 +326,18 @@ func TestALengthThatIsTooLargeIsToldAtOnce(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	h := newHome(t, pyramid.Parts{"a": {App: "boasting", Path: "/", Optional: true, Timeout: patience}}, boasting)
-	wantAnswer(t, h.get(t), "a;reason=too_large", `{}`)
-	<-ended
+	h := newHome(t, pyramid.Parts{
+		"a": {App: "boasting", Path: "/", Optional: true},
+		"b": {Timeout: patience, Func: func(r *http.Request) (any, error) {
+			select {
+			case <-ended: // so the app is left at once, and not with the answer
+				return 1, nil
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}},
+	}, boasting)
+	wantAnswer(t, h.get(t), "a;reason=too_large", `{"b":1}`)
 }
 
 func TestExactlyMaxBytesAreNotTooMany(t *testing.T) {
