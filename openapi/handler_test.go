@@ -226,6 +226,29 @@ func TestAnAppsPlaceCanBeToldAndSoCanADocument(t *testing.T) {
 	})
 }
 
+// A proxy says for whom it asks. So an app can keep its document from strangers.
+func TestAnAppIsNotAskedForAStranger(t *testing.T) {
+	asked := make(chan http.Header, 1)
+	apps := gateway(openapi.Document{Apps: []openapi.App{{Name: "a"}}}, handling("a", func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header }))
+	apps[0].Listen = "127.0.0.1:0"
+	top := watttest.Start(t, watt.New(apps...))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, top.URL("gateway"), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"203.0.113.7"}, "Authorization": {"Bearer x"}}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for name := range <-asked {
+		if strings.HasPrefix(name, "X-Forwarded-") || name == "Authorization" {
+			t.Errorf("it was told the client's %s", name)
+		}
+	}
+}
+
 func TestJSONIsWhatIsServed(t *testing.T) {
 	rt := watt.New(serving("a", small()))
 	watttest.Start(t, rt)

@@ -27,7 +27,8 @@ import (
 // Below a Mount of chi's, app gets the path below the mount; under Handle, [http.ServeMux] and
 // [http.StripPrefix] the one in r.URL. Of two different ones it is the shorter, so that chi's CleanPath and
 // StripSlashes count. The path keeps its escapes, and the query all of its bytes, also what net/url
-// cannot parse. A path with "." or ".." for a segment, in whatever encoding, is answered with 400.
+// cannot parse. A path with "." or ".." for a segment, in whatever encoding, is answered with 400. To chi, /%61 is
+// another path than /a, and to app perhaps not: a middleware on one route does not guard what a wider one lets pass.
 //
 // The Host that app sees is its own, <app>.watt.local. The client's is in X-Forwarded-Host, the scheme in
 // X-Forwarded-Proto, and its address in X-Forwarded-For, all three taken from the connection: what the client
