@@ -13,6 +13,7 @@ import (
 
 	"github.com/org/watt"
 	"github.com/org/watt/pyramid"
+	"github.com/org/watt/watttest"
 )
 
 // untilEnd is an app whose requests wait until their context has ended, and then send why.
@@ -119,6 +120,27 @@ func TestARequiredPartThatIgnoresItsContextIsATimeout(t *testing.T) {
 			t.Errorf("it took %v, want 1s", took)
 		}
 	})
+}
+
+func TestATimeoutNamesTheAppWhoseCallGoesOn(t *testing.T) {
+	for _, part := range []pyramid.Part{{}, {Timeout: time.Second}, {Coalesce: true}, {Timeout: time.Second, Coalesce: true}} {
+		synctest.Test(t, func(t *testing.T) {
+			part.App, part.Path = "slow", "/"
+			entry := homeApp(pyramid.Parts{"a": part})
+			entry.Calls = []string{"slow"}
+			h := &home{rt: watt.New(entry, untilEnd("slow", make(chan error, 100)))}
+			h.rt.Transport = func(caller string, next http.RoundTripper) http.RoundTripper {
+				if caller == "" {
+					return next
+				}
+				return tardy{next}
+			}
+			h.Topology = watttest.Start(t, h.rt)
+			for range 100 { // with Coalesce, two tell that time is up
+				wantProblem(t, h.get(t), 504, "slow")
+			}
+		})
+	}
 }
 
 func TestTheMarginIsATwentiethWithinLimits(t *testing.T) {
