@@ -138,11 +138,11 @@ func (o *Options) provider() trace.TracerProvider { //nolint:ireturn // as OpenT
 
 // client puts a span around each call, unless it is made for a request that is not sampled.
 func (o *Options) client(base http.RoundTripper) http.RoundTripper {
-	full := otelhttp.NewTransport(caller{base}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
+	full := otelhttp.NewTransport(caller{below{base}}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
 			return nameOf(cmp.Or(r.Method, http.MethodGet)) + " " + appOf(r)
 		}))
-	return &client{base: base, full: full, options: o}
+	return &client{base: base, full: above{full}, options: o}
 }
 
 // client is one app's.

@@ -1,6 +1,7 @@
 package tracing_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -790,6 +793,84 @@ func TestAHandlerStillFlushesAndTakesConnectionsOver(t *testing.T) {
 	}))
 	if status := get(t, url+"/home/7", ""); status != http.StatusOK {
 		t.Errorf("got %d", status)
+	}
+}
+
+func TestTrailersOfARequestGoAlong(t *testing.T) {
+	for name, sampler := range map[string]sdk.Sampler{"sampled": sdk.AlwaysSample(), "not sampled": sdk.NeverSample()} {
+		t.Run(name, func(t *testing.T) {
+			sum := watt.App{Name: "sum", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				fmt.Fprint(w, string(body), err, r.Trailer)
+			})}
+			rt := watt.New(proxying("sum"), sum)
+			if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sampler))}); err != nil {
+				t.Fatal(err)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, watttest.Start(t, rt).URL("gateway"), io.MultiReader(strings.NewReader("body ")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Trailer = http.Header{"X-Sum": {"42"}}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if got, err := io.ReadAll(resp.Body); string(got) != "body <nil> map[X-Sum:[42]]" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// proxying is a gateway that passes everything on to app.
+func proxying(app string) watt.App {
+	return watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{app}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return &httputil.ReverseProxy{Transport: env.Client.Transport, Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: app + ".watt.local"})
+			r.Out.Trailer = r.In.Trailer // the very map: it fills when the body has been read
+		}}, nil
+	}}
+}
+
+// TestAConnectionTakenOverEndsOneDirectionAtATime has a client end its own, and the app behind a proxy answer that.
+func TestAConnectionTakenOverEndsOneDirectionAtATime(t *testing.T) {
+	for name, sampler := range map[string]sdk.Sampler{"sampled": sdk.AlwaysSample(), "not sampled": sdk.NeverSample()} {
+		t.Run(name, func(t *testing.T) {
+			chat := watt.App{Name: "chat", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Connection", "Upgrade")
+				w.Header().Set("Upgrade", "websocket")
+				w.WriteHeader(http.StatusSwitchingProtocols)
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				said, _ := io.ReadAll(rw)
+				io.WriteString(conn, "heard "+string(said))
+			})}
+			rt := watt.New(proxying("chat"), chat)
+			if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sampler))}); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", strings.TrimPrefix(watttest.Start(t, rt).URL("gateway"), "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			in := bufio.NewReader(conn)
+			if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("got %v, %v", resp, err)
+			}
+			io.WriteString(conn, "all")
+			conn.(*net.TCPConn).CloseWrite()
+			if got, err := io.ReadAll(in); string(got) != "heard all" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
 	}
 }
 
