@@ -55,10 +55,11 @@ func (p *proxy) outward(ref, prefix string) string {
 	if strings.HasPrefix(ref, "/") && !strings.HasPrefix(ref, "//") {
 		return prefix + ref
 	}
-	rest, ok := strings.CutPrefix(ref, "//")
-	if scheme := "http://"; !ok && len(ref) >= len(scheme) && strings.EqualFold(ref[:len(scheme)], scheme) {
-		rest, ok = ref[len(scheme):], true
+	rest := ref
+	if scheme, after, ok := strings.Cut(ref, ":"); ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+		rest = after // it may be the client's scheme: X-Forwarded-Proto tells that
 	}
+	rest, ok := strings.CutPrefix(rest, "//")
 	if !ok {
 		return ref
 	}

@@ -85,7 +85,9 @@ func wantReferences(t *testing.T, f *front, prefix string) {
 		"//users.watt.local/8":               prefix + "/8",
 		"http://users.watt.local//evil/8":    prefix + "/evil/8",
 		"http://orders.watt.local/8":         "http://orders.watt.local/8",
-		"https://users.watt.local/8":         "https://users.watt.local/8",
+		"https://users.watt.local/8":         prefix + "/8", // as an app has it that reads X-Forwarded-Proto alone
+		"HTTPS://users.watt.local:443?x":     prefix + "/?x",
+		"ftp://users.watt.local/8":           "ftp://users.watt.local/8",
 		"http://users.watt.local.evil/8":     "http://users.watt.local.evil/8",
 		"http://users.watt.local@evil/8":     "http://users.watt.local@evil/8",
 		"http://evil\\users.watt.local/8":    "http://evil\\users.watt.local/8",

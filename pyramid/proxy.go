@@ -39,9 +39,9 @@ import (
 // as libraries for WebSockets do, needs X-Forwarded-Host in its place, or no page may connect.
 //
 // Where a prefix was taken from the path, an answer's Location, Content-Location and cookie paths get it back,
-// if they are absolute paths or name app's host in the mesh. A cookie's Domain in the mesh is removed. Cookies
-// whose names begin with __Host- keep the path "/", without which browsers refuse them. Nothing else in an
-// answer changes.
+// if they are absolute paths or name app's host in the mesh, by http or https. A cookie's Domain in the mesh is
+// removed. Cookies whose names begin with __Host- keep the path "/", without which browsers refuse them. Nothing
+// else in an answer changes.
 //
 // Failed calls are answered by [watt.WriteError]. An app that breaks off its answer has the client's cut, never
 // ended. A client that breaks off its request is answered with 400. Event streams and WebSockets are cut when the
