@@ -3,10 +3,12 @@ package pyramid_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -150,6 +152,22 @@ func TestOfParametersWithOneNameTheInnermostCounts(t *testing.T) {
 		return r, nil
 	}}, target())
 	wantAnswer(t, h.ask(t.Context(), http.MethodGet, "/o/c%2Fd/i/a%2Fb"), "", "{\"p\":\"/a%2Fb?\"\n}")
+}
+
+func TestFunctionsMayHandTheirRequestToRouters(t *testing.T) {
+	routed := func(param string) pyramid.Part {
+		r := chi.NewRouter()
+		r.Get("/home/{"+param+"}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, chi.URLParam(r, param)) })
+		return pyramid.Part{Func: func(own *http.Request) (any, error) {
+			w := httptest.NewRecorder()
+			r.ServeHTTP(w, own)
+			return json.RawMessage(w.Body.Bytes()), nil
+		}}
+	}
+	h := newHome(t, pyramid.Parts{"a": routed("a"), "b": routed("b"), "c": routed("c")})
+	for range 20 {
+		wantAnswer(t, h.get(t), "", `{"a":7,"b":7,"c":7}`)
+	}
 }
 
 func TestAValueThatChiHasDecodedIsNotDecodedAgain(t *testing.T) {

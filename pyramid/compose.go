@@ -116,9 +116,7 @@ func (c *composition) serve(w http.ResponseWriter, r *http.Request) {
 		watt.WriteError(w, err)
 		return
 	}
-	if route != nil { // chi uses it again, perhaps while a part that was left behind still does
-		ctx = context.WithValue(ctx, chi.RouteCtxKey, route.Clone())
-	}
+	ctx = ownRoute(ctx) // chi uses its own again, perhaps while a part that was left behind still does
 	g.start(ctx, r)
 	if err := g.gather(ctx); err != nil {
 		watt.WriteError(w, err)
@@ -127,6 +125,14 @@ func (c *composition) serve(w http.ResponseWriter, r *http.Request) {
 		g.recycle()
 	}
 	g.note()
+}
+
+// ownRoute returns ctx with a copy of the route that chi has found, if it has.
+func ownRoute(ctx context.Context) context.Context {
+	if route := chi.RouteContext(ctx); route != nil {
+		return context.WithValue(ctx, chi.RouteCtxKey, route.Clone())
+	}
+	return ctx
 }
 
 // answerable returns a context that ends early enough for an answer.

@@ -111,6 +111,7 @@ func (g *gathering) run(all context.Context, i int, own *http.Request) {
 	}()
 	switch {
 	case own != nil:
+		ctx := ownRoute(ctx) // to which a router in the function writes
 		got, err = p.guarded(func() (content, error) { return p.compute(own.WithContext(ctx)) })
 	case p.Coalesce:
 		got, err = g.share(ctx, i)
