@@ -117,11 +117,21 @@ func believed(h http.Header) (chain []string, host, proto string) {
 		host = hosts[len(hosts)-1]
 	}
 	if protos := members(h, forwardedProto); len(protos) > 0 {
-		if p := strings.ToLower(protos[len(protos)-1]); p == "http" || p == "https" {
-			proto = p
-		}
+		proto = scheme(protos[len(protos)-1])
 	}
 	return chain, host, proto
+}
+
+// scheme returns what an X-Forwarded-Proto says, or "" if that is nothing. Some proxies have names of their own for
+// WebSockets, which apps do not expect.
+func scheme(proto string) string {
+	switch strings.ToLower(proto) {
+	case "http", "ws":
+		return "http"
+	case "https", "wss":
+		return "https"
+	}
+	return ""
 }
 
 // members returns the members of a header that is a list.

@@ -146,7 +146,7 @@ func TestAMalformedHostOrSchemeIsReplacedByTheConnections(t *testing.T) {
 		}
 	}
 	for given, want := range map[string]string{
-		"https": "https", "HTTPS": "https", "http": "http", "https, http": "http", "wss": "http", "javascript": "http", "": "http",
+		"https": "https", "HTTPS": "https", "http": "http", "https, http": "http", "wss": "https", "https, ws": "http", "javascript": "http", "": "http",
 	} {
 		f.do(t, "GET", "/", nil, "X-Forwarded-Proto", given)
 		if got := users.one(t).header.Get("X-Forwarded-Proto"); got != want {
