@@ -163,8 +163,9 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	q := &both.request
 	q.base, q.exchange = d.base, &both.exchange
 	q.deadline, _ = c.ctx.Deadline()
-	q.exchange.RemoteAddr, q.exchange.Common = c.mesh.address, &d.app.direct
+	q.exchange.Common = &d.app.direct
 	r := q.exchange.Request(q, req)
+	r.RemoteAddr = c.mesh.address
 	c.trace().set(r.Header)
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody

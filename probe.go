@@ -13,9 +13,11 @@ type probe struct{ *generation }
 
 // RoundTrip implements [http.RoundTripper].
 func (p probe) RoundTrip(req *http.Request) (*http.Response, error) {
-	x := &direct.Exchange{RemoteAddr: address("").String(), Common: &p.app.direct}
+	x := &direct.Exchange{Common: &p.app.direct}
 	ctx, cancel := context.WithCancel(p.ctx)
-	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &probed{probe: p, exchange: x, end: cancel})
+	r := x.Request(ctx, req)
+	r.RemoteAddr = address("").String()
+	return x.RoundTrip(r, time.Time{}, &probed{probe: p, exchange: x, end: cancel})
 }
 
 // probed is the handler's side of a probe.

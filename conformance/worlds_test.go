@@ -170,10 +170,12 @@ func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return p.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{RemoteAddr: "caller:1", Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
-	return x.RoundTrip(x.Request(ctx, req), time.Time{}, &callee{p, x, cancel})
+	r := x.Request(ctx, req)
+	r.RemoteAddr = "caller:1"
+	return x.RoundTrip(r, time.Time{}, &callee{p, x, cancel})
 }
 
 // mute is a log that nobody reads.

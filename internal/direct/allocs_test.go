@@ -38,7 +38,7 @@ func TestACallCostsFewAllocations(t *testing.T) {
 			}
 			req.Header.Set("Accept", "*/*")
 			c := &callee{handler: test.handler, returned: make(chan struct{})}
-			c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Common: common}
+			c.exchange = &direct.Exchange{Common: common}
 			c.ctx, c.cancel = context.WithCancel(t.Context())
 			resp, err := c.roundTrip(req, time.Now().Add(time.Minute))
 			if err != nil {

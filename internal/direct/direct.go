@@ -39,8 +39,6 @@ type Callee interface {
 // [http.ResponseController] knows of but Hijack, and the body of the answer for the caller.
 // An Exchange is for one RoundTrip.
 type Exchange struct {
-	// RemoteAddr is the caller's address, as the handler sees it.
-	RemoteAddr string
 	// Common must be set.
 	*Common
 

@@ -37,7 +37,7 @@ type callee struct {
 
 func newCallee(handler http.HandlerFunc) *callee {
 	c := &callee{handler: handler, returned: make(chan struct{})}
-	c.exchange = &direct.Exchange{RemoteAddr: "caller:1", Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: zap.NewStdLog(zap.NewNop())}}
+	c.exchange = &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: zap.NewStdLog(zap.NewNop())}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -56,7 +56,9 @@ func (c *callee) PeerClosed() {
 }
 
 func (c *callee) roundTrip(req *http.Request, by time.Time) (*http.Response, error) {
-	return c.exchange.RoundTrip(c.exchange.Request(c.ctx, req), by, c)
+	r := c.exchange.Request(c.ctx, req)
+	r.RemoteAddr = "caller:1"
+	return c.exchange.RoundTrip(r, by, c)
 }
 
 // ask sends req to handler. It waits for the handler when the test ends.

@@ -87,13 +87,13 @@ func plainField(name string, values []string) bool {
 	return http.CanonicalHeaderKey(name) == name && httpguts.ValidHeaderFieldName(name)
 }
 
-// Request returns req, of which Takes must have approved, as the handler sees it, with a context of its own. The
-// headers may be changed before RoundTrip.
+// Request returns req, of which Takes must have approved, as the handler sees it, with a context of its own. Its
+// RemoteAddr is yet to be set; that and the headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
 	x.caller, x.toHead = req, req.Method == http.MethodHead
 	r := newRequest(ctx)
 	r.URL, r.RequestURI = target(req.URL)
-	r.Method, r.Host, r.RemoteAddr = req.Method, host(req), x.RemoteAddr
+	r.Method, r.Host = req.Method, host(req)
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	r.Header, r.Body = sent(req.Header), http.NoBody
 	if r.Method == "" {
