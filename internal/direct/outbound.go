@@ -36,7 +36,6 @@ type outbound struct {
 	buf       []byte  // what is held back
 	trailing  bool    // there may be trailers
 	committed bool    // the head is the caller's
-	done      bool    // the handler has returned
 }
 
 // Header returns the headers of the answer, and later its trailers.
@@ -115,7 +114,7 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	o := &x.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := o.ended(); err != nil {
+	if err := x.ended(); err != nil {
 		return 0, err
 	}
 	if o.status == 0 {
@@ -151,12 +150,12 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 }
 
 // ended returns why nothing more can be written, or nil.
-func (o *outbound) ended() error {
+func (x *Exchange) ended() error {
 	switch {
-	case o.done:
+	case x.over.Load():
 		return errOver
-	case o.committed:
-		return o.err
+	case x.out.committed:
+		return x.out.err
 	}
 	return nil
 }
@@ -168,7 +167,7 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 func (x *Exchange) FlushError() error {
 	x.out.mu.Lock()
 	defer x.out.mu.Unlock()
-	if err := x.out.ended(); err != nil {
+	if err := x.ended(); err != nil {
 		return err
 	}
 	if x.out.status == 0 {
@@ -224,7 +223,6 @@ func (x *Exchange) finish(whole bool) {
 		x.Buffers.Put(o.memory)
 		o.memory, o.buf = nil, nil
 	}
-	o.done = true
 	x.over.Store(true)
 	x.link.closeFar()
 }
