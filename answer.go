@@ -18,7 +18,6 @@ import (
 type answer struct {
 	http.ResponseWriter
 	request  *request
-	peer     *peer
 	begun    bool // the status is said, or the connection hijacked
 	timely   bool // that was before Timeout struck
 	out      bool // some of it has gone out, or may have: Timeout is over
@@ -169,10 +168,10 @@ func (a *answer) begin(status int) {
 	}
 	a.request.intake.begins(h)
 	withoutRefusal(h)
-	if a.last = a.peer.lameDuck() || a.request.spent.Load(); a.last && status != http.StatusSwitchingProtocols {
+	if a.last = a.request.peer.lameDuck() || a.request.spent.Load(); a.last && status != http.StatusSwitchingProtocols {
 		h.Set("Connection", "close")
 	}
-	if a.peer.handed {
+	if a.request.peer.handed {
 		delete(h, headerLast)
 		if strings.EqualFold(first(h, "Connection"), "close") { // which is said of the client's
 			h.Set(headerLast, "1")
@@ -246,7 +245,7 @@ func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
 	if a.refused != nil {
 		return 0, a.refused
 	}
-	if a.peer.public != nil || a.request.intake.open() {
+	if a.request.peer.public != nil || a.request.intake.open() {
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
 	var before int64

@@ -159,7 +159,7 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	both := &struct { // in one piece
 		request
 		exchange direct.Exchange
-	}{request: request{app: d.app, caller: c.mesh.caller, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
+	}{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
 	q := &both.request
 	q.base, q.exchange = d.base, &both.exchange
 	q.deadline, _ = c.ctx.Deadline()
@@ -170,7 +170,7 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	delete(r.Header, headerTimeout)
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 	q.arrived = c.began
-	q.answer.answer = answer{ResponseWriter: q.exchange, request: q, peer: &c.mesh.peer}
+	q.answer.answer = answer{ResponseWriter: q.exchange, request: q}
 	return q, r
 }
 
@@ -198,15 +198,15 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.handed {
 		p = p.accepted(r)
 	}
-	q := &request{app: d.app, caller: p.caller, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
+	q := &request{app: d.app, peer: p, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
 	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now().Add(-p.waited)
-	q.answer.answer = answer{ResponseWriter: w, request: q, peer: p}
+	q.answer.answer = answer{ResponseWriter: w, request: q}
 	q.intake = in
 	in.serves(&q.requestContext)
 	q.limit(r)
 	to, err := d.admit(r, q, d.mover(r, p))
 	if to != nil {
-		if d.app.rt.child.handover.pass(to, w, r, p, q) {
+		if d.app.rt.child.handover.pass(to, w, r, q) {
 			return
 		}
 		q.resume()

@@ -42,7 +42,6 @@ type passing struct {
 	http.ResponseWriter
 	handover *handover
 	to       *neighbour
-	peer     *peer
 	request  *request
 	body     *rewind.Body
 	whole    io.ReadCloser // the body once more, if the sibling has not begun
@@ -53,8 +52,8 @@ type passing struct {
 }
 
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
-func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, p *peer, q *request) bool {
-	x := &passing{ResponseWriter: w, handover: h, to: to, peer: p, request: q, body: rewind.New(r.Body)}
+func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q *request) bool {
+	x := &passing{ResponseWriter: w, handover: h, to: to, request: q, body: rewind.New(r.Body)}
 	x.unshown.Store(true)
 	defer x.shown()
 	defer x.awaitShown().Stop()
@@ -165,7 +164,7 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	if in.Host == "" {
 		out.Header.Set(headerNoHost, "1")
 	}
-	out.Header.Set(headerCaller, x.peer.caller)
+	out.Header.Set(headerCaller, x.request.peer.caller)
 	out.Header.Set(headerRemote, in.RemoteAddr)
 	out.Header.Set(headerWaited, strconv.FormatInt(time.Since(x.request.arrived).Microseconds(), 10))
 	setRemaining(out.Header, x.request.deadline)
@@ -248,7 +247,7 @@ func (x *passing) WriteHeader(status int) {
 		x.begun = true
 		return
 	}
-	if status >= http.StatusOK && (x.last || x.body.Open() || x.peer.lameDuck()) {
+	if status >= http.StatusOK && (x.last || x.body.Open() || x.request.peer.lameDuck()) {
 		x.Header().Set("Connection", "close")
 	}
 	x.ResponseWriter.WriteHeader(status)
@@ -277,7 +276,7 @@ func (x *passing) failed(err error) {
 		if !known {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		x.handover.child.door().refuse(x, x.peer, err)
+		x.handover.child.door().refuse(x, x.request.peer, err)
 		return
 	}
 	if x.request.reason() == nil {
@@ -287,7 +286,7 @@ func (x *passing) failed(err error) {
 			x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
 		}
 	}
-	x.peer.sayLate(x.Header(), err)
+	x.request.peer.sayLate(x.Header(), err)
 	WriteError(x, x.handover.failure(err))
 }
 

@@ -24,7 +24,7 @@ type request struct {
 	requestContext
 	app      *app
 	gen      *generation
-	caller   string
+	peer     *peer // who has made it
 	trace    trace
 	call     *call            // on whose behalf it is served without a connection, or nil
 	exchange *direct.Exchange // with that call
@@ -76,7 +76,7 @@ func requestOf(ctx context.Context) *request {
 // from outside, from main or from a test. It is read from the connection, never from a header.
 func Caller(ctx context.Context) string {
 	if q := requestOf(ctx); q != nil {
-		return q.caller
+		return q.peer.caller
 	}
 	return ""
 }
@@ -147,7 +147,7 @@ func (q *request) Serve(r *http.Request) {
 	}
 	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
-		a.peer.sayLate(a.Header(), err)
+		q.peer.sayLate(a.Header(), err)
 		writeError(a, q.late(err))
 		return
 	}
@@ -188,7 +188,7 @@ func (q *request) panicked(r *http.Request, reason any) {
 func (q *request) abort() {
 	a := &q.answer
 	switch {
-	case !a.peer.handed || a.hijacked != nil:
+	case !q.peer.handed || a.hijacked != nil:
 	case !a.begun:
 		clear(a.Header())
 		a.Header().Set(headerRefused, refusedAborted)
@@ -310,10 +310,10 @@ func (q *request) resume() {
 
 // what describes the request to whoever has to find out why it does not end.
 func (q *request) what() string {
-	if q.caller == "" {
+	if q.peer.caller == "" {
 		return q.method + " " + q.path
 	}
-	return q.method + " " + q.path + " from " + q.caller
+	return q.method + " " + q.path + " from " + q.peer.caller
 }
 
 // answering is called before the first byte of the answer goes out. The timer strikes no more from then on.
