@@ -1,0 +1,12 @@
+package watt
+
+import (
+	"testing"
+	"unsafe"
+)
+
+func TestARequestWithItsExchangeTakesAKibibyte(t *testing.T) {
+	if got := unsafe.Sizeof(exchanged{}); got > 1016 {
+		t.Errorf("got %d bytes, for which 1152 are allocated", got)
+	}
+}
