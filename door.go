@@ -178,9 +178,6 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	return q, r
 }
 
-// chosenTime is how long a door in a process of its own serves on when it drains: others may have chosen it before.
-const chosenTime = 25 * time.Millisecond
-
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)
@@ -253,6 +250,9 @@ func (d *door) lameDuck() {
 		d.public.lame.Store(true)
 	}
 }
+
+// chosenTime is how long a door in a process of its own serves on when it drains: others may have chosen it before.
+const chosenTime = 25 * time.Millisecond
 
 func (d *door) quiet(ctx context.Context) error {
 	began := time.Now()
