@@ -12,7 +12,7 @@ func passedOn(r *http.Request) http.Header {
 	inside := watt.Caller(r.Context()) != ""
 	h := make(http.Header, len(r.Header)+1)
 	for name, values := range r.Header {
-		if concernsParts(name, inside) {
+		if concernsParts(hyphened(name), inside) {
 			h[name] = values
 		}
 	}
@@ -26,19 +26,14 @@ func passedOn(r *http.Request) http.Header {
 }
 
 // concernsParts reports whether a header says something about more than the connection, the body or the
-// representation, and can be believed. Underscores count as the hyphens for which many servers take them.
+// representation, and can be believed.
 func concernsParts(name string, inside bool) bool {
-	if strings.Contains(name, "_") {
-		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-	}
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
 		"Transfer-Encoding", "Upgrade", "Http2-Settings", "Accept", "Accept-Encoding", "Expect", "Range":
 		return false
-	case "Forwarded", "X-Real-Ip":
-		return inside
 	}
-	if strings.HasPrefix(name, "X-Forwarded-") {
+	if forwarded(name) {
 		return inside
 	}
 	return !strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "If-")

@@ -89,17 +89,26 @@ func seen(r *http.Request, host, proto string) (string, string) {
 	return host, proto
 }
 
-// dropForwarded removes all that may say where a request comes from. Many servers take "_" for "-".
+// dropForwarded removes all that may say where a request comes from.
 func dropForwarded(h http.Header) {
 	for name := range h {
-		plain := name
-		if strings.Contains(name, "_") {
-			plain = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-		}
-		if plain == "Forwarded" || plain == "X-Real-Ip" || strings.HasPrefix(plain, "X-Forwarded-") {
+		if forwarded(hyphened(name)) {
 			delete(h, name)
 		}
 	}
+}
+
+// forwarded reports whether a header says where a request comes from.
+func forwarded(name string) bool {
+	return name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-")
+}
+
+// hyphened returns the name of a header as those read it who take "_" for "-", as many servers do.
+func hyphened(name string) string {
+	if !strings.Contains(name, "_") {
+		return name
+	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 // believed returns what an earlier hop says, as far as it is well formed. Of several values the last
