@@ -138,14 +138,14 @@ func (o *Options) provider() trace.TracerProvider { //nolint:ireturn // as OpenT
 
 // client puts a span around each call, unless it is made for a request that is not sampled.
 func (o *Options) client(base http.RoundTripper) http.RoundTripper {
-	full := otelhttp.NewTransport(caller{below{base}}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
+	full := otelhttp.NewTransport(spanned{below{base}}, otelhttp.WithPropagators(o.Propagators), otelhttp.WithTracerProvider(o.provider()),
 		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string {
 			return nameOf(cmp.Or(r.Method, http.MethodGet)) + " " + appOf(r)
 		}))
 	return &client{base: base, full: above{full}, options: o}
 }
 
-// client is one app's.
+// client makes the spans of one app's calls.
 type client struct {
 	base, full http.RoundTripper
 	options    *Options
@@ -187,17 +187,17 @@ func appOf(r *http.Request) string {
 	return strings.ToLower(r.URL.Hostname())
 }
 
-// caller says of a call's span what came of it.
-type caller struct{ base http.RoundTripper }
+// spanned says of a call's span what came of it.
+type spanned struct{ base http.RoundTripper }
 
 // RoundTrip implements [http.RoundTripper].
-func (c caller) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s spanned) RoundTrip(req *http.Request) (*http.Response, error) {
 	span := trace.SpanFromContext(req.Context())
 	if !span.IsRecording() {
-		return c.base.RoundTrip(req)
+		return s.base.RoundTrip(req)
 	}
 	span.SetAttributes(attribute.String("watt.app", appOf(req)), attribute.String("url.full", withoutQuery(req.URL)))
-	resp, err := c.base.RoundTrip(req.WithContext(noticed(req.Context(), span)))
+	resp, err := s.base.RoundTrip(req.WithContext(noticed(req.Context(), span)))
 	if err == nil {
 		return resp, nil
 	}
