@@ -46,7 +46,8 @@ const (
 //
 // They are also logged, and counted with the time that each part took in the histogram
 // watt_compose_part_seconds of env.Metrics, with the labels part and outcome: "ok", a reason, or "canceled"
-// where the others' failure or the client's leave made the part useless.
+// where the others' failure or the client's leave made the part useless. A part that is only partial is "ok" there, and
+// not logged: its own app does both.
 //
 // A part that ignores its context does not hold the answer back, but is left behind. It may finish later:
 // the end of the instance waits for it as for an [watt.Env.Cleanup].

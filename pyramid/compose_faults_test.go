@@ -378,6 +378,18 @@ func TestWhatAPartItselfHasNotGotShows(t *testing.T) {
 	}
 }
 
+func TestAPartThatIsPartialIsCountedAsOk(t *testing.T) {
+	partial := handling("partial", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Watt-Partial", "x;reason=status")
+		io.WriteString(w, "1")
+	})
+	h := newHome(t, pyramid.Parts{"a": {App: "partial", Path: "/"}}, partial)
+	h.get(t)
+	if got := counted(t, h.rt); len(got) != 1 || got["a ok"] == "" {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestWhatAPartSaysOfItselfIsRepeatedIfItIsShortText(t *testing.T) {
 	for said, want := range map[string]string{
 		`"\";reason=timeout`:         `a;reason=partial;inner="\"\\\";reason=timeout"`,
