@@ -49,7 +49,7 @@ func (b *inbound) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	if b.err != nil || b.memory {
 		defer b.mu.Unlock()
-		return b.readMemory(p)
+		return b.readMemoryLocked(p)
 	}
 	if b.pipe == nil {
 		near, far := b.x.ends()
@@ -78,8 +78,8 @@ func (b *inbound) asked() bool {
 	return expect
 }
 
-// readMemory reads a body in memory; the lock is held.
-func (b *inbound) readMemory(p []byte) (int, error) {
+// readMemoryLocked reads a body in memory.
+func (b *inbound) readMemoryLocked(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}

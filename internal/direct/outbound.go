@@ -22,7 +22,7 @@ var errOver = errors.New("http: the handler has returned")
 
 // outbound is the answer as the handler writes it.
 type outbound struct {
-	mu        sync.Mutex
+	mu        sync.Mutex  // guards all but header
 	header    http.Header // the handler's
 	status    int         // 0 until it is decided
 	head      http.Header // the caller's, as of WriteHeader
@@ -57,14 +57,14 @@ func (x *Exchange) WriteHeader(status int) {
 	case x.out.status != 0:
 		x.ErrorLog.Printf("http: superfluous response.WriteHeader call with %d", status)
 	case status < 200 && status != http.StatusSwitchingProtocols:
-		x.inform(status)
+		x.informLocked(status)
 	default:
-		x.out.decide(status, x)
+		x.out.decideLocked(status, x)
 	}
 }
 
-// inform sends an informational answer. What nobody looks at may not go on for ever, as on a wire.
-func (x *Exchange) inform(status int) {
+// informLocked sends an informational answer. What nobody looks at may not go on for ever, as on a wire.
+func (x *Exchange) informLocked(status int) {
 	h, err := arrived(x.out.header)
 	if seen := x.listener != nil && x.listener.trace.Got1xxResponse != nil; !seen && err == nil {
 		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
@@ -81,8 +81,8 @@ func (x *Exchange) inform(status int) {
 	x.informational(status, h, status == http.StatusContinue && x.in.asked())
 }
 
-// decide takes the headers as they are now.
-func (o *outbound) decide(status int, x *Exchange) {
+// decideLocked takes the headers as they are now.
+func (o *outbound) decideLocked(status int, x *Exchange) {
 	x.in.asked() // that it is wanted has to be said before
 	o.status, o.length = status, -1
 	o.head, o.err = arrived(o.header)
@@ -114,11 +114,11 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	o := &x.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := x.ended(); err != nil {
+	if err := x.endedLocked(); err != nil {
 		return 0, err
 	}
 	if o.status == 0 {
-		o.decide(http.StatusOK, x)
+		o.decideLocked(http.StatusOK, x)
 	}
 	switch {
 	case len(p) == 0:
@@ -133,12 +133,12 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	if len(o.buf) > 0 && len(o.buf)+len(p) > held {
 		n = min(held-len(o.buf), len(p))
 		o.buf = append(o.buf, p[:n]...)
-		if err := x.flush(); err != nil {
+		if err := x.flushLocked(); err != nil {
 			return 0, err
 		}
 	}
 	if len(p)-n > held {
-		m, err := x.send([]byte(p[n:]))
+		m, err := x.sendLocked([]byte(p[n:]))
 		return n + m, err
 	}
 	if o.memory == nil {
@@ -149,8 +149,8 @@ func write[T string | []byte](x *Exchange, p T) (int, error) {
 	return len(p), nil
 }
 
-// ended returns why nothing more can be written, or nil.
-func (x *Exchange) ended() error {
+// endedLocked returns why nothing more can be written, or nil.
+func (x *Exchange) endedLocked() error {
 	switch {
 	case x.over.Load():
 		return errOver
@@ -167,26 +167,26 @@ func (x *Exchange) Flush() { _ = x.FlushError() }
 func (x *Exchange) FlushError() error {
 	x.out.mu.Lock()
 	defer x.out.mu.Unlock()
-	if err := x.ended(); err != nil {
+	if err := x.endedLocked(); err != nil {
 		return err
 	}
 	if x.out.status == 0 {
-		x.out.decide(http.StatusOK, x)
+		x.out.decideLocked(http.StatusOK, x)
 	}
-	return x.flush()
+	return x.flushLocked()
 }
 
-// flush sends what was held back.
-func (x *Exchange) flush() error {
-	_, err := x.send(x.out.buf)
+// flushLocked sends what was held back.
+func (x *Exchange) flushLocked() error {
+	_, err := x.sendLocked(x.out.buf)
 	x.out.buf = x.out.buf[:0]
 	return err
 }
 
-// send sends p, after the head. If some of it cannot be sent, the answer ends there, whatever the handler does.
-func (x *Exchange) send(p []byte) (int, error) {
+// sendLocked sends p, after the head. If some of it cannot be sent, the answer ends there, whatever the handler does.
+func (x *Exchange) sendLocked(p []byte) (int, error) {
 	if !x.out.committed {
-		x.commit(p, false)
+		x.commitLocked(p, false)
 	}
 	if x.toHead || len(p) == 0 {
 		return len(p), nil
@@ -206,7 +206,7 @@ func (x *Exchange) finish(whole bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if whole && o.status == 0 {
-		o.decide(http.StatusOK, x)
+		o.decideLocked(http.StatusOK, x)
 	}
 	switch {
 	case !whole:
@@ -214,9 +214,9 @@ func (x *Exchange) finish(whole bool) {
 		x.settle(nil, io.ErrUnexpectedEOF)
 	case !o.committed:
 		x.taken.trailer = o.trailers()
-		x.commit(o.buf, true)
+		x.commitLocked(o.buf, true)
 	default:
-		_ = x.flush()
+		_ = x.flushLocked()
 		x.taken.trailer = o.trailers()
 	}
 	if o.memory != nil {
@@ -239,8 +239,8 @@ func (o *outbound) trailers() http.Header {
 	return t
 }
 
-// commit gives the caller the head of the answer. What follows begins with p; it is all there is if final.
-func (x *Exchange) commit(p []byte, final bool) {
+// commitLocked gives the caller the head of the answer. What follows begins with p; it is all there is if final.
+func (x *Exchange) commitLocked(p []byte, final bool) {
 	o := &x.out
 	o.committed = true
 	if o.err != nil {

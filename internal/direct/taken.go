@@ -101,12 +101,12 @@ func (b *taken) held(p []byte) (int, error) {
 	if b.rest = b.rest[n:]; len(b.rest) > 0 {
 		return n, nil
 	}
-	b.release()
+	b.releaseLocked()
 	return n, io.EOF
 }
 
-// release gives the memory back; the lock is held.
-func (b *taken) release() {
+// releaseLocked gives the memory back.
+func (b *taken) releaseLocked() {
 	if b.memory != nil {
 		b.x.Buffers.Put(b.memory)
 	}
@@ -146,6 +146,6 @@ func (b *taken) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = http.ErrBodyReadAfterClose
-	b.release()
+	b.releaseLocked()
 	return nil
 }
