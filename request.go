@@ -72,8 +72,9 @@ func requestOf(ctx context.Context) *request {
 	return q
 }
 
-// Caller returns the name of the app that made the request which ctx belongs to, or "" if it came
-// from outside, from main or from a test. It is read from the connection, never from a header.
+// Caller returns the name of the app that made the request which ctx belongs to, or "" if it came from strangers, from main
+// or from a test. Of a client that a Listen trusts for its certificate, see [App.TLS], it is the first DNS name of that. It
+// is read from the connection, never from a header.
 func Caller(ctx context.Context) string {
 	if q := requestOf(ctx); q != nil {
 		return q.peer.caller

@@ -54,7 +54,7 @@ const (
 //
 // Whatever the request's method, apps are called with GET. They get its headers, but for those about
 // its connection, body and conditions, and Accept says application/json. X-Watt- headers, which strangers
-// cannot set, are passed on; Forwarded, X-Forwarded- ones and X-Real-Ip only of requests from the mesh.
+// cannot set, are passed on; Forwarded, X-Forwarded- ones and X-Real-Ip only of requests that have a [watt.Caller].
 //
 // Compose panics if something is wrong with the parts, with a text that says all of it: it is meant for
 // [watt.App.New], whose panics are errors of the start. What it returns is safe for concurrent use.

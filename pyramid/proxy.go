@@ -33,7 +33,7 @@ import (
 // The Host that app sees is its own, <app>.watt.local. The client's is in X-Forwarded-Host, the scheme in
 // X-Forwarded-Proto, and its address in X-Forwarded-For, all three taken from the connection: what the client
 // itself sends of X-Forwarded- headers, Forwarded and X-Real-Ip is dropped, spelled with underscores too.
-// Only a request from an app, or from a proxy that [TrustProxies] knows, keeps the first three, and gets the
+// Only a request that has a [watt.Caller], or is from a proxy that [TrustProxies] knows, keeps the first three, and gets the
 // peer's address appended. In such a chain nothing is kept to the left of what is no address. Read it from the
 // right: its beginning may still be the client's own words. Whatever compares a browser's Origin with the Host,
 // as libraries for WebSockets do, needs X-Forwarded-Host in its place, or no page may connect.
