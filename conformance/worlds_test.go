@@ -170,7 +170,7 @@ func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return p.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := x.Request(ctx, req)

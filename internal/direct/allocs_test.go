@@ -12,16 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/org/watt/internal/direct"
-	"github.com/org/watt/internal/pipe"
 )
 
 func TestACallCostsFewAllocations(t *testing.T) {
-	var buffers pipe.Buffers
-	var timers direct.Timers
-	common := &direct.Common{Buffers: &buffers, Timers: &timers, ErrorLog: zap.NewStdLog(zap.NewNop())}
+	common := sharing()
 	for name, test := range map[string]struct {
 		body    string
 		handler http.HandlerFunc

@@ -59,13 +59,13 @@ type Exchange struct {
 	listener *listener // nil if there is none
 }
 
-// Common is what the exchanges with one app have in common.
+// Common is what the exchanges with one app have in common. All of it must be set.
 type Common struct {
-	// Buffers is where the memory of answers and pipes comes from. It must be set.
+	// Buffers is where the memory of answers and pipes comes from.
 	Buffers *pipe.Buffers
-	// Timers is where the timers of calls are kept for the next ones. If nil, each call makes its own.
+	// Timers is where the timers of calls are kept for the next ones.
 	Timers *Timers
-	// ErrorLog is told of mistakes in handlers that have no other effect. It must be set.
+	// ErrorLog is told of mistakes in handlers that have no other effect.
 	ErrorLog wire.Log
 }
 

@@ -13,10 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/org/watt/internal/direct"
-	"github.com/org/watt/internal/pipe"
 )
 
 // TestManyCallersWhoChangeTheirMinds gives calls of all kinds up at random points. Every answer that comes must be
@@ -42,11 +39,6 @@ func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 	if answered.Load() == 0 || failed.Load() == 0 {
 		t.Errorf("%d were answered and %d failed: that tests little", answered.Load(), failed.Load())
 	}
-}
-
-// sharing returns what exchanges with one app have in common.
-func sharing() *direct.Common {
-	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
 }
 
 // TestWhoReadsABodyThatIsClosedSeesNothingOfAnother closes bodies while they are read, and others' take their place.

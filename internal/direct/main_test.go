@@ -35,9 +35,14 @@ type callee struct {
 	returned chan struct{} // closed when the handler has
 }
 
+// sharing returns what exchanges with one app have in common.
+func sharing() *direct.Common {
+	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
+}
+
 func newCallee(handler http.HandlerFunc) *callee {
 	c := &callee{handler: handler, returned: make(chan struct{})}
-	c.exchange = &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), ErrorLog: zap.NewStdLog(zap.NewNop())}}
+	c.exchange = &direct.Exchange{Common: sharing()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

@@ -9,11 +9,9 @@ import (
 type Timers struct{ pool sync.Pool }
 
 func (t *Timers) start(d time.Duration) *time.Timer {
-	if t != nil {
-		if timer, ok := t.pool.Get().(*time.Timer); ok {
-			timer.Reset(d)
-			return timer
-		}
+	if timer, ok := t.pool.Get().(*time.Timer); ok {
+		timer.Reset(d)
+		return timer
 	}
 	return time.NewTimer(d)
 }
@@ -21,7 +19,5 @@ func (t *Timers) start(d time.Duration) *time.Timer {
 // stop takes a timer back. Whether it has struck or not: once stopped, its channel is empty.
 func (t *Timers) stop(timer *time.Timer) {
 	timer.Stop()
-	if t != nil {
-		t.pool.Put(timer)
-	}
+	t.pool.Put(timer)
 }
