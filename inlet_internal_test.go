@@ -28,7 +28,7 @@ func (s *short) Accept() (net.Conn, error) {
 func (s *short) Addr() net.Addr { return nil }
 func (s *short) Close() error   { return nil }
 
-func TestAnInletGoesOnAfterAWantOfDescriptorsAndSaysSo(t *testing.T) {
+func TestAnInletGoesOnAfterAWantOfDescriptorsAndWithoutItsPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.WarnLevel)
 		port := &short{answers: make(chan error, 4)}
@@ -42,8 +42,17 @@ func TestAnInletGoesOnAfterAWantOfDescriptorsAndSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
+		synctest.Wait() // until the port is closed, with which the parent still has a connection
+		near, far := net.Pipe()
+		defer far.Close()
+		in.put(near)
+		if conn, err = in.Accept(); conn != near || err != nil {
+			t.Errorf("got %v, %v", conn, err)
+		}
+		near.Close()
+		in.Close()
 		if _, err := in.Accept(); err == nil {
-			t.Error("got a connection of a port that is closed")
+			t.Error("got a connection of an inlet that is closed")
 		}
 		if got := logs.FilterMessage("accept failed").Len(); got != 2 {
 			t.Errorf("got %d lines, want 2", got)
