@@ -38,7 +38,8 @@ type Env struct {
 
 	// Metrics takes the app's own metrics, and labels them with watt_app and watt_instance. Every
 	// generation of an instance has a fresh one, gathered by [Runtime.Gather] while that lives: counters begin anew.
-	// If a Collector does not return within a second, all that its generation has registered is left out.
+	// If a Collector does not return within a second, all that its generation has registered is left out. Metrics of one
+	// name have the same type and help in all apps: of those that differ only the first shows, and Gather returns an error.
 	Metrics prometheus.Registerer
 
 	mesh     *mesh

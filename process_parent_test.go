@@ -332,8 +332,8 @@ func listenAsNobody(t *testing.T) net.Listener {
 func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
 	t.Parallel()
 	for strange, want := range map[string][]string{
-		"exit":  {"main did not reach Run", "repeatable", "exit status 4", "I cannot open the database twice"},
-		"slow":  {"main did not reach Run in time", "repeatable"},
+		"exit":  {"main did not reach Run with these apps", "repeatable", "exit status 4", "I cannot open the database twice"},
+		"slow":  {"main did not reach Run with these apps in time", "repeatable"},
 		"table": {"of a runtime with other apps", "depend on something"},
 	} {
 		t.Run(strange, func(t *testing.T) {

@@ -46,6 +46,7 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 		{watt.App{Name: "left", Handler: h, Calls: []string{"right"}}, []string{"Calls: goes round in a circle: left → right → left"}},
 		{watt.App{Name: "right", Handler: h, Calls: []string{"left"}}, nil},
 		{watt.App{Name: "same-port", Handler: h, Listen: "127.0.0.1:8080"}, []string{`Listen: 127.0.0.1:8080 is claimed by app "good" too`}},
+		{watt.App{Name: "far-port", Handler: h, Listen: ":99999"}, []string{`Listen: ":99999": there is no port 99999`}},
 		{watt.App{Name: "no-port", Handler: h, Listen: "localhost"}, []string{"Listen: address localhost: missing port in address; use host:port, or :port for all hosts"}},
 		{watt.App{Name: "url", URL: "ftp://x"}, []string{"URL: "}},
 		{watt.App{Name: "mesh-url", URL: "http://good.watt.local"}, []string{"URL: "}},

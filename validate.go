@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,8 +150,12 @@ func listenProblem(s string) string {
 	if s == "" {
 		return ""
 	}
-	if _, _, err := net.SplitHostPort(s); err != nil {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
 		return err.Error() + "; use host:port, or :port for all hosts"
+	}
+	if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > math.MaxUint16) {
+		return fmt.Sprintf("%q: there is no port %d", s, n)
 	}
 	return ""
 }

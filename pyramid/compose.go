@@ -36,7 +36,7 @@ const (
 // Other failures show in the header X-Watt-Partial, as in "orders;reason=timeout, pictures;reason=unavailable";
 // such an answer is not to be stored. The reasons are
 //
-//   - timeout, overloaded, unavailable, denied: the part was not answered
+//   - timeout, overloaded, unavailable, not_allowed, died: the part was not answered, or not to the end
 //   - status: the app answered with something else than 2xx
 //   - invalid, too_large: what came is not JSON, or longer than MaxBytes
 //   - panic: the function panicked

@@ -59,7 +59,7 @@ func faults() map[string]fault {
 			Name: "a", Timeout: 10 * time.Millisecond,
 			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 		}},
-		"crashes mid-body": {part: call, reason: "error", status: 502, app: answering(func(w http.ResponseWriter, _ *http.Request) {
+		"crashes mid-body": {part: call, reason: "died", status: 502, app: answering(func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `["half of`)
 			http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
@@ -77,8 +77,8 @@ func faults() map[string]fault {
 		"is busy":           {part: call, reason: "status", status: 503, app: status(503)},
 		"is overloaded":     {part: call, reason: "overloaded", status: 503, app: telling("a", "1"), err: watt.ErrOverloaded},
 		"is unavailable":    {part: call, reason: "unavailable", status: 503, app: telling("a", "1"), err: watt.ErrUnavailable},
-		"is denied":         {part: call, reason: "denied", status: 403, app: telling("a", "1"), err: watt.ErrNotAllowed},
-		"died":              {part: call, reason: "error", status: 502, app: telling("a", "1"), err: watt.ErrInstanceDied},
+		"is not allowed":    {part: call, reason: "not_allowed", status: 403, app: telling("a", "1"), err: watt.ErrNotAllowed},
+		"died":              {part: call, reason: "died", status: 502, app: telling("a", "1"), err: watt.ErrInstanceDied},
 		"fails otherwise":   {part: call, reason: "error", status: 502, app: telling("a", "1"), err: errors.New("odd")},
 		"func fails":        {part: computing(func(*http.Request) (any, error) { return nil, errors.New("odd") }), reason: "error", status: 500},
 		"func panics":       {part: computing(func(*http.Request) (any, error) { panic("odd") }), reason: "panic", status: 500},

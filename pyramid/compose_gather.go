@@ -227,9 +227,10 @@ func reasonOf(err error) string {
 		{errEnded, "panic"},
 		{errInvalid, "invalid"},
 		{errTooLarge, "too_large"},
-		{watt.ErrNotAllowed, "denied"},
+		{watt.ErrNotAllowed, "not_allowed"},
 		{watt.ErrOverloaded, "overloaded"},
 		{watt.ErrUnavailable, "unavailable"},
+		{watt.ErrInstanceDied, "died"},
 		{context.DeadlineExceeded, "timeout"},
 	} {
 		if errors.Is(err, known.err) {

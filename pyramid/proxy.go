@@ -43,6 +43,9 @@ import (
 // removed. Cookies whose names begin with __Host- keep the path "/", without which browsers refuse them. Nothing
 // else in an answer changes.
 //
+// A 1xx of app's passes with all headers that stand before Proxy on the way, and those are gone then, as with every
+// [httputil.ReverseProxy]: a middleware in front of an app with such answers sets its headers when the final one is written.
+//
 // Failed calls are answered by [watt.WriteError]. An app that breaks off its answer has the client's cut, never
 // ended. A client that breaks off its request is answered with 400. Event streams and WebSockets are cut when the
 // drain of the entrypoint begins; what the app behind says then does not arrive.

@@ -175,6 +175,18 @@ func TestFailMakesCallsOnOneEdgeFailUntilItEnds(t *testing.T) {
 	})
 }
 
+func TestAFaultOfACallThatCannotBeFailsTheTest(t *testing.T) {
+	for _, edge := range [][2]string{{"a", "b"}, {"a", "nobody"}, {"nobody", "c"}, {"", "nobody"}} {
+		rec := &recorder{TB: t}
+		failures := rec.run(func(r *recorder) {
+			watttest.Start(r, watt.New(echo("a", "c"), echo("b"), echo("c"))).Fail(edge[0], edge[1], watt.ErrOverloaded)
+		})
+		if len(failures) != 1 || !strings.Contains(failures[0], "nobody") && !strings.Contains(failures[0], "Calls") {
+			t.Errorf("%q: got failures %q", edge, failures)
+		}
+	}
+}
+
 func TestDelayMakesCallsOnOneEdgeWaitUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := watt.New(echo("a", "c"), echo("b", "c"), echo("c"))

@@ -154,7 +154,7 @@ func (t *Topology) Fail(caller, callee string, err error) {
 // mustCall fails the test if there can be no calls from caller to callee: a fault there would prove nothing.
 func (t *Topology) mustCall(caller, callee string) {
 	t.tb.Helper()
-	known := false
+	known, calls := false, caller == ""
 	for _, s := range t.rt.Status() {
 		switch {
 		case s.Name != caller:
@@ -163,10 +163,13 @@ func (t *Topology) mustCall(caller, callee string) {
 		case s.Isolation == watt.OwnProcess:
 			t.tb.Fatalf("watttest: app %q calls from processes of its own, which faults do not reach; set Isolation to InProcess by Update", caller)
 		}
-		known = known || s.Name == callee
+		known, calls = known || s.Name == callee, calls || s.Name == caller
 	}
 	if !known {
 		t.tb.Fatalf("watttest: there is no app %q", callee)
+	}
+	if !calls {
+		t.tb.Fatalf("watttest: there is no app %q that could call", caller)
 	}
 }
 

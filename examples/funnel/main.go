@@ -26,7 +26,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	rt := newFunnel("127.0.0.1:8080", "sums.db")
 	rt.Admin = &http.Server{Addr: "127.0.0.1:9090", Handler: admin.Handler(rt, admin.Options{})}
 	if err := rt.Run(ctx); err != nil { // in each hasher's process, main runs again up to here

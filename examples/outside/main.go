@@ -30,7 +30,7 @@ func main() {
 	api := flag.String("api", "https://example.com", "the API")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	if err := newOutside(*listen, *api).Run(ctx); err != nil {
 		log.Fatal(err)
 	}

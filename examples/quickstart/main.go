@@ -17,7 +17,7 @@ type user struct{ Name string }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
 	if err := newQuickstart(":8080").Run(ctx); err != nil {
 		log.Fatal(err)
