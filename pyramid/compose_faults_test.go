@@ -417,7 +417,7 @@ func TestALengthThatIsOnlyAnnouncedTakesNoMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range 10 {
-		wantAnswer(t, h.get(t), "a;reason=error", `{}`)
+		wantAnswer(t, h.get(t), "a;reason=died", `{}`)
 	}
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 8*mebi {
