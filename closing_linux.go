@@ -15,21 +15,21 @@ const crowdTime = 100 * time.Millisecond
 
 // empty has listeners get no new connections, and waits until all that they have are accepted, for crowdTime at most or
 // until ctx ends: what is not would be reset. Who comes in between hears nothing, asks again a second later, and is refused
-// once they are closed.
-func empty(ctx context.Context, all ...net.Listener) {
+// once they are closed. What Listen has returned goes on getting some: another program may have the same socket.
+func (a *app) empty(ctx context.Context, all ...net.Listener) {
 	ctx, cancel := context.WithTimeout(ctx, crowdTime)
 	defer cancel()
 	var emptying sync.WaitGroup
 	for _, ln := range all {
 		if tcp, ok := ln.(*net.TCPListener); ok {
-			emptying.Go(func() { (&socket{TCPListener: tcp}).empty(ctx) })
+			emptying.Go(func() { (&socket{TCPListener: tcp}).empty(ctx, a.rt.Listen == nil) })
 		}
 	}
 	emptying.Wait()
 }
 
-func (s *socket) empty(ctx context.Context) {
-	if s.deafen() == nil {
+func (s *socket) empty(ctx context.Context, own bool) {
+	if own && s.deafen() == nil {
 		_ = s.drained(ctx)
 		return
 	}
@@ -39,7 +39,8 @@ func (s *socket) empty(ctx context.Context) {
 	})
 }
 
-// deafen drops the packets with which connections begin. Listeners of multipath TCP cannot be told so.
+// deafen drops the packets with which connections begin, also for others who have the socket, and for good. Listeners of
+// multipath TCP cannot be told so.
 func (s *socket) deafen() error {
 	const flags, syn, ack = 13, 0x02, 0x10 // of a TCP header
 	program := assembled([]bpf.Instruction{

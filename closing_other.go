@@ -8,4 +8,4 @@ import (
 )
 
 // empty does nothing: this system does not tell who waits to be accepted.
-func empty(context.Context, ...net.Listener) {}
+func (a *app) empty(context.Context, ...net.Listener) {}

@@ -80,7 +80,7 @@ func (d *door) open() {
 func (d *door) begin(index int) life { return newGeneration(d.app, index) }
 
 func (d *door) listen(ln net.Listener) {
-	d.public = newPublicServer(d.app.conf(), d, ln, &d.app.tallies.instance(d.app.first).Accepted, d.app.log)
+	d.public = newPublicServer(d.app, d.app.conf(), d, ln, &d.app.tallies.instance(d.app.first).Accepted)
 }
 
 func (d *door) publish() {

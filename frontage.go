@@ -183,7 +183,7 @@ func (f *frontage) quiet(ctx context.Context) {
 	if f.open() > 0 {
 		began := time.Now()
 		wait(ctx, func() bool { return f.open() == 0 || time.Since(began) >= lameDuckTime })
-		empty(ctx, f.port.listeners()...)
+		f.place.app.empty(ctx, f.port.listeners()...)
 	}
 	_ = f.port.close()
 }

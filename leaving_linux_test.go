@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
@@ -66,4 +67,39 @@ func TestWhoComesDuringAShutdownIsAnsweredOrRefused(t *testing.T) {
 			clients.Wait()
 		})
 	}
+}
+
+// TestASocketThatOthersHaveTooGoesOnAfterAShutdown has a runtime listen with what it was given, as by a service manager or
+// the program before it, of which the socket is too.
+func TestASocketThatOthersHaveTooGoesOnAfterAShutdown(t *testing.T) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	ln, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	rt := watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	rt.Listen = func(context.Context, string, string) (net.Listener, error) {
+		file, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		return net.FileListener(file)
+	}
+	url := watttest.Start(t, rt).URL("shift")
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	conn, err := net.DialTimeout("tcp", ln.Addr().String(), 3*time.Second)
+	if err != nil {
+		t.Fatalf("got %v from the socket afterwards", err)
+	}
+	conn.Close()
 }

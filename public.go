@@ -29,6 +29,7 @@ const (
 
 // publicServer serves strangers.
 type publicServer struct {
+	app      *app
 	server   *http.Server
 	listener net.Listener
 	trusts   bool        // clients with a verified certificate
@@ -42,9 +43,9 @@ type publicServer struct {
 }
 
 // newPublicServer returns the public side of an app, which counts in accepted.
-func newPublicServer(config *App, handler http.Handler, listener net.Listener, accepted *atomic.Int64, log *zap.Logger) *publicServer {
-	s := &publicServer{listener: listener, accepted: accepted, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
-	s.server = newPublicHTTP(config, handler, log)
+func newPublicServer(a *app, config *App, handler http.Handler, listener net.Listener, accepted *atomic.Int64) *publicServer {
+	s := &publicServer{app: a, listener: listener, accepted: accepted, served: make(chan struct{}), states: make(map[net.Conn]http.ConnState)}
+	s.server = newPublicHTTP(config, handler, a.log)
 	s.server.ConnState = s.note
 	s.server.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
 		return context.WithValue(ctx, peerKey{}, &peer{public: s})
@@ -123,7 +124,7 @@ func (s *publicServer) quiet(ctx context.Context) {
 		return open == 0 || time.Since(began) >= lameDuckTime
 	})
 	if before > 0 { // and those who were told to go come again
-		empty(ctx, s.listener)
+		s.app.empty(ctx, s.listener)
 	}
 	_ = s.listener.Close()
 	if s.serving.Load() {

@@ -173,7 +173,7 @@ func (s *relay) lameDuck() {}
 // quiet takes no more public connections. Those that there are belong to the instances.
 func (s *relay) quiet(ctx context.Context) error {
 	if s.listener != nil && s.app.conns.count() > 0 {
-		empty(ctx, s.listener)
+		s.app.empty(ctx, s.listener)
 	}
 	s.close(ctx)
 	return nil

@@ -26,7 +26,7 @@ func newVacancy(p *processes, config *App) *vacancy {
 	a := p.app
 	v := &vacancy{place: p, listener: pipe.Listen(&a.rt.buffers, address(a.name))}
 	if config.Serve == nil {
-		v.server = newPublicServer(config, http.HandlerFunc(v.answer), v.listener, new(atomic.Int64), a.log)
+		v.server = newPublicServer(a, config, http.HandlerFunc(v.answer), v.listener, new(atomic.Int64))
 		a.rt.owned.Go(func() { _ = v.server.serve() })
 	}
 	return v
