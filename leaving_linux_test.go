@@ -72,34 +72,46 @@ func TestWhoComesDuringAShutdownIsAnsweredOrRefused(t *testing.T) {
 // TestASocketThatOthersHaveTooGoesOnAfterAShutdown has a runtime listen with what it was given, as by a service manager or
 // the program before it, of which the socket is too.
 func TestASocketThatOthersHaveTooGoesOnAfterAShutdown(t *testing.T) {
-	var config net.ListenConfig
-	config.SetMultipathTCP(false)
-	ln, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for name, rt := range map[string]*watt.Runtime{
+		"in process": watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()}),
+		"processes":  shift(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var config net.ListenConfig
+			config.SetMultipathTCP(false)
+			theirs, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer theirs.Close()
+			rt.Listen = func(context.Context, string, string) (net.Listener, error) {
+				file, err := theirs.(*net.TCPListener).File()
+				if err != nil {
+					return nil, err
+				}
+				defer file.Close()
+				return net.FileListener(file)
+			}
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			resp, err := client.Get(watttest.Start(t, rt).URL("shift"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if err := rt.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			conn, err := net.DialTimeout("tcp", theirs.Addr().String(), 3*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			ours, err := theirs.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours.Close()
+		})
 	}
-	defer ln.Close()
-	rt := watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
-	rt.Listen = func(context.Context, string, string) (net.Listener, error) {
-		file, err := ln.(*net.TCPListener).File()
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		return net.FileListener(file)
-	}
-	url := watttest.Start(t, rt).URL("shift")
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if err := rt.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	conn, err := net.DialTimeout("tcp", ln.Addr().String(), 3*time.Second)
-	if err != nil {
-		t.Fatalf("got %v from the socket afterwards", err)
-	}
-	conn.Close()
 }

@@ -221,7 +221,8 @@ func (p *port) drop(i int, s *socket, strays int, err error) (bool, error) {
 }
 
 // close closes all listeners, also those whose descriptors other processes have, and what waits in their
-// queues. The second time it does nothing.
+// queues; but of one that everybody shares only the descriptor here, for it may be another program's too. The second time
+// it does nothing.
 func (p *port) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -231,7 +232,11 @@ func (p *port) close() error {
 	p.closed = true
 	var errs []error
 	for _, s := range p.group {
-		errs = append(errs, s.end())
+		if p.shared {
+			errs = append(errs, s.Close())
+		} else {
+			errs = append(errs, s.end())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -77,7 +77,8 @@ type Runtime struct {
 	// tells which app a request is for.
 	Transport func(caller string, next http.RoundTripper) http.RoundTripper
 
-	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig].
+	// Listen, if set, opens public listeners and that of Admin, instead of [net.ListenConfig]. If another program has the
+	// socket of one too, that goes on there after Shutdown.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 
 	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, after
