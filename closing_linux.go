@@ -4,14 +4,10 @@ import (
 	"context"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
-
-// crowdTime is how long listeners that are about to close stay open for those who wait there to be accepted.
-const crowdTime = 100 * time.Millisecond
 
 // empty has listeners get no new connections, and waits until all that they have are accepted, for crowdTime at most or
 // until ctx ends: what is not would be reset. Who comes in between hears nothing, asks again a second later, and is refused

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -113,5 +114,49 @@ func TestASocketThatOthersHaveTooGoesOnAfterAShutdown(t *testing.T) {
 			}
 			ours.Close()
 		})
+	}
+}
+
+// TestConnectionsThatServeHasNotAcceptedAreServedWhenItDrains has a Serve that accepts again only once the port is closed.
+func TestConnectionsThatServeHasNotAcceptedAreServedWhenItDrains(t *testing.T) {
+	closed := make(chan struct{})
+	rt := watt.New(watt.App{Name: "desk", Listen: "127.0.0.1:0", Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		context.AfterFunc(ctx, func() { ln.Close() })
+		for conn, err := ln.Accept(); err == nil; conn, err = ln.Accept() {
+			<-closed
+			io.WriteString(conn, "served")
+			conn.Close()
+		}
+		return nil
+	}})
+	url := watttest.Start(t, rt).URL("desk")
+	addr := strings.TrimPrefix(url, "http://")
+	var guests []net.Conn
+	for range 5 {
+		guest, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer guest.Close()
+		guests = append(guests, guest)
+	}
+	soon(t, "all guests to be there", func() bool { return statusOf(t, rt, "desk").PublicConns == len(guests) })
+	stopped := make(chan error, 1)
+	go func() { stopped <- rt.Shutdown(context.Background()) }()
+	soon(t, "a refusal", func() bool {
+		conn, err := net.DialTimeout("tcp", addr, 10*time.Millisecond)
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	close(closed)
+	for _, guest := range guests {
+		if said, err := io.ReadAll(guest); string(said) != "served" {
+			t.Errorf("got %q, %v", said, err)
+		}
+	}
+	if err := within(t, stopped, "the end"); err != nil {
+		t.Error(err)
 	}
 }

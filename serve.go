@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/org/watt/internal/wire"
@@ -21,6 +22,8 @@ type relay struct {
 	tls      *tls.Config
 	ctx      context.Context //nolint:containedctx // ends the handing over
 	cancel   context.CancelFunc
+
+	accepting sync.WaitGroup
 }
 
 func newRelay(a *app) *relay {
@@ -36,7 +39,7 @@ func (s *relay) listen(ln net.Listener) { s.listener = ln }
 
 func (s *relay) publish() {
 	if s.listener != nil {
-		s.app.rt.owned.Go(func() { acceptAll(s.listener, s.ctx.Done(), s.app.log, s.hand) })
+		s.accepting.Go(func() { acceptAll(s.listener, s.ctx.Done(), s.app.log, s.hand) })
 	}
 }
 
@@ -170,13 +173,29 @@ func (s *relay) begin(index int) life { return newGeneration(s.app, index) }
 
 func (s *relay) lameDuck() {}
 
-// quiet takes no more public connections. Those that there are belong to the instances.
+// quiet takes no more public connections. Those that there are belong to the instances, which accept the last in crowdTime.
 func (s *relay) quiet(ctx context.Context) error {
-	if s.listener != nil && s.app.conns.count() > 0 {
+	if s.listener == nil {
+		return nil
+	}
+	if s.app.conns.count() > 0 {
 		s.app.empty(ctx, s.listener)
 	}
-	s.close(ctx)
+	_ = s.listener.Close()
+	ctx, cancel := context.WithTimeout(ctx, crowdTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, s.cancel)()
+	s.accepting.Wait()
+	wait(ctx, func() bool { return s.waiting() == 0 })
 	return nil
+}
+
+// waiting returns how many connections no instance has accepted yet.
+func (s *relay) waiting() (n int) {
+	for g := range s.generations {
+		n += g.listener.Waiting()
+	}
+	return n
 }
 
 func (s *relay) close(context.Context) {
@@ -184,6 +203,7 @@ func (s *relay) close(context.Context) {
 	if s.listener != nil {
 		_ = s.listener.Close()
 	}
+	s.accepting.Wait()
 }
 
 func (s *relay) hand(conn net.Conn) {
@@ -201,15 +221,23 @@ func (s *relay) hand(conn net.Conn) {
 }
 
 // emptiest returns the generation with the fewest connections among those that take more, or nil if none does.
-func (s *relay) emptiest() *generation {
-	s.app.mu.Lock()
-	instances := s.app.instances
-	s.app.mu.Unlock()
-	var best *generation
-	for _, in := range instances {
-		if g, ok := in.current().(*generation); ok && !g.listener.Closed() && (best == nil || g.conns.count() < best.conns.count()) {
+func (s *relay) emptiest() (best *generation) {
+	for g := range s.generations {
+		if best == nil || g.conns.count() < best.conns.count() {
 			best = g
 		}
 	}
 	return best
+}
+
+// generations calls yield for each that takes connections.
+func (s *relay) generations(yield func(*generation) bool) {
+	s.app.mu.Lock()
+	instances := s.app.instances
+	s.app.mu.Unlock()
+	for _, in := range instances {
+		if g, ok := in.current().(*generation); ok && !g.listener.Closed() && !yield(g) {
+			return
+		}
+	}
 }
