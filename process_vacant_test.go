@@ -198,3 +198,27 @@ func TestPublicClientsOfAnAppThatWasGivenUpAreRefusedAtOnce(t *testing.T) {
 		t.Errorf("got %s", resp.Status)
 	}
 }
+
+func TestPublicClientsThatWaitForAnInstanceAreRefusedByAShutdown(t *testing.T) {
+	rt := vacant()
+	rt.Update("hotel", func(a *watt.App) { a.QueueTimeout = time.Minute })
+	top := watttest.Start(t, rt)
+	if err := rt.Drain("hotel", 0); err != nil {
+		t.Fatal(err)
+	}
+	var clients []net.Conn
+	for range 4 {
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("hotel"), "http://"))
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: hotel\r\n\r\n")
+		clients = append(clients, conn)
+	}
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, conn := range clients {
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		if answer, err := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
+			t.Errorf("got %q, %v", answer, err)
+		}
+	}
+}
