@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -182,7 +181,7 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 // quiet closes the port, for which clients have lameDuckTime: who comes after that is refused.
 func (f *frontage) quiet(ctx context.Context) {
 	f.place.app.changed() // who waits for an instance need not any more
-	if f.open() > 0 || f.waiting() {
+	if f.open() > 0 || awaited(f.port.listeners()...) {
 		began := time.Now()
 		wait(ctx, func() bool { return f.open() == 0 || time.Since(began) >= lameDuckTime })
 		f.place.app.empty(ctx, f.port.listeners()...)
@@ -195,14 +194,6 @@ func (f *frontage) open() int {
 	var s Status
 	f.place.count(&s)
 	return s.PublicConns
-}
-
-// waiting reports whether connections wait to be accepted.
-func (f *frontage) waiting() bool {
-	return slices.ContainsFunc(f.port.listeners(), func(ln net.Listener) bool {
-		n, _ := queued(ln)
-		return n > 0
-	})
 }
 
 func (f *frontage) close(ctx context.Context) {

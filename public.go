@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,7 +126,7 @@ func (s *publicServer) quiet(ctx context.Context) {
 		open, _, _ := s.count()
 		return open == 0 || time.Since(began) >= lameDuckTime
 	})
-	if before > 0 { // and those who were told to go come again
+	if before > 0 || awaited(s.listener) { // and those who were told to go come again
 		s.app.empty(ctx, s.listener)
 	}
 	_ = s.listener.Close()
@@ -141,6 +142,14 @@ func (s *publicServer) quiet(ctx context.Context) {
 	if ctx.Err() == nil {
 		_ = s.server.Shutdown(ctx)
 	}
+}
+
+// awaited reports whether connections wait to be accepted, as far as the system tells.
+func awaited(all ...net.Listener) bool {
+	return slices.ContainsFunc(all, func(ln net.Listener) bool {
+		n, _ := queued(ln)
+		return n > 0
+	})
 }
 
 // closeSilent closes the connections that have not sent anything yet, for which

@@ -178,7 +178,7 @@ func (s *relay) quiet(ctx context.Context) error {
 	if s.listener == nil {
 		return nil
 	}
-	if s.app.conns.count() > 0 {
+	if s.app.conns.count() > 0 || awaited(s.listener) {
 		s.app.empty(ctx, s.listener)
 	}
 	_ = s.listener.Close()
