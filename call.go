@@ -205,7 +205,7 @@ func (c *call) cause() (err, cause error) {
 	case cause == nil:
 		return context.Canceled, context.Canceled
 	case c.ctx.Err() != nil && isDrain(cause):
-		return c.ctx.Err(), fmt.Errorf("the caller is gone: %w", cause) // not errCut itself: it is not the callee that drains
+		return c.ctx.Err(), fmt.Errorf("%w: the caller is gone: %v", c.ctx.Err(), cause) //nolint:errorlint // it is not the callee that drains
 	case c.ctx.Err() != nil:
 		return c.ctx.Err(), cause
 	}

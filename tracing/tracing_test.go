@@ -721,6 +721,47 @@ func TestQueriesOfStrangersAreNotInSpans(t *testing.T) {
 	}
 }
 
+func TestTheCalleeOfACallerThatIsDrainedHasNoError(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	came := make(chan struct{})
+	rt := watt.New(
+		watt.App{Name: "gateway", Calls: []string{"orders"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				watt.LongLived(r.Context())
+				_, err := env.Get(r.Context(), "http://orders.watt.local/")
+				watt.WriteError(w, err)
+			}), nil
+		}},
+		watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(came)
+			<-r.Context().Done()
+		})},
+	)
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter))
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	top := watttest.Start(t, rt)
+	answered := make(chan int, 1)
+	go func() {
+		status, _ := top.Get("http://gateway.watt.local/")
+		answered <- status
+	}()
+	<-came
+	if err := rt.Restart("gateway", 0); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-answered; status != http.StatusServiceUnavailable {
+		t.Errorf("got %d of the gateway", status)
+	}
+	for _, s := range ended(t, exporter, 3) {
+		if has(&s, "watt.app", "orders") && s.SpanKind == trace.SpanKindServer &&
+			(s.Status.Code == codes.Error || !has(&s, "http.response.status_code", int64(499))) {
+			t.Errorf("got %v, %v", s.Status, s.Attributes)
+		}
+	}
+}
+
 func TestAPanicGoesOn(t *testing.T) {
 	rt := watt.New(watt.App{Name: "app", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") })})
 	provider := sdk.NewTracerProvider()
