@@ -140,6 +140,13 @@ type wish struct {
 	done chan error // answered when the new one is ready or has failed, or what was drained; it has room
 }
 
+// answer tells whoever has asked, if somebody has, how it went. By then Status tells the same.
+func (a wish) answer(err error) {
+	if a.done != nil {
+		a.done <- err
+	}
+}
+
 // ending is why a generation, or the pause after one, came to its end. If all are zero, it is time
 // for the next generation.
 type ending struct {
@@ -158,8 +165,9 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 		in.set(stateFailed, err)
 		return
 	}
+	var asked wish // for the start that was the last
 	for failures := 0; ; {
-		end := ending{err: err, cause: causeStart}
+		end := ending{err: err, cause: causeStart, ask: asked}
 		if err == nil {
 			readyAt := time.Now()
 			if end = in.live(l); time.Since(readyAt) >= stableTime {
@@ -181,13 +189,12 @@ func (in *instance) supervise(ctx context.Context, started func(error)) {
 			}
 			return
 		}
-		if end.ask.done != nil {
+		if asked = end.ask; asked.done != nil {
+			failures = 0
 			in.countRestart(causeAsked)
 		}
-		l, err = in.start(in.stopping)
-		if end.ask.done != nil {
-			failures = 0
-			end.ask.done <- err
+		if l, err = in.start(in.stopping); err == nil {
+			asked.answer(nil)
 		}
 	}
 }
@@ -306,7 +313,7 @@ func (in *instance) held(a wish) ending {
 	in.mu.Unlock()
 	in.set(stateDrained, nil)
 	for {
-		a.done <- cut
+		a.answer(cut)
 		select {
 		case <-in.stopping.Done():
 			return ending{stop: true}
@@ -336,14 +343,15 @@ func (in *instance) pause(failures int, end ending) ending {
 		if end.cause == causeStart || delay > in.app.conf().longestWait() {
 			in.comesBack(time.Now().Add(delay))
 		}
-		in.set(stateRestarting, err)
 		in.app.restarts.Add(1)
 		in.countRestart(end.cause)
+		in.set(stateRestarting, err)
 		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		due = timer.C
 	}
+	end.ask.answer(err)
 	select {
 	case <-due:
 		return ending{}

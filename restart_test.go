@@ -14,6 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 )
 
@@ -182,6 +186,40 @@ func TestARestartThatCannotStartIsRetriedLikeAFailure(t *testing.T) {
 			if err := rt.Restart("a", i); err == nil {
 				t.Errorf("instance %d was restarted", i)
 			}
+		}
+	})
+}
+
+func TestWhenRestartHasFailedStatusSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken, told, early := false, false, false
+		rt := watt.New(watt.App{Name: "a", New: func(context.Context, *watt.Env) (http.Handler, error) {
+			if broken {
+				return nil, errors.New("on purpose")
+			}
+			return http.HandlerFunc(work), nil
+		}})
+		core, _ := observer.New(zapcore.WarnLevel)
+		rt.Logger = zap.New(core, zap.Hooks(func(zapcore.Entry) error {
+			synctest.Wait() // for everything that can happen before this line
+			early = early || told
+			return nil
+		}))
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer rt.Shutdown(context.Background())
+		broken = true
+		if rt.Restart("a", 0) == nil {
+			t.Error("it starts again")
+		}
+		told = true
+		if in := statusOf(t, rt, "a").PerInstance[0]; in.State != "restarting" || in.Restarts["start"] != 1 {
+			t.Errorf("got %q, %v", in.State, in.Restarts)
+		}
+		time.Sleep(time.Nanosecond) // it is over before the next start
+		if early {
+			t.Error("Restart returned first")
 		}
 	})
 }
