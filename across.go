@@ -28,8 +28,8 @@ func (s sideAcross) doubt() {
 	}
 }
 
-func (s sideAcross) connect(ctx context.Context, _ string) (net.Conn, error) {
-	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance})
+func (s sideAcross) connect(ctx context.Context, _ string, trunk bool) (net.Conn, error) {
+	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance, Trunk: trunk})
 }
 
 // send sends the request to the instance that has least to do, if there are several.

@@ -15,8 +15,8 @@ import (
 type side interface {
 	// key identifies the connections that are kept to it.
 	key() any
-	// connect opens one.
-	connect(ctx context.Context, caller string) (net.Conn, error)
+	// connect opens one: for one call at a time, or a trunk.
+	connect(ctx context.Context, caller string, trunk bool) (net.Conn, error)
 	// doubt notes that a connection has broken: until the instance shows that it lives, others are preferred.
 	doubt()
 }
@@ -119,7 +119,13 @@ func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error)
 }
 
 func (c *call) try(req *http.Request, to side) (*http.Response, error) {
-	resp, err := c.withTimer(req, c.mesh.kept(to.key(), to.connect).RoundTrip)
+	var resp *http.Response
+	var err error
+	if lines := c.mesh.keptTo(to); c.byTrunk(req) {
+		resp, err = c.carry(req, &lines.trunk)
+	} else {
+		resp, err = c.withTimer(req, lines.RoundTrip)
+	}
 	if err != nil && lost(err) && c.ctx.Err() == nil { // else it may be why the caller has given up
 		to.doubt()
 	}

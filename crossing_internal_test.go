@@ -25,7 +25,7 @@ type leaving struct {
 func (l *leaving) key() any { return l }
 func (l *leaving) doubt()   {}
 
-func (l *leaving) connect(ctx context.Context, caller string) (net.Conn, error) {
+func (l *leaving) connect(ctx context.Context, caller string, _ bool) (net.Conn, error) {
 	if l.stays {
 		return l.door.connect(ctx, caller)
 	}
@@ -66,6 +66,7 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 				}
 				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+				req.Close = true // so that it takes a connection of its own
 				began := time.Now()
 				resp, err := c.cross(req, pick)
 				if took := time.Since(began); !errors.Is(err, test.want) || took != test.took {
@@ -87,6 +88,7 @@ func TestACallThatHasWaitedAtAnInstanceWaitsAnewForTheNext(t *testing.T) {
 		rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
 		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}
 		req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+		req.Close = true // so that it takes a connection of its own
 		var left []time.Duration
 		_, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
 			if left = append(left, time.Until(by)); not != nil {
@@ -112,6 +114,7 @@ func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
 				defer rt.Shutdown(context.Background())
 				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+				req.Close = true // so that it takes a connection of its own
 				var asked []side
 				resp, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
 					if not != nil && (not != asked[len(asked)-1] || !by.IsZero()) {
@@ -148,7 +151,7 @@ type broken struct{ doubts int }
 func (b *broken) key() any { return b }
 func (b *broken) doubt()   { b.doubts++ }
 
-func (b *broken) connect(context.Context, string) (net.Conn, error) {
+func (b *broken) connect(context.Context, string, bool) (net.Conn, error) {
 	here, there := net.Pipe()
 	go func() {
 		_, _ = there.Read(make([]byte, 4<<10))
@@ -161,6 +164,7 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 	rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
 	c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}, new(broken)
 	req, _ := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://a.watt.local/", nil)
+	req.Close = true // so that it takes a connection of its own
 	if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 {
 		t.Errorf("got %v, %d doubts, want one", err, b.doubts)
 	}
@@ -179,6 +183,7 @@ func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {
 				time.AfterFunc(time.Second, func() { cancel(io.EOF) }) // as another connection has ended
 				c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
+				req.Close = true // so that it takes a connection of its own
 				if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.EOF) || r.doubts != 0 {
 					t.Errorf("got %v, %d doubts, want none", err, r.doubts)
 				}
@@ -200,7 +205,7 @@ type refusing struct {
 func (r *refusing) key() any { return r }
 func (r *refusing) doubt()   { r.doubts++ }
 
-func (r *refusing) connect(ctx context.Context, _ string) (net.Conn, error) {
+func (r *refusing) connect(ctx context.Context, _ string, _ bool) (net.Conn, error) {
 	if r.dialled > 0 {
 		select {
 		case <-time.After(r.dialled):
@@ -226,6 +231,7 @@ func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 		defer cancel()
 		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
+		req.Close = true // so that it takes a connection of its own
 		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return &refusing{word: refusedUnavailable}, nil })
 		failed, known := errors.AsType[*CallError](c.failure(err))
 		if !known || failed.Started || !failed.Timeout() || errors.Is(failed, ErrUnavailable) {

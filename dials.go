@@ -179,7 +179,7 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.place.accept(ctx, far, connection{Caller: o.place.app.name, Handed: ask.Handed}, ask.Instance); err != nil {
+	if err := a.place.accept(ctx, far, connection{Caller: o.place.app.name, Handed: ask.Handed, Trunk: ask.Trunk}, ask.Instance); err != nil {
 		_ = near.Close()
 		return nil, err
 	}
@@ -193,8 +193,8 @@ func (o *own) key() any { return o }
 func (o *own) doubt() { o.slot.Doubt() }
 
 // connect opens a connection to the child for the app called caller.
-func (o *own) connect(ctx context.Context, caller string) (net.Conn, error) {
-	return o.reach(ctx, connection{Caller: caller})
+func (o *own) connect(ctx context.Context, caller string, trunk bool) (net.Conn, error) {
+	return o.reach(ctx, connection{Caller: caller, Trunk: trunk})
 }
 
 // give hands the child a connection, of which it has its own descriptor then. It blocks while the child does not read,

@@ -135,6 +135,10 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 	if err != nil {
 		return err
 	}
+	if what.Trunk {
+		d.serveTrunk(conn)
+		return nil
+	}
 	d.callers.enter(conn)
 	if err = d.listener.Deliver(ctx, conn); err != nil {
 		_ = conn.Close()
@@ -172,7 +176,7 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	r.RemoteAddr = c.mesh.address
 	c.trace().set(r.Header)
 	delete(r.Header, headerTimeout)
-	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
+	q.comes(r)
 	q.arrived = c.began
 	q.answer.answer = answer{ResponseWriter: q.exchange, request: q}
 	return q, r
@@ -199,12 +203,19 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.handed {
 		p = p.accepted(r)
 	}
-	q := &request{app: d.app, peer: p, trace: traceOf(r.Header), method: r.Method, path: r.URL.Path}
-	q.base, q.hasBody, q.arrived = r.Context(), r.Body != http.NoBody, time.Now().Add(-p.waited)
+	q := &request{app: d.app, peer: p}
+	q.base, q.deadline, q.arrived = r.Context(), takeRemaining(r.Header), time.Now().Add(-p.waited)
+	q.comes(r)
 	q.answer.answer = answer{ResponseWriter: w, request: q}
 	q.intake = in
 	in.serves(&q.requestContext)
-	q.limit(r)
+	q.limit()
+	d.serve(w, r, q)
+}
+
+// serve gets a worker for a request and serves it with that, or has a sibling do so.
+func (d *door) serve(w http.ResponseWriter, r *http.Request, q *request) {
+	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
 	if to != nil {
 		if d.app.rt.child.handover.pass(to, w, r, q) {
@@ -271,9 +282,7 @@ const lingerTime = time.Second
 // linger lets callers in other processes go. They are told that an instance drains, but perhaps while they send it a
 // request: that is refused, and so sent elsewhere, as long as its connection is open.
 func (d *door) linger(ctx context.Context) {
-	if d.app.rt.child == nil {
-		return
-	}
+	defer d.callers.cutTrunks()
 	d.callers.endRequests()
 	began := time.Now()
 	wait(ctx, func() bool { return d.callers.count() == 0 || time.Since(began) >= lingerTime })

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/org/watt/internal/control"
+	"github.com/org/watt/internal/trunk"
 )
 
 // foreign is the end of a connection from another process.
@@ -16,7 +17,8 @@ type foreign struct {
 	net.Conn
 	what   connection
 	local  net.Addr
-	closed func() // nil if nobody wants to know
+	closed func()        // nil if nobody wants to know
+	trunk  *trunk.Server // of many calls; nil if it is of one at a time
 
 	begun bool        // something was read
 	http2 atomic.Bool // which begins with HTTP/2
@@ -86,17 +88,27 @@ func (s *foreigners) count() int {
 }
 
 // endRequests lets nothing more come in over the connections that are there. Whoever has a request for one cannot send any
-// of it from now on, and knows that; what has been sent is read and answered, and then the connection ends. HTTP/2 has its
-// own way to say so, and where the system drops what was not read there is none.
+// of it from now on, and knows that; what has been sent is read and answered, and then the connection ends. HTTP/2 and trunks
+// have their own way to say so, and where the system drops what was not read there is none.
 func (s *foreigners) endRequests() {
-	if runtime.GOOS != "linux" {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		if half, ok := c.Conn.(interface{ CloseRead() error }); ok && !c.http2.Load() {
+		if c.trunk != nil {
+			c.trunk.Leave()
+		} else if half, ok := c.Conn.(interface{ CloseRead() error }); ok && runtime.GOOS == "linux" && !c.http2.Load() {
 			_ = half.CloseRead()
+		}
+	}
+}
+
+// cutTrunks closes those that have not gone.
+func (s *foreigners) cutTrunks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if c.trunk != nil {
+			_ = c.Conn.Close()
 		}
 	}
 }

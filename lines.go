@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/trunk"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -17,6 +18,7 @@ import (
 type lines struct {
 	wire.Pool
 	http2 http.Transport // for gRPC, which needs it
+	trunk trunk.Client   // to another process, for what needs no connection of its own
 }
 
 func newLines(errorLog wire.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
@@ -44,12 +46,14 @@ func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
 // CloseIdle closes the connections that no call is using, and the others when they become free.
 func (l *lines) CloseIdle() {
 	l.Pool.CloseIdle()
+	l.trunk.CloseIdle()
 	l.http2.CloseIdleConnections()
 }
 
 // Close is CloseIdle for good.
 func (l *lines) Close() {
 	l.Pool.Close()
+	l.trunk.Close()
 	l.http2.CloseIdleConnections()
 }
 
@@ -64,7 +68,26 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 	if l, ok := m.lines.Load(to); ok {
 		return l.(*lines)
 	}
-	l, there := m.lines.LoadOrStore(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+	return m.keep(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
+}
+
+// keptTo is kept for an instance in another process.
+func (m *mesh) keptTo(to side) *lines {
+	key := to.key()
+	if l, ok := m.lines.Load(key); ok {
+		return l.(*lines)
+	}
+	connect := func(trunk bool) func(context.Context) (net.Conn, error) {
+		return func(ctx context.Context) (net.Conn, error) { return to.connect(ctx, m.caller, trunk) }
+	}
+	l := newLines(m.errorLog(), connect(false))
+	l.trunk.Dial, l.trunk.Buffers, l.trunk.Timers, l.trunk.IdleTimeout = connect(true), &m.rt.buffers, &m.rt.timers, meshIdleTimeout
+	return m.keep(key, l)
+}
+
+// keep keeps the connections to something, unless there are some already: it returns those that are kept.
+func (m *mesh) keep(to any, made *lines) *lines {
+	l, there := m.lines.LoadOrStore(to, made)
 	if end, ok := to.(interface{ over() bool }); !there && ok && end.over() {
 		m.forget(to) // who forgets it at its end may have come before
 	}

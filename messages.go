@@ -91,6 +91,7 @@ type connection struct {
 	Caller string
 	Handed bool // by a sibling that was busy: whoever the request names is the caller
 	Errand bool // of the runtime's own: it is not for the app
+	Trunk  bool // of many calls
 }
 
 type dialling struct {
@@ -98,6 +99,7 @@ type dialling struct {
 	App      string
 	Instance int // -1: any
 	Handed   bool
+	Trunk    bool
 	Within   time.Duration // 0: no limit
 }
 

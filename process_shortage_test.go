@@ -56,8 +56,11 @@ func newPoor(context.Context, *watt.Env) (http.Handler, error) {
 func TestAChildWithoutDescriptorsGoesOnWithWhatItHas(t *testing.T) {
 	rt := poor()
 	top := watttest.Start(t, rt)
-	_, pid := top.Get("http://poor.watt.local/spend")
-	r, w := io.Pipe()
+	r, w := io.Pipe() // which needs a connection of its own
+	w.Close()
+	resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://poor.watt.local/spend", r))
+	pid := read(t, resp, err)
+	r, w = io.Pipe()
 	kept := make(chan string, 1)
 	go func() {
 		resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://poor.watt.local/earn", r)) // on the kept connection

@@ -63,7 +63,7 @@ func (p *processes) send(c *call, req *http.Request) (*http.Response, error) {
 
 func (p *processes) connect(ctx context.Context, caller string) (conn net.Conn, err error) {
 	err = p.reach(ctx, func(o *own) error {
-		conn, err = o.connect(ctx, caller)
+		conn, err = o.connect(ctx, caller, false)
 		return err
 	})
 	return conn, err

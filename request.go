@@ -26,8 +26,8 @@ type request struct {
 	gen      *generation
 	peer     *peer // who has made it
 	trace    trace
-	call     *call            // on whose behalf it is served without a connection, or nil
-	exchange *direct.Exchange // with that call
+	call     *call            // of this process, on whose behalf it is served without a connection; or nil
+	exchange *direct.Exchange // with that call, or one of another process by its trunk; or nil
 	arrived  time.Time
 	by       time.Time   // when the first byte of the answer must be out; zero if only the deadline limits it
 	timer    *time.Timer // sees to that; nil if the caller keeps time
@@ -55,6 +55,11 @@ type request struct {
 
 // String names the request, for whoever prints its context.
 func (q *request) String() string { return "watt: " + q.what() }
+
+// comes notes what r is.
+func (q *request) comes(r *http.Request) {
+	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
+}
 
 // Value returns the request for its key, and otherwise what its context holds.
 func (q *request) Value(key any) any {
@@ -214,7 +219,7 @@ func (q *request) count() {
 
 // abandon lets a caller go whose handler does not return.
 func (q *request) abandon() {
-	if q.call != nil {
+	if q.exchange != nil {
 		q.exchange.Cut()
 	}
 }
@@ -290,9 +295,8 @@ func (q *request) timeUp() bool {
 	return !by.IsZero() && time.Until(by) < min(clocksApart, by.Sub(q.arrived)/2)
 }
 
-// limit sets the times by which the request has to be answered.
-func (q *request) limit(r *http.Request) {
-	q.deadline = takeRemaining(r.Header)
+// limit sets the time by which the request has to be answered.
+func (q *request) limit() {
 	if d := q.app.conf().Timeout; d > 0 {
 		q.by = q.arrived.Add(d)
 		q.timer = time.AfterFunc(time.Until(q.by), q.expire)

@@ -46,8 +46,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/console"
-	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/timers"
 )
 
 // Runtime runs apps. Make one with [New]. The exported fields may be set until it starts; the methods
@@ -88,7 +88,7 @@ type Runtime struct {
 
 	console func() *zap.Logger // stands in for Logger; always the same one
 	buffers pipe.Buffers
-	timers  direct.Timers
+	timers  timers.Timers
 	outside http.RoundTripper // where hosts outside the mesh are called
 	running atomic.Pointer[map[string]*app]
 	mesh    *mesh          // main's way to the apps

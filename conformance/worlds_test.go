@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/org/watt"
+	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/timers"
+	"github.com/org/watt/internal/trunk"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -32,6 +35,8 @@ func worlds() []world {
 		{name: "wire over TCP", open: over(loopback, short), loses: true},
 		{name: "direct", open: unwired, wireless: true},
 		{name: "direct, untraced", open: unwired, wireless: true, blind: true},
+		{name: "trunk", open: shared, wireless: true},
+		{name: "trunk, untraced", open: shared, wireless: true, blind: true},
 		{name: "mesh", open: meshed(func(h http.Handler) watt.App { return watt.App{Handler: h} }), wireless: true},
 		{name: "mesh, Serve", open: meshed(func(h http.Handler) watt.App { return watt.App{Serve: serving(h)} })},
 		{name: "Transport over pipe", open: over(pipes, ordinary), loses: true},
@@ -170,12 +175,91 @@ func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return p.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := x.Request(ctx, req)
 	r.RemoteAddr = "caller:1"
 	return x.RoundTrip(r, time.Time{}, &callee{p, x, cancel})
+}
+
+// shared takes the ways between processes: by a trunk, or with a connection where there must be.
+func shared(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {
+	tb.Helper()
+	wired, end := over(pipes, short)(tb, h)
+	p := &plain{fallback: wired, handler: h}
+	var server *trunk.Server
+	var serving sync.WaitGroup
+	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), Dial: func(context.Context) (net.Conn, error) {
+		near, far := sockets(tb)
+		server = trunk.NewServer(far, p.carried)
+		serving.Go(func() { _ = server.Serve() })
+		return near, nil
+	}}
+	return &trunked{client, p}, func() {
+		client.Close()
+		serving.Wait()
+		p.serving.Wait()
+		end()
+	}
+}
+
+// sockets returns both ends of what the mesh puts between processes.
+func sockets(tb testing.TB) (near, far net.Conn) {
+	tb.Helper()
+	a, b, err := control.Files()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if near, err = control.ConnOf(a); err != nil {
+		tb.Fatal(err)
+	}
+	if far, err = control.ConnOf(b); err != nil {
+		tb.Fatal(err)
+	}
+	return near, far
+}
+
+type trunked struct {
+	client *trunk.Client
+	plain  *plain
+}
+
+func (t *trunked) RoundTrip(req *http.Request) (*http.Response, error) {
+	if direct.Takes(req) && trunk.Takes(req) {
+		return t.client.RoundTrip(req, time.Time{})
+	}
+	return t.plain.fallback.RoundTrip(req)
+}
+
+func (p *plain) carried(c *trunk.Call) {
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: mute{}}}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.serving.Add(1)
+	r := x.Request(ctx, c.Request)
+	r.RemoteAddr = "caller:1"
+	inform := c.Inform
+	if !c.Informs {
+		inform = nil
+	}
+	x.Serve(r, &carried{callee{p, x, cancel}, c}, func(resp *http.Response, err error) {
+		var body []byte
+		whole := false
+		if err == nil {
+			body, whole = x.Held()
+		}
+		c.Answer(resp, body, whole, err)
+	}, inform)
+}
+
+type carried struct {
+	callee
+	call *trunk.Call
+}
+
+func (c *carried) Serve(r *http.Request) {
+	c.call.OnGone(c.x.Abandon)
+	c.callee.Serve(r)
 }
 
 // mute is a log that nobody reads.

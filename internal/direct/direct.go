@@ -18,11 +18,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/timers"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -51,10 +53,11 @@ type Exchange struct {
 	link   link
 	over   atomic.Bool // the handler has returned, and the answer is complete
 
-	settled atomic.Bool
-	ready   chan struct{} // closed when there is an answer, or never will be
-	answer  *http.Response
-	err     error // why there is none
+	settled  atomic.Bool
+	ready    chan struct{}               // closed when there is an answer, or never will be
+	answered func(*http.Response, error) // called instead of that; nil if somebody waits
+	answer   *http.Response
+	err      error // why there is none
 
 	listener *listener // nil if there is none
 }
@@ -64,7 +67,7 @@ type Common struct {
 	// Buffers is where the memory of answers and pipes comes from.
 	Buffers *pipe.Buffers
 	// Timers is where the timers of calls are kept for the next ones.
-	Timers *Timers
+	Timers *timers.Timers
 	// ErrorLog is told of mistakes in handlers that have no other effect.
 	ErrorLog wire.Log
 }
@@ -84,7 +87,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	taken := false
 	defer func() {
 		if !taken { // for an error, or a panic of the caller's trace
-			x.abandon()
+			x.Abandon()
 		}
 	}()
 	go x.serve(r)
@@ -106,6 +109,32 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	return x.answer, nil
 }
 
+// Serve has callee serve r, which Request has made, in this goroutine, for a caller that does not wait. It is for those who
+// carry the answer elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is
+// complete, or with the reason why there is none. inform, if not nil, is called with informational answers before.
+// The context of the caller's request is of no importance; Abandon ends the exchange early.
+func (x *Exchange) Serve(r *http.Request, callee Callee, answered func(*http.Response, error), inform func(int, http.Header)) {
+	x.callee, x.answered = callee, answered
+	if inform != nil {
+		x.listener = &listener{trace: &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+			inform(status, http.Header(h))
+			return nil
+		}}}
+	}
+	x.serve(r)
+}
+
+// Held returns the body of an answer that is complete, until that is closed: of one that is short, and nothing follows it.
+func (x *Exchange) Held() (body []byte, ok bool) {
+	switch {
+	case x.answer.Body == http.NoBody:
+		return []byte{}, x.answer.Trailer == nil
+	case x.taken.pipe != nil, x.taken.trailer != nil, x.taken.left >= 0 && x.taken.left != int64(len(x.taken.rest)):
+		return nil, false
+	}
+	return x.taken.rest, true
+}
+
 // complete is called when the caller has all of the answer. What it still sends by then is not waited for much
 // longer, as on a wire; the handler may go on with anything else.
 func (x *Exchange) complete() {
@@ -124,6 +153,12 @@ func (x *Exchange) complete() {
 func (x *Exchange) settle(answer *http.Response, err error) {
 	if x.settled.CompareAndSwap(false, true) {
 		x.answer, x.err = answer, err
+		if x.answered != nil {
+			if x.answered(answer, err); err != nil {
+				x.Abandon() // as whoever waits does then
+			}
+			return
+		}
 		close(x.ready)
 	}
 }
@@ -132,8 +167,8 @@ func (x *Exchange) settle(answer *http.Response, err error) {
 func (x *Exchange) wait(by time.Time) error {
 	var due <-chan time.Time
 	if !by.IsZero() {
-		timer := x.Timers.start(time.Until(by))
-		defer x.Timers.stop(timer)
+		timer := x.Timers.Start(time.Until(by))
+		defer x.Timers.Stop(timer)
 		due = timer.C
 	}
 	var events <-chan func() error
@@ -171,8 +206,8 @@ func (x *Exchange) serve(r *http.Request) {
 	whole = true
 }
 
-// abandon ends an exchange that the caller has no more use for.
-func (x *Exchange) abandon() {
+// Abandon ends an exchange that the caller has no more use for.
+func (x *Exchange) Abandon() {
 	x.callee.PeerClosed()
 	x.in.end(io.ErrUnexpectedEOF)
 	x.link.closeNear()
@@ -196,7 +231,7 @@ func (x *Exchange) fail(err error) {
 	}
 	x.settle(nil, err)
 	_ = x.taken.end(err)
-	x.abandon()
+	x.Abandon()
 }
 
 // link is the pipe between both sides, made when one of them first has use for it.

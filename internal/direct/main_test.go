@@ -16,6 +16,7 @@ import (
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/leaktest"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/timers"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
@@ -37,7 +38,7 @@ type callee struct {
 
 // sharing returns what exchanges with one app have in common.
 func sharing() *direct.Common {
-	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(direct.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
+	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
 }
 
 func newCallee(handler http.HandlerFunc) *callee {

@@ -44,7 +44,7 @@ func (b *taken) watch() {
 	ctx := b.x.caller.Context()
 	stop := context.AfterFunc(ctx, func() {
 		if b.end(context.Cause(ctx)) == nil {
-			b.x.abandon()
+			b.x.Abandon()
 		}
 	})
 	b.mu.Lock()
@@ -141,7 +141,7 @@ func (b *taken) end(err error) (earlier error) {
 // Close gives up what was not read, and has the handler told if it is still at it.
 func (b *taken) Close() error {
 	if b.end(http.ErrBodyReadAfterClose) == nil && b.pipe != nil {
-		b.x.abandon()
+		b.x.Abandon()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

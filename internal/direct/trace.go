@@ -9,7 +9,7 @@ import (
 // listener is a caller's trace. What it is told, it is told by the caller's goroutine, as long as that waits for the answer.
 type listener struct {
 	trace  *httptrace.ClientTrace
-	events chan func() error // what it is to be told
+	events chan func() error // what it is to be told; nil if it is told by the callee's goroutine
 	gone   chan struct{}     // closed when the caller has ceased to listen
 	heard  bool              // it was told that there is something of the answer
 }
@@ -37,7 +37,11 @@ func wrote(trace *httptrace.ClientTrace, err error) {
 // tell has the caller's goroutine do something for its trace.
 func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
 	l := x.listener
-	if l == nil {
+	switch {
+	case l == nil:
+		return
+	case l.events == nil: // whoever listens does not wait
+		_ = event(l.trace)
 		return
 	}
 	select {

@@ -1,0 +1,147 @@
+package trunk
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// body is that of an answer.
+type body struct {
+	call *call
+	resp *http.Response
+	stop func() bool // ends the watch over the caller's context; nil if there is none
+
+	mu   sync.Mutex
+	rest []byte // of an answer that has come whole, what was not read
+	read int64  // bytes that the callee has had no credit for
+	err  error  // what Read returns from now on
+}
+
+func newBody(x *call, resp *http.Response) *body {
+	b := &body{call: x, resp: resp, rest: x.answer.body}
+	if x.near == nil {
+		return b
+	}
+	ctx := x.req.Context()
+	stop := context.AfterFunc(ctx, func() {
+		if b.end(context.Cause(ctx)) == nil {
+			b.giveUp()
+		}
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stop = stop; b.err != nil {
+		stop()
+	}
+	return b
+}
+
+// Read reads the body. It blocks until there is some of it, or will be no more.
+func (b *body) Read(p []byte) (int, error) {
+	if b.call.near == nil {
+		return b.held(p)
+	}
+	if err := b.ended(); err != nil {
+		return 0, err
+	}
+	n, err := b.call.near.Read(p)
+	b.credit(n)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == io.EOF: //nolint:errorlint // a pipe returns it bare
+		if err = b.call.failed(); err == nil {
+			err = io.EOF
+			b.trailers()
+		}
+	}
+	if earlier := b.end(err); earlier != nil {
+		err = earlier
+	}
+	return n, err
+}
+
+// held reads what has come with the head.
+func (b *body) held(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if ctx := b.call.req.Context(); b.err == nil && ctx.Err() != nil {
+		b.err = context.Cause(ctx)
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	n := copy(p, b.rest)
+	if b.rest = b.rest[n:]; len(b.rest) == 0 {
+		b.err = io.EOF
+	}
+	return n, b.err
+}
+
+// credit lets the callee send as much as was read, once that is worth a frame.
+func (b *body) credit(n int) {
+	if b.read += int64(n); b.read < window/2 {
+		return
+	}
+	frame := binary.AppendUvarint(begin(nil, kindCredit, b.call.id), uint64(b.read))
+	b.call.room.Add(b.read)
+	b.read = 0
+	_, _ = b.call.conn.out.send(end(frame, 0))
+}
+
+// trailers makes what has come after the body the trailers of the answer.
+func (b *body) trailers() {
+	b.call.mu.Lock()
+	s := scanner{s: b.call.trailer}
+	b.call.mu.Unlock()
+	if s.s == "" {
+		return
+	}
+	for name, values := range s.header() {
+		if b.resp.Trailer == nil {
+			b.resp.Trailer = make(http.Header)
+		}
+		b.resp.Trailer[name] = values
+	}
+}
+
+// ended returns why nothing more can be read.
+func (b *body) ended() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// end makes Read return err from now on. It returns what Read has returned before, if it has come to an end.
+func (b *body) end(err error) (earlier error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return b.err
+	}
+	b.err = err
+	if b.stop != nil {
+		b.stop()
+	}
+	return nil
+}
+
+// Close gives up what was not read.
+func (b *body) Close() error {
+	if b.end(http.ErrBodyReadAfterClose) == nil && b.call.near != nil {
+		b.giveUp()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rest, b.err = nil, http.ErrBodyReadAfterClose
+	return nil
+}
+
+// giveUp ends the reading, and has the callee told.
+func (b *body) giveUp() {
+	_ = b.call.near.Close()
+	b.call.giveUp()
+}

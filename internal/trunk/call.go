@@ -1,0 +1,249 @@
+package trunk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
+)
+
+// call is one request and its answer, on the caller's side.
+type call struct {
+	conn *conn
+	id   uint64
+	req  *http.Request
+	wake chan struct{} // has an element when there is something new
+
+	mu      sync.Mutex
+	informs []inform // that the caller's trace has yet to hear of
+	size    int      // of all of them that there were, in bytes
+	answer  *answer
+	err     error // why there is none, or no more of it
+
+	near, far *pipe.Conn   // of a body that comes in parts; the caller's end, and the connection's
+	room      atomic.Int64 // how much of it the callee has credit for, in bytes
+	trailer   string       // what has come after it
+}
+
+// inform is an informational answer.
+type inform struct {
+	status int
+	header http.Header
+}
+
+// roundTrip sends the request and waits for the head of the answer.
+func (x *call) roundTrip(by time.Time) (*http.Response, error) {
+	taken := false
+	defer func() {
+		if !taken {
+			x.giveUp()
+		}
+	}()
+	sent, err := x.send()
+	if err != nil {
+		return nil, err
+	}
+	trace := httptrace.ContextClientTrace(x.req.Context())
+	if trace != nil {
+		x.wrote(trace)
+	}
+	if err := x.wait(by, trace); err != nil {
+		if lost := x.failed(); lost != nil && !x.conn.out.wrote(sent) {
+			err = notSent(err)
+		}
+		return nil, err
+	}
+	resp, err := x.answer.response(x.req)
+	if err != nil {
+		_ = x.conn.nc.Close()
+		return nil, err
+	}
+	if trace != nil && trace.GotFirstResponseByte != nil {
+		trace.GotFirstResponseByte()
+	}
+	if taken = true; !x.answer.whole() || len(x.answer.body) > 0 {
+		resp.Body = newBody(x, resp)
+	}
+	return resp, nil
+}
+
+// send sends the request. It returns what writer.send does.
+func (x *call) send() (sent uint64, err error) {
+	framed(func(b []byte) []byte {
+		b, err = appendRequest(b, x.id, x.req)
+		return b
+	}, func(b []byte) {
+		if err != nil {
+			return
+		}
+		if sent, err = x.conn.out.send(b); err != nil {
+			err = notSent(err)
+		}
+	})
+	return sent, err
+}
+
+func (x *call) wrote(trace *httptrace.ClientTrace) {
+	if trace.WroteHeaders != nil {
+		trace.WroteHeaders()
+	}
+	if trace.WroteRequest != nil {
+		trace.WroteRequest(httptrace.WroteRequestInfo{})
+	}
+}
+
+// wait returns nil when there is an answer, or why there is none.
+func (x *call) wait(by time.Time, trace *httptrace.ClientTrace) error {
+	var due <-chan time.Time
+	if !by.IsZero() {
+		timer := x.conn.client.Timers.Start(time.Until(by))
+		defer x.conn.client.Timers.Stop(timer)
+		due = timer.C
+	}
+	ctx := x.req.Context()
+	for {
+		select {
+		case <-x.wake:
+			if there, err := x.news(trace); there || err != nil {
+				return err
+			}
+		case <-due:
+			return context.DeadlineExceeded
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// news tells the trace what it has to hear, and reports whether there is an answer.
+func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
+	x.mu.Lock()
+	informs := x.informs
+	x.informs, there, err = nil, x.answer != nil, x.err
+	x.mu.Unlock()
+	for _, i := range informs {
+		if trace == nil || trace.Got1xxResponse == nil {
+			break
+		}
+		if err := trace.Got1xxResponse(i.status, textproto.MIMEHeader(i.header)); err != nil {
+			return false, err
+		}
+	}
+	if there {
+		return true, nil
+	}
+	return false, err
+}
+
+// giveUp ends the call early, and tells the callee.
+func (x *call) giveUp() {
+	if x.conn.remove(x) {
+		_, _ = x.conn.out.send(short(kindGone, x.id))
+	}
+}
+
+// failed returns why there is no more of the answer.
+func (x *call) failed() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.err
+}
+
+// What follows is called by the goroutine that reads from the connection.
+
+// signal has the caller look for news.
+func (x *call) signal() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (x *call) informed(p []byte) error {
+	s := scanner{s: string(p)}
+	i := inform{status: int(s.number()), header: s.header()}
+	if s.bad {
+		return errMalformed
+	}
+	x.mu.Lock()
+	if x.size += len(p); x.size > wire.MaxHeader {
+		x.mu.Unlock()
+		x.fail(wire.ErrHeaderTooLong)
+		return nil
+	}
+	x.informs = append(x.informs, i)
+	x.mu.Unlock()
+	x.signal()
+	return nil
+}
+
+func (x *call) answered(p []byte) error {
+	a, err := readAnswer(p)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.answer != nil {
+		return errMalformed
+	}
+	if a.whole() {
+		x.conn.remove(x)
+	} else {
+		x.near, x.far = pipe.New(x.conn.client.Buffers, "caller", "callee")
+		x.room.Store(window)
+	}
+	x.answer = &a
+	x.signal()
+	return nil
+}
+
+// take takes a piece of the body. There is room for as much as the callee has credit for.
+func (x *call) take(p []byte) error {
+	if x.far == nil || x.room.Add(-int64(len(p))) < 0 {
+		return errMalformed
+	}
+	_, _ = x.far.Write(p) // nobody may read it any more
+	return nil
+}
+
+func (x *call) ended(p []byte) {
+	x.conn.remove(x)
+	x.mu.Lock()
+	x.trailer = string(p)
+	x.mu.Unlock()
+	if x.far != nil {
+		_ = x.far.Close()
+	}
+}
+
+// cut ends what the callee has cut off.
+func (x *call) cut(p []byte) {
+	x.conn.remove(x)
+	err := io.ErrUnexpectedEOF
+	if len(p) > 0 {
+		err = errors.New(string(p))
+	}
+	x.fail(err)
+}
+
+// fail ends the call, or the body of its answer, with err.
+func (x *call) fail(err error) {
+	x.mu.Lock()
+	if x.err == nil {
+		x.err = err
+	}
+	x.mu.Unlock()
+	if x.far != nil {
+		_ = x.far.Close()
+	}
+	x.signal()
+}

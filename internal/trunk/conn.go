@@ -1,0 +1,156 @@
+package trunk
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// readSize is how much is read at once, in bytes.
+const readSize = 16 << 10
+
+// conn is the caller's end of a connection.
+type conn struct {
+	client *Client
+	nc     net.Conn
+	out    writer
+
+	mu      sync.Mutex
+	calls   map[uint64]*call // in progress
+	last    uint64           // the number of the latest call
+	leaving bool             // it takes no more calls, and is closed when the last is over
+	idle    *time.Timer      // nil if it is kept for ever
+	idled   uint64           // last, when it was seen idle
+}
+
+func newConn(client *Client, nc net.Conn) *conn {
+	k := &conn{client: client, nc: nc, calls: make(map[uint64]*call)}
+	k.out.init(nc)
+	if d := client.IdleTimeout; d > 0 {
+		k.idle = time.AfterFunc(d, k.expire)
+	}
+	go k.read()
+	return k
+}
+
+// enter gives a call its number. It reports false if the connection takes no more.
+func (k *conn) enter(x *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.leaving {
+		return false
+	}
+	k.last++
+	x.id = k.last
+	k.calls[x.id] = x
+	return true
+}
+
+// of returns the call with a number, or nil if that is over.
+func (k *conn) of(id uint64) *call {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.calls[id]
+}
+
+// remove ends a call. It reports whether that was in progress.
+func (k *conn) remove(x *call) bool {
+	k.mu.Lock()
+	_, there := k.calls[x.id]
+	delete(k.calls, x.id)
+	last := k.leaving && len(k.calls) == 0
+	k.mu.Unlock()
+	if last {
+		_ = k.nc.Close()
+	}
+	return there
+}
+
+// leave has the connection closed when no call uses it, and none begun on it.
+func (k *conn) leave() {
+	k.client.dropped(k)
+	k.mu.Lock()
+	k.leaving = true
+	if k.idle != nil {
+		k.idle.Stop()
+	}
+	last := len(k.calls) == 0
+	k.mu.Unlock()
+	if last {
+		_ = k.nc.Close()
+	}
+}
+
+// expire closes a connection on which there was no call for IdleTimeout: from one time that it is called to the next.
+func (k *conn) expire() {
+	k.mu.Lock()
+	over := len(k.calls) == 0 && k.idled == k.last
+	if k.idled = k.last; !over && !k.leaving {
+		k.idle.Reset(k.client.IdleTimeout)
+	}
+	k.mu.Unlock()
+	if over {
+		k.leave()
+	}
+}
+
+// read hears what the callee says, until the connection ends.
+func (k *conn) read() {
+	r := bufio.NewReaderSize(k.nc, readSize)
+	var err error
+	for err == nil {
+		var f frame
+		if f, err = next(r); err == nil {
+			err = k.heard(f, r)
+		}
+	}
+	_ = k.nc.Close()
+	k.out.fail(err)
+	k.leave()
+	k.mu.Lock()
+	calls := k.calls
+	k.calls = nil
+	k.mu.Unlock()
+	if err == io.EOF { //nolint:errorlint // next returns it bare
+		err = io.ErrUnexpectedEOF
+	}
+	for _, x := range calls {
+		x.fail(fmt.Errorf("the connection has ended: %w", err))
+	}
+}
+
+func (k *conn) heard(f frame, r *bufio.Reader) (err error) {
+	x := k.of(f.id)
+	if f.kind == kindData {
+		return f.pieces(r, func(p []byte) error {
+			if x == nil {
+				return nil
+			}
+			return x.take(p)
+		})
+	}
+	contentErr := f.content(r, func(p []byte) {
+		switch {
+		case f.kind == kindLeave:
+			k.leave()
+		case x == nil: // it was given up
+		case f.kind == kindInform:
+			err = x.informed(p)
+		case f.kind == kindAnswer:
+			err = x.answered(p)
+		case f.kind == kindEnd:
+			x.ended(p)
+		case f.kind == kindCut:
+			x.cut(p)
+		default:
+			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
+		}
+	})
+	if err == nil {
+		err = contentErr
+	}
+	return err
+}

@@ -1,0 +1,112 @@
+package trunk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/org/watt/internal/wire"
+)
+
+// maxBody is the longest body of a request that travels with it, in bytes. A longer one would hold up the others.
+const maxBody = 16 << 10
+
+// Takes reports whether a request can go over a trunk with others, of those that need no connection of their own. It
+// can if it has no body, or a short one that is in memory, and nobody waits to be asked for it.
+func Takes(req *http.Request) bool {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req.ContentLength == 0
+	}
+	n, memory := wire.InMemory(req.Body)
+	return memory && n == req.ContentLength && n <= maxBody && req.Header["Expect"] == nil
+}
+
+// Flags of a request.
+const (
+	flagBody    = 1 << iota // it has a body, be it empty
+	flagInforms             // the caller wants to hear of informational answers
+)
+
+// scratch is memory for frames that are being made.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// framed calls send with a frame that fill has made.
+func framed(fill func([]byte) []byte, send func([]byte)) {
+	mem := scratch.Get().(*[]byte) //nolint:forcetypeassert // there is nothing else in it
+	p := fill((*mem)[:0])
+	send(p)
+	if *mem = p; cap(p) <= maxKept {
+		scratch.Put(mem)
+	}
+}
+
+// appendRequest appends the frame of a request, of which Takes has approved.
+func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
+	start := len(b)
+	b = begin(b, kindRequest, id)
+	var flags byte
+	hasBody := req.Body != nil && req.Body != http.NoBody
+	if hasBody {
+		flags |= flagBody
+	}
+	if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.Got1xxResponse != nil {
+		flags |= flagInforms
+	}
+	b = append(b, flags)
+	var left uint64 // in microseconds; 0: no limit
+	if deadline, limited := req.Context().Deadline(); limited {
+		left = uint64(max(1, time.Until(deadline).Microseconds()))
+	}
+	b = binary.AppendUvarint(b, left)
+	host := req.Host
+	if host == "" {
+		host = req.URL.Host
+	}
+	b = appendString(appendString(appendString(b, req.Method), host), req.URL.RequestURI())
+	b = appendHeader(b, req.Header)
+	if hasBody {
+		at, n := len(b), int(req.ContentLength)
+		b = append(b, make([]byte, n)...)
+		if _, err := io.ReadFull(req.Body, b[at:]); err != nil {
+			return b, fmt.Errorf("reading the request's body: %w", err)
+		}
+	}
+	return end(b, start), nil
+}
+
+// readRequest makes a request of the content of its frame.
+func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool, err error) {
+	s := scanner{s: string(p)}
+	if len(p) == 0 {
+		return nil, deadline, false, errMalformed
+	}
+	flags := s.s[0]
+	s.s = s.s[1:]
+	if left := s.number(); left > 0 {
+		deadline = time.Now().Add(time.Duration(min(left, maxLeft)) * time.Microsecond)
+	}
+	method, host, uri := s.string(), s.string(), s.string()
+	header := s.header()
+	if s.bad {
+		return nil, deadline, false, errMalformed
+	}
+	u, err := url.ParseRequestURI(uri)
+	if err != nil {
+		return nil, deadline, false, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	req = &http.Request{Method: method, URL: u, Host: host, Header: header}
+	if flags&flagBody != 0 {
+		req.ContentLength = int64(len(s.s))
+		req.Body = io.NopCloser(strings.NewReader(s.s))
+	}
+	return req, deadline, flags&flagInforms != 0, nil
+}
+
+// maxLeft is the longest time, in microseconds, that a caller can have left: a day.
+const maxLeft = 24 * 60 * 60 * 1e6

@@ -1,0 +1,259 @@
+package trunk
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Server is the callee's end of a connection.
+type Server struct {
+	nc     net.Conn
+	handle func(*Call)
+	out    writer
+
+	mu    sync.Mutex
+	calls map[uint64]*Call // in progress
+}
+
+// NewServer returns the end of a connection on whose other side is a [Client]. handle is called for each call, in a
+// goroutine of its own.
+func NewServer(nc net.Conn, handle func(*Call)) *Server {
+	s := &Server{nc: nc, handle: handle, calls: make(map[uint64]*Call)}
+	s.out.init(nc)
+	return s
+}
+
+// Serve takes calls until the connection ends, and closes it. Calls in progress hear then that their caller has gone. It
+// returns [io.EOF] if the caller has closed it.
+func (s *Server) Serve() error {
+	r := bufio.NewReaderSize(s.nc, readSize)
+	var err error
+	for err == nil {
+		var f frame
+		if f, err = next(r); err == nil {
+			err = s.heard(f, r)
+		}
+	}
+	_ = s.nc.Close()
+	s.out.fail(err)
+	s.mu.Lock()
+	calls := s.calls
+	s.calls = nil
+	s.mu.Unlock()
+	for _, c := range calls {
+		c.gone()
+	}
+	return err
+}
+
+// Leave tells the caller to make no more calls. What it has sent until it hears that is still served; then it closes the
+// connection.
+func (s *Server) Leave() { _, _ = s.out.send(short(kindLeave, 0)) }
+
+func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
+	contentErr := f.content(r, func(p []byte) {
+		switch f.kind {
+		case kindRequest:
+			err = s.begin(f.id, p)
+		case kindCredit:
+			sc := scanner{s: string(p)}
+			n := sc.number()
+			if sc.bad || n > window {
+				err = errMalformed
+			} else if c := s.of(f.id); c != nil {
+				c.credit(int(n))
+			}
+		case kindGone:
+			if c := s.of(f.id); c != nil {
+				c.gone()
+			}
+		default:
+			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
+		}
+	})
+	if err == nil {
+		err = contentErr
+	}
+	return err
+}
+
+func (s *Server) begin(id uint64, p []byte) error {
+	c := &Call{server: s, id: id, room: window}
+	c.changed.L = &c.mu
+	var err error
+	if c.Request, c.Deadline, c.Informs, err = readRequest(p); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.calls[id] != nil {
+		err = errMalformed
+	}
+	s.calls[id] = c
+	s.mu.Unlock()
+	if err == nil {
+		go s.handle(c)
+	}
+	return err
+}
+
+// of returns the call with a number, or nil if that is over.
+func (s *Server) of(id uint64) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[id]
+}
+
+func (s *Server) remove(c *Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.calls, c.id)
+}
+
+// Call is one request and its answer, on the callee's side.
+type Call struct {
+	// Request is what the caller has made, with what it has said of the body's length, and without its context.
+	Request *http.Request
+	// Deadline is the caller's; zero if it has none.
+	Deadline time.Time
+	// Informs reports whether the caller wants to hear informational answers.
+	Informs bool
+
+	server *Server
+	id     uint64
+
+	mu      sync.Mutex
+	changed sync.Cond
+	room    int  // what may be sent of a long body, in bytes
+	over    bool // the caller has gone
+	tell    func()
+}
+
+// OnGone has f called when the caller does without the answer, or has gone: at once if that has been.
+func (c *Call) OnGone(f func()) {
+	c.mu.Lock()
+	c.tell = f
+	over := c.over
+	c.mu.Unlock()
+	if over {
+		f()
+	}
+}
+
+func (c *Call) gone() {
+	c.server.remove(c)
+	c.mu.Lock()
+	first, tell := !c.over, c.tell
+	c.over = true
+	c.mu.Unlock()
+	c.changed.Broadcast()
+	if first && tell != nil {
+		tell()
+	}
+}
+
+func (c *Call) credit(n int) {
+	c.mu.Lock()
+	c.room = min(c.room+n, window)
+	c.mu.Unlock()
+	c.changed.Broadcast()
+}
+
+// Inform sends an informational answer.
+func (c *Call) Inform(status int, h http.Header) {
+	framed(func(b []byte) []byte {
+		b = appendNumber(begin(b, kindInform, c.id), uint64(status))
+		return end(appendHeader(b, h), 0)
+	}, c.send)
+}
+
+// Answer sends the answer. If whole, body is all of its body; otherwise that is what resp.Body gives, which another goroutine
+// reads. It is closed in both cases. If err is not nil, there is no answer: [io.ErrUnexpectedEOF] means that it was cut off.
+func (c *Call) Answer(resp *http.Response, body []byte, whole bool, err error) {
+	switch {
+	case err != nil:
+		c.cut(err)
+	case !whole:
+		framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, false, nil) }, c.send)
+		go c.copy(resp)
+	default:
+		c.server.remove(c)
+		framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, true, body) }, c.send)
+		_ = resp.Body.Close()
+	}
+}
+
+// send sends a frame. A caller that does not read what it has asked for gets nothing more.
+func (c *Call) send(p []byte) {
+	if _, err := c.server.out.send(p); errors.Is(err, errUnread) {
+		_ = c.server.nc.Close()
+	}
+}
+
+func (c *Call) cut(err error) {
+	c.server.remove(c)
+	b := begin(nil, kindCut, c.id)
+	if err != io.ErrUnexpectedEOF { //nolint:errorlint // which says no more
+		b = append(b, err.Error()...)
+	}
+	c.send(end(b, 0))
+}
+
+// parts is memory for frames of bodies.
+var parts = sync.Pool{New: func() any {
+	mem := make([]byte, frameHead+maxData)
+	return &mem
+}}
+
+// copy sends the body of an answer, as far as the caller takes it.
+func (c *Call) copy(resp *http.Response) {
+	defer func() { _ = resp.Body.Close() }()
+	mem := parts.Get().(*[]byte) //nolint:forcetypeassert // there is nothing else in it
+	defer parts.Put(mem)
+	for frame := *mem; ; {
+		room := c.wait()
+		if room == 0 {
+			return // nobody takes it
+		}
+		n, err := resp.Body.Read(frame[frameHead : frameHead+min(room, maxData)])
+		if n > 0 {
+			c.spend(n)
+			begin(frame[:0], kindData, c.id)
+			if c.server.out.sendInTurn(end(frame[:frameHead+n], 0)) != nil {
+				return
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // Read returns it bare
+			c.server.remove(c)
+			framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
+			return
+		} else if err != nil {
+			c.cut(err)
+			return
+		}
+	}
+}
+
+// wait returns how much of the body may be sent, once it is something; nothing when nobody takes it any more.
+func (c *Call) wait() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.room == 0 && !c.over {
+		c.changed.Wait()
+	}
+	if c.over {
+		return 0
+	}
+	return c.room
+}
+
+func (c *Call) spend(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.room -= n
+}

@@ -1,0 +1,156 @@
+package trunk
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// Sizes in bytes.
+const (
+	maxUnsent = 256 << 10 // what may wait to be written before those wait too who have much to write
+	maxQueued = 8 << 20   // what may wait before nothing more is taken
+	maxKept   = 64 << 10  // how much memory is kept for what waits
+)
+
+// maxRounds is how often a goroutine that has come to write its own frame also writes what has come meanwhile.
+const maxRounds = 4
+
+var errUnread = errors.New("the other side does not read")
+
+// writer writes the frames of many goroutines to one connection. Whoever finds nobody writing writes at once, as much as the
+// system takes; what others bring meanwhile goes out after it, in one piece. No goroutine but one of the writer's own
+// waits for the other side to read.
+type writer struct {
+	nc      net.Conn
+	attempt attempt
+
+	mu      sync.Mutex
+	room    sync.Cond // less is waiting, or nothing will be written any more
+	busy    bool      // somebody writes
+	waiting []byte    // frames to be written next
+	other   []byte    // memory for those that come after them; what is being written is in it
+	queued  uint64    // bytes that were taken, ever
+	written uint64    // bytes that the system has taken of them
+	err     error     // why nothing more is
+}
+
+func (w *writer) init(nc net.Conn) {
+	w.nc, w.room.L = nc, &w.mu
+	w.attempt.init(nc)
+}
+
+// send sends a frame, whose memory is the caller's again when it returns. It does not block. The frame was sent once
+// wrote reports that for end.
+func (w *writer) send(p []byte) (end uint64, err error) {
+	w.mu.Lock()
+	return w.sendLocked(p)
+}
+
+// sendInTurn is send for those who have much to write: it waits while much is waiting.
+func (w *writer) sendInTurn(p []byte) error {
+	w.mu.Lock()
+	for len(w.waiting) > maxUnsent && w.err == nil {
+		w.room.Wait()
+	}
+	_, err := w.sendLocked(p)
+	return err
+}
+
+// sendLocked is send, and unlocks.
+func (w *writer) sendLocked(p []byte) (end uint64, err error) {
+	if err = w.err; err == nil && len(w.waiting)+len(p) > maxQueued {
+		err = errUnread
+	}
+	if err != nil {
+		w.mu.Unlock()
+		return 0, err
+	}
+	w.queued += uint64(len(p))
+	end = w.queued
+	if w.busy {
+		w.waiting = append(w.waiting, p...)
+		w.mu.Unlock()
+		return end, nil
+	}
+	w.busy = true
+	w.mu.Unlock()
+	w.write(p)
+	return end, nil
+}
+
+// write writes p and what comes meanwhile. Where the system takes no more, or others bring more and more, a
+// goroutine goes on.
+func (w *writer) write(p []byte) {
+	for round := 0; len(p) > 0; round++ {
+		n, err := w.attempt.write(p)
+		w.mu.Lock()
+		w.written += uint64(n)
+		if rest := p[n:]; err == nil && (len(rest) > 0 || round == maxRounds && len(w.waiting) > 0) {
+			w.waiting = append(append(make([]byte, 0, len(rest)+len(w.waiting)), rest...), w.waiting...)
+			w.mu.Unlock()
+			go w.writeAll()
+			return
+		}
+		p = w.nextLocked(err)
+		w.mu.Unlock()
+	}
+}
+
+// writeAll writes what waits. It blocks while the other side does not read.
+func (w *writer) writeAll() {
+	w.mu.Lock()
+	p := w.nextLocked(nil)
+	w.mu.Unlock()
+	for len(p) > 0 {
+		n, err := w.nc.Write(p)
+		w.mu.Lock()
+		w.written += uint64(n)
+		p = w.nextLocked(err)
+		w.mu.Unlock()
+	}
+}
+
+// nextLocked returns what is to be written next, or nothing. Then somebody else has to write what comes, unless writing has
+// failed with err.
+func (w *writer) nextLocked(err error) []byte {
+	w.room.Broadcast()
+	if err != nil {
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) { // else reading ends too, after what has come
+			_ = w.nc.Close()
+		}
+		w.failLocked(err)
+		return nil
+	}
+	if cap(w.other) > maxKept {
+		w.other = nil
+	}
+	w.waiting, w.other = w.other[:0], w.waiting
+	w.busy = len(w.other) > 0
+	return w.other
+}
+
+func (w *writer) failLocked(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+	w.busy, w.waiting, w.other = false, nil, nil
+}
+
+// fail ends the writing.
+func (w *writer) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.room.Broadcast()
+}
+
+// wrote reports whether all up to end was written.
+func (w *writer) wrote(end uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written >= end
+}

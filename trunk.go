@@ -1,0 +1,84 @@
+package watt
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/org/watt/internal/direct"
+	"github.com/org/watt/internal/trunk"
+)
+
+// Calls between processes that need no connection of their own share one: their requests are handed over as they are, and
+// served on the other side as if they had been made there.
+
+// byTrunk reports whether a request to an instance in another process goes over the connection that calls share.
+func (c *call) byTrunk(req *http.Request) bool {
+	return c.app.conf().Serve == nil && direct.Takes(req) && trunk.Takes(req)
+}
+
+// carry sends req by the trunk to an instance.
+func (c *call) carry(req *http.Request, by *trunk.Client) (*http.Response, error) {
+	resp, err := by.RoundTrip(c.trace().addTo(req), c.by)
+	if err == nil {
+		err = doorRefusal(resp)
+	}
+	return resp, err
+}
+
+// carried is a call from another process, as it is served here.
+type carried struct {
+	exchanged
+	door *door
+	call *trunk.Call
+}
+
+// serveTrunk serves the calls that come over a connection from another process.
+func (d *door) serveTrunk(conn *foreign) {
+	p := &peer{caller: conn.what.Caller}
+	from := conn.RemoteAddr().String()
+	conn.trunk = trunk.NewServer(conn.Conn, func(c *trunk.Call) { d.carried(c, p, from) })
+	d.callers.enter(conn)
+	d.app.rt.owned.Go(func() {
+		defer func() { _ = conn.Close() }()
+		_ = conn.trunk.Serve()
+	})
+}
+
+// carried serves one of them.
+func (d *door) carried(c *trunk.Call, p *peer, from string) {
+	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, call: c}
+	q, x := &both.request, &both.exchanged.exchange
+	q.exchange, x.Common = x, &d.app.direct
+	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
+	r := x.Request(q, c.Request)
+	r.RemoteAddr = from
+	delete(r.Header, headerTimeout)
+	q.comes(r)
+	q.answer.answer = answer{ResponseWriter: x, request: q}
+	q.limit()
+	var inform func(int, http.Header)
+	if c.Informs {
+		inform = c.Inform
+	}
+	x.Serve(r, both, both.answered, inform)
+}
+
+// Serve implements [direct.Callee].
+func (c *carried) Serve(r *http.Request) {
+	c.call.OnGone(c.exchanged.exchange.Abandon)
+	c.door.serve(&c.exchanged.exchange, r, &c.request)
+}
+
+// PeerClosed ends the context of a request whose caller has gone.
+func (c *carried) PeerClosed() { c.cancel(context.Canceled) }
+
+// answered sends the answer, or the beginning of one.
+func (c *carried) answered(resp *http.Response, err error) {
+	var body []byte
+	whole := false
+	if err == nil {
+		body, whole = c.exchanged.exchange.Held()
+	}
+	c.call.Answer(resp, body, whole, err)
+}
