@@ -181,11 +181,9 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 // quiet closes the port, for which clients have lameDuckTime: who comes after that is refused.
 func (f *frontage) quiet(ctx context.Context) {
 	f.place.app.changed() // who waits for an instance need not any more
-	if f.open() > 0 || awaited(f.port.listeners()...) {
-		began := time.Now()
-		wait(ctx, func() bool { return f.open() == 0 || time.Since(began) >= lameDuckTime })
-		f.place.app.empty(ctx, f.port.listeners()...)
-	}
+	began := time.Now()
+	wait(ctx, func() bool { return f.open() == 0 || time.Since(began) >= lameDuckTime })
+	f.place.app.empty(ctx, f.port.listeners()...)
 	_ = f.port.close()
 }
 

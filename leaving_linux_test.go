@@ -34,40 +34,49 @@ func TestWhoComesDuringAShutdownIsAnsweredOrRefused(t *testing.T) {
 		},
 		"processes": shift,
 	} {
-		t.Run(name, func(t *testing.T) {
-			rt := made()
-			url := watttest.Start(t, rt).URL("shift")
-			var answers atomic.Int64
-			var clients sync.WaitGroup
-			for range 64 {
-				clients.Go(func() {
-					client := &http.Client{Transport: &http.Transport{}}
-					defer client.CloseIdleConnections()
-					for {
-						resp, err := client.Get(url)
-						if errors.Is(err, syscall.ECONNREFUSED) {
-							return
-						}
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						io.Copy(io.Discard, resp.Body)
-						resp.Body.Close()
-						if resp.StatusCode != http.StatusNotFound {
-							t.Errorf("got %s", resp.Status)
-						}
-						answers.Add(1)
-					}
-				})
-			}
-			soon(t, "all clients to have come", func() bool { return answers.Load() > 500 })
-			if err := rt.Shutdown(t.Context()); err != nil {
-				t.Error(err)
-			}
-			clients.Wait()
+		t.Run(name, func(t *testing.T) { leave(t, made(), 64, new(http.Transport)) })
+		if name == "a server of its own" { // which drops what it has only just accepted
+			continue
+		}
+		t.Run(name+", with few who keep no connection", func(t *testing.T) { // so that at times there is none
+			leave(t, made(), 2, &http.Transport{DisableKeepAlives: true})
 		})
 	}
+}
+
+// leave shuts the runtime down while clients come.
+func leave(t *testing.T, rt *watt.Runtime, n int, transport *http.Transport) {
+	t.Helper()
+	url := watttest.Start(t, rt).URL("shift")
+	var answers atomic.Int64
+	var clients sync.WaitGroup
+	for range n {
+		clients.Go(func() {
+			client := &http.Client{Transport: transport.Clone()}
+			defer client.CloseIdleConnections()
+			for {
+				resp, err := client.Get(url)
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusNotFound {
+					t.Errorf("got %s", resp.Status)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	soon(t, "all clients to have come", func() bool { return answers.Load() > 500 })
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	clients.Wait()
 }
 
 // TestASocketThatOthersHaveTooGoesOnAfterAShutdown has a runtime listen with what it was given, as by a service manager or

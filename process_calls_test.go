@@ -611,7 +611,7 @@ func TestACallThatOutlastsTheRuntimeFails(t *testing.T) {
 		<-over
 	}})
 	go func() {
-		resp, err := rt.Env().Client.Do(request(ctx, http.MethodPost, "http://mill.watt.local/who", &endless{})) // which takes one of its own
+		resp, err := rt.Env().Client.Do(request(ctx, http.MethodGet, "http://mill.watt.local/who", http.NoBody))
 		if err == nil {
 			resp.Body.Close()
 		}

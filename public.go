@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,15 +119,12 @@ func (s *publicServer) count() (open, active, silent int) {
 // also on connections that it has only just accepted. It returns early when ctx ends.
 func (s *publicServer) quiet(ctx context.Context) {
 	s.lame.Store(true)
-	before, _, _ := s.count()
 	began := time.Now()
 	wait(ctx, func() bool {
 		open, _, _ := s.count()
 		return open == 0 || time.Since(began) >= lameDuckTime
 	})
-	if before > 0 || awaited(s.listener) { // and those who were told to go come again
-		s.app.empty(ctx, s.listener)
-	}
+	s.app.empty(ctx, s.listener) // those who were told to go come again
 	_ = s.listener.Close()
 	if s.serving.Load() {
 		<-s.served // or a connection might not be counted yet
@@ -142,14 +138,6 @@ func (s *publicServer) quiet(ctx context.Context) {
 	if ctx.Err() == nil {
 		_ = s.server.Shutdown(ctx)
 	}
-}
-
-// awaited reports whether connections wait to be accepted, as far as the system tells.
-func awaited(all ...net.Listener) bool {
-	return slices.ContainsFunc(all, func(ln net.Listener) bool {
-		n, _ := queued(ln)
-		return n > 0
-	})
 }
 
 // closeSilent closes the connections that have not sent anything yet, for which

@@ -178,9 +178,7 @@ func (s *relay) quiet(ctx context.Context) error {
 	if s.listener == nil {
 		return nil
 	}
-	if s.app.conns.count() > 0 || awaited(s.listener) {
-		s.app.empty(ctx, s.listener)
-	}
+	s.app.empty(ctx, s.listener)
 	_ = s.listener.Close()
 	ctx, cancel := context.WithTimeout(ctx, crowdTime)
 	defer cancel()

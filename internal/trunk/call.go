@@ -47,11 +47,14 @@ func (x *call) roundTrip(by time.Time) (*http.Response, error) {
 			x.giveUp()
 		}
 	}()
+	trace := httptrace.ContextClientTrace(x.req.Context())
+	if trace != nil && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{Conn: x.conn.nc, Reused: x.id > 1})
+	}
 	sent, err := x.send()
 	if err != nil {
 		return nil, err
 	}
-	trace := httptrace.ContextClientTrace(x.req.Context())
 	if trace != nil {
 		x.wrote(trace)
 	}
