@@ -276,6 +276,19 @@ func (d *door) quiet(ctx context.Context) error {
 	return nil
 }
 
+// settle waits for the answers on trunks, whose handlers need not wait for them.
+func (d *door) settle(ctx context.Context) error {
+	left := 0
+	wait(ctx, func() bool {
+		_, left = d.callers.trunks()
+		return left == 0
+	})
+	if left > 0 {
+		return fmt.Errorf("watt: app %q: %s cut that nobody has read", d.app.name, were(left, "answer", "answers"))
+	}
+	return nil
+}
+
 // lingerTime is how long those have to go whose connections do not end by themselves.
 const lingerTime = time.Second
 
@@ -285,7 +298,13 @@ func (d *door) linger(ctx context.Context) {
 	defer d.callers.cutTrunks()
 	d.callers.endRequests()
 	began := time.Now()
-	wait(ctx, func() bool { return d.callers.count() == 0 || time.Since(began) >= lingerTime })
+	wait(ctx, func() bool {
+		conns, _ := d.callers.trunks()
+		if d.app.rt.child != nil {
+			conns = d.callers.count()
+		}
+		return conns == 0 || time.Since(began) >= lingerTime
+	})
 }
 
 // close ends the door once nothing is in progress behind it; what still is when ctx ends is cut.

@@ -102,6 +102,19 @@ func (s *foreigners) endRequests() {
 	}
 }
 
+// trunks returns how many trunks there are, and how many calls on them whose answer is not sent.
+func (s *foreigners) trunks() (conns, calls int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		if c.trunk != nil {
+			conns++
+			calls += c.trunk.Calls()
+		}
+	}
+	return conns, calls
+}
+
 // cutTrunks closes those that have not gone.
 func (s *foreigners) cutTrunks() {
 	s.mu.Lock()

@@ -368,6 +368,9 @@ func (p *processes) quiet(ctx context.Context) error {
 	return nil
 }
 
+// settle has nothing to do: the instances have.
+func (p *processes) settle(context.Context) error { return nil }
+
 func (p *processes) close(ctx context.Context) {
 	if p.public != nil {
 		p.public.close(ctx)

@@ -37,7 +37,7 @@ type carried struct {
 func (d *door) serveTrunk(conn *foreign) {
 	p := &peer{caller: conn.what.Caller}
 	from := conn.RemoteAddr().String()
-	conn.trunk = trunk.NewServer(conn.Conn, func(c *trunk.Call) { d.carried(c, p, from) })
+	conn.trunk = trunk.NewServer(conn.Conn, func(c *trunk.Call) { d.serveCarried(c, p, from) })
 	d.callers.enter(conn)
 	d.app.rt.owned.Go(func() {
 		defer func() { _ = conn.Close() }()
@@ -45,8 +45,8 @@ func (d *door) serveTrunk(conn *foreign) {
 	})
 }
 
-// carried serves one of them.
-func (d *door) carried(c *trunk.Call, p *peer, from string) {
+// serveCarried serves one of them.
+func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, call: c}
 	q, x := &both.request, &both.exchanged.exchange
 	q.exchange, x.Common = x, &d.app.direct

@@ -56,6 +56,13 @@ func (s *Server) Serve() error {
 // connection.
 func (s *Server) Leave() { _, _ = s.out.send(short(kindLeave, 0)) }
 
+// Calls returns how many calls are in progress: their answers are not sent yet.
+func (s *Server) Calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
 func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
 	contentErr := f.content(r, func(p []byte) {
 		switch f.kind {

@@ -1,0 +1,85 @@
+package watt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/timers"
+	"github.com/org/watt/internal/trunk"
+)
+
+// elsewhere returns a way to call an app as another process does, by a trunk.
+func elsewhere(t *testing.T, rt *Runtime, app string) *trunk.Client {
+	t.Helper()
+	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), Dial: func(context.Context) (net.Conn, error) {
+		near, far := net.Pipe()
+		rt.app(app).place.(*door).serveTrunk(&foreign{Conn: far, what: connection{Caller: "far"}, local: address(app)})
+		return near, nil
+	}}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// long is the length of an answer of which one half is under way while the other has room in a pipe: its handler has
+// returned, so that a drain has more to wait for than handlers.
+const long = 120 << 10
+
+// unread returns a runtime with an app that gives such an answer, and an answer.
+func unread(t *testing.T) (*Runtime, *http.Response) {
+	t.Helper()
+	rt := New(App{Name: "a", DrainTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, strings.Repeat("x", long))
+	})})
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://a.watt.local/", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := elsewhere(t, rt, "a").RoundTrip(req, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rt, resp
+}
+
+func TestADrainLetsTheAnswersOnTrunksComeToTheirEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, resp := unread(t)
+		defer resp.Body.Close()
+		down := make(chan error, 1)
+		go func() { down <- rt.Shutdown(context.Background()) }()
+		time.Sleep(3 * lingerTime)
+		if n, err := io.Copy(io.Discard, resp.Body); n != long || err != nil {
+			t.Errorf("got %d bytes and %v, want %d", n, err, long)
+		}
+		began := time.Now()
+		if err := <-down; err != nil || time.Since(began) > time.Second {
+			t.Errorf("it took %v more, and ended with %v", time.Since(began), err)
+		}
+	})
+}
+
+func TestADrainCutsAnswersOnTrunksThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, resp := unread(t)
+		defer resp.Body.Close()
+		began := time.Now()
+		err := rt.Shutdown(context.Background())
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "1 answer was cut") || took < 10*time.Second || took > 12*time.Second {
+			t.Errorf("it took %v, and ended with %v", took, err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
