@@ -1,0 +1,249 @@
+package trunk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/org/watt/internal/trunk"
+)
+
+func TestAnAnswerArrivesAsItWasGiven(t *testing.T) {
+	long := strings.Repeat("0123456789", 20_000)
+	for name, test := range map[string]struct {
+		resp    http.Response
+		content string
+		whole   bool
+		trailer http.Header // after the body
+	}{
+		"whole":            {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 7}, "content", true, nil},
+		"empty":            {http.Response{Status: "204 No Content", StatusCode: 204}, "", true, nil},
+		"to HEAD":          {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 1 << 40}, "", true, nil},
+		"of an odd status": {http.Response{Status: "999 Odd", StatusCode: 999}, "", true, nil},
+		"with headers": {http.Response{
+			Status: "200 OK", StatusCode: 200, Header: http.Header{"A": {"1", "2"}, "B": {""}, "C": {"3"}},
+		}, "", true, nil},
+		"in parts": {http.Response{
+			Status: "200 OK", StatusCode: 200, ContentLength: -1, TransferEncoding: []string{"chunked"},
+		}, long, false, nil},
+		"in parts, of known length": {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 200_000}, long, false, nil},
+		"in no part":                {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: -1}, "", false, nil},
+		"with announced trailers": {http.Response{
+			Status: "200 OK", StatusCode: 200, ContentLength: -1, Trailer: http.Header{"T": nil, "U": nil},
+		}, "content", false, http.Header{"T": {"1", "2"}, "U": nil}},
+		"with other trailers": {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: -1}, "content", false, http.Header{"T": {"1"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			given := make(chan *http.Response, 1)
+			copied := test.resp
+			given <- &copied
+			client, _ := serve(t, pair, func(c *trunk.Call) {
+				resp := <-given
+				if resp.Body = http.NoBody; !test.whole {
+					resp.Body = &trailing{Reader: strings.NewReader(test.content), then: func() { resp.Trailer = test.trailer }}
+				}
+				c.Answer(resp, []byte(test.content), test.whole, nil)
+			})
+			req := request(t, t.Context(), http.MethodGet, "")
+			resp, err := client.RoundTrip(req, time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Request != req {
+				t.Error("it is the answer to another request")
+			}
+			if want := test.resp.Trailer; !reflect.DeepEqual(resp.Trailer, want) {
+				t.Errorf("got trailers %v before the body, want %v", resp.Trailer, want)
+			}
+			if got := readAll(t, resp, nil); got != test.content {
+				t.Errorf("got %d bytes, want %d", len(got), len(test.content))
+			}
+			test.resp.Trailer = test.trailer
+			if got, want := answer(resp), answer(&test.resp); got != want {
+				t.Errorf("got %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+// answer describes an answer, without its body.
+func answer(r *http.Response) string {
+	return fmt.Sprint(r.StatusCode, " ", r.Status, " ", len(r.Header), r.Header, " ", r.ContentLength, " ", r.TransferEncoding, " ", r.Trailer)
+}
+
+// trailing is a body that calls then at its end.
+type trailing struct {
+	io.Reader
+	then func()
+}
+
+func (b *trailing) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil {
+		b.then()
+	}
+	return n, err
+}
+
+func (b *trailing) Close() error { return nil }
+
+func TestAnAnswerThatIsCutOffSaysSo(t *testing.T) {
+	errCallee := errors.New("the callee has failed")
+	for name, test := range map[string]struct {
+		answer func(*trunk.Call)
+		want   string
+	}{
+		"before it":             {func(c *trunk.Call) { c.Answer(nil, nil, false, io.ErrUnexpectedEOF) }, "unexpected EOF"},
+		"before it, with words": {func(c *trunk.Call) { c.Answer(nil, nil, false, errCallee) }, errCallee.Error()},
+		"in it":                 {func(c *trunk.Call) { streamed(c, cut(io.ErrUnexpectedEOF)) }, "unexpected EOF"},
+		"in it, with words":     {func(c *trunk.Call) { streamed(c, cut(errCallee)) }, errCallee.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _ := serve(t, pair, test.answer)
+			resp, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
+			if strings.HasPrefix(name, "in it") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				var got []byte
+				if got, err = io.ReadAll(resp.Body); string(got) != "content" {
+					t.Errorf("got %q before it was cut", got)
+				}
+			}
+			if err == nil || err.Error() != test.want {
+				t.Errorf("got error %v, want %s", err, test.want)
+			}
+			if isUnexpected := errors.Is(err, io.ErrUnexpectedEOF); isUnexpected != (test.want == "unexpected EOF") {
+				t.Errorf("got error %#v", err)
+			}
+		})
+	}
+}
+
+func cut(err error) func(io.Writer) error {
+	return func(w io.Writer) error {
+		io.WriteString(w, "content")
+		return err
+	}
+}
+
+func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
+	for name, handle := range map[string]func(*trunk.Call){
+		"whole":    func(c *trunk.Call) { whole(c, "content") },
+		"in parts": func(c *trunk.Call) { streamed(c, func(w io.Writer) error { io.WriteString(w, "content"); return nil }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _ := serve(t, pair, handle)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			resp, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.ReadAll(resp.Body)
+			cancel(errOver)
+			if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // bare
+				t.Errorf("got %d, %v after the end, want %v", n, err, io.EOF)
+			}
+			for range 2 {
+				if err := resp.Body.Close(); err != nil {
+					t.Errorf("got error %v of Close", err)
+				}
+			}
+			if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || !errors.Is(err, http.ErrBodyReadAfterClose) {
+				t.Errorf("got %d, %v after Close, want %v", n, err, http.ErrBodyReadAfterClose)
+			}
+		})
+	}
+}
+
+func TestReadingEndsWithTheContext(t *testing.T) {
+	for name, handle := range map[string]func(*trunk.Call){
+		"whole":    func(c *trunk.Call) { whole(c, "content") },
+		"in parts": func(c *trunk.Call) { streamed(c, endless) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _ := serve(t, pair, handle)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			resp, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			io.ReadFull(resp.Body, make([]byte, 3))
+			cancel(errOver)
+			for err == nil {
+				_, err = resp.Body.Read(make([]byte, 1))
+			}
+			if !errors.Is(err, errOver) {
+				t.Errorf("got error %v, want the context's cause", err)
+			}
+		})
+	}
+}
+
+// endless writes until nobody reads.
+func endless(w io.Writer) error {
+	for p := make([]byte, 10_000); ; {
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+}
+
+// counting is an endless body that counts what was read of it.
+type counting struct{ read, most atomic.Int64 }
+
+func (c *counting) Read(p []byte) (int, error) {
+	c.read.Add(int64(len(p)))
+	c.most.Store(max(c.most.Load(), int64(len(p))))
+	return len(p), nil
+}
+
+func (c *counting) Close() error { return nil }
+
+func TestABodyThatNobodyReadsIsBoundedAndDoesNotHoldUpOthers(t *testing.T) {
+	const window = 64 << 10
+	left := make(chan struct{})
+	var body counting
+	client, n := serve(t, pair, func(c *trunk.Call) {
+		if c.Request.Method == http.MethodGet {
+			whole(c, "answer")
+			return
+		}
+		c.OnGone(func() { close(left) })
+		resp := response()
+		resp.ContentLength, resp.Body = -1, &body
+		c.Answer(resp, nil, false, nil)
+	})
+	resp, err := client.RoundTrip(request(t, t.Context(), http.MethodPost, ""), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if got := get(t, client); got != "answer" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if got := body.read.Load(); got > window {
+		t.Errorf("%d bytes were sent that nobody reads, want at most %d", got, window)
+	}
+	if _, err := io.ReadFull(resp.Body, make([]byte, 10*window)); err != nil {
+		t.Errorf("got error %v", err)
+	}
+	if got := body.read.Load(); got < 10*window || got > 11*window {
+		t.Errorf("%d bytes were sent of which %d were read", got, 10*window)
+	}
+	resp.Body.Close()
+	<-left
+	if got := n.dials(); got != 1 {
+		t.Errorf("dialled %d times, want once", got)
+	}
+}

@@ -1,0 +1,200 @@
+package trunk_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/watt/internal/trunk"
+	"github.com/org/watt/internal/wire"
+)
+
+// maxQueued is what may wait for the other side to read, in bytes.
+const maxQueued = 8 << 20
+
+// TestACalleeThatDoesNotReadHoldsNobody has every call return at its time, and nothing wait but what there is room for.
+func TestACalleeThatDoesNotReadHoldsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		client := script(t, pipes, func(*bare) { <-end })
+		defer close(end)
+		const calls, size = 2000, 16 << 10
+		before := heap()
+		var callers sync.WaitGroup
+		var mu sync.Mutex
+		var waited, refused int
+		for i := range calls {
+			callers.Go(func() {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				start, by, want := time.Now(), time.Now().Add(time.Minute), context.DeadlineExceeded
+				if i%2 == 0 {
+					by, want = time.Time{}, errOver
+					time.AfterFunc(time.Minute, func() { cancel(errOver) })
+				}
+				_, err := client.RoundTrip(request(t, ctx, http.MethodPost, strings.Repeat("x", size)), by)
+				mu.Lock()
+				defer mu.Unlock()
+				switch took := time.Since(start); {
+				case errors.Is(err, wire.ErrNotSent) && took == 0:
+					refused++
+				case errors.Is(err, want) && took == time.Minute:
+					waited++
+				default:
+					t.Errorf("got error %v after %v", err, took)
+				}
+			})
+		}
+		callers.Wait()
+		if waited < maxQueued/size-10 || waited > 2*maxQueued/size || refused != calls-waited { // some are being written
+			t.Errorf("%d calls waited and %d were refused, want %d to wait", waited, refused, maxQueued/size)
+		}
+		if got := heap() - before; got > 2*maxQueued {
+			t.Errorf("%d bytes are kept, want at most %d", got, 2*maxQueued)
+		}
+	})
+}
+
+// heap returns what is in use after the collections that also empty the pools.
+func heap() int {
+	for range 3 {
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// TestACallerThatDoesNotReadIsCutOff has it send so many requests that their answers have no room.
+func TestACallerThatDoesNotReadIsCutOff(t *testing.T) {
+	content := strings.Repeat("x", 60<<10)
+	var answered sync.WaitGroup
+	b, served := caller(t, pair, func(c *trunk.Call) {
+		defer answered.Done()
+		whole(c, content)
+	})
+	before := heap()
+	var sent int
+	for i := range 1000 {
+		answered.Add(1)
+		if err := b.say(frame(kindRequest, uint64(i+1), plainRequest())); err != nil {
+			answered.Done()
+			break
+		}
+		sent++
+	}
+	if err := <-served; err == nil {
+		t.Error("Serve has ended without an error")
+	}
+	if sent < maxQueued/len(content) {
+		t.Errorf("it was cut off after %d requests", sent)
+	}
+	if got := heap() - before; got > 2*maxQueued {
+		t.Errorf("%d bytes are kept, want at most %d", got, 2*maxQueued)
+	}
+}
+
+// TestACallerThatDoesNotReadGetsLittleOfLongAnswers has many come in parts.
+func TestACallerThatDoesNotReadGetsLittleOfLongAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls, part = 200, 32 << 10
+		bodies := make([]counting, calls)
+		b, _ := caller(t, pipes, func(c *trunk.Call) {
+			resp := response()
+			resp.Body, resp.ContentLength = &bodies[len(c.Request.URL.RawQuery)], -1
+			c.Answer(resp, nil, false, nil)
+		})
+		for i := range calls {
+			uri := "/?" + strings.Repeat("x", i)
+			b.say(frame(kindRequest, uint64(i+1), "\x00"+number(0)+text("GET")+text("callee")+text(uri)+number(0)))
+		}
+		synctest.Wait()
+		var got int64
+		for i := range bodies {
+			got += bodies[i].read.Load()
+		}
+		if most := int64(256<<10 + calls*part + part); got > most { // each has the part in hand that it waits with
+			t.Errorf("%d bytes were taken, want at most %d", got, most)
+		}
+	})
+}
+
+// TestEndsOfConnectionsThatNobodyReadsWakeThoseWhoWrite has each side end while the other writes.
+func TestEndsOfConnectionsThatNobodyReadsWakeThoseWhoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 3 {
+			b, served := caller(t, pipes, func(c *trunk.Call) { streamed(c, endless) })
+			for i := range 50 {
+				b.say(frame(kindRequest, uint64(i+1), plainRequest()))
+			}
+			synctest.Wait()
+			b.Close()
+			if err := <-served; err != io.EOF { //nolint:errorlint // Serve returns it bare
+				t.Errorf("Serve has returned %v", err)
+			}
+		} // what still waits blocks the bubble
+	})
+}
+
+// partial is a connection that takes some bytes of each Write, and then fails.
+type partial struct {
+	net.Conn
+	left int
+}
+
+var errBroken = errors.New("the connection has broken")
+
+func (p *partial) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(b[:min(len(b), p.left)])
+	if p.left -= n; err == nil && n < len(b) {
+		err = errBroken
+	}
+	return n, err
+}
+
+// TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone writes more and more of ten requests.
+func TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone(t *testing.T) {
+	const calls = 4
+	synctest.Test(t, func(t *testing.T) {
+		var size int
+		measure := script(t, pipes, func(b *bare) {
+			_, _, content, _ := b.hear()
+			size = 13 + len(content)
+			b.say(frame(kindAnswer, 1, plainAnswer(true, "")))
+		})
+		get(t, measure)
+		for left := 0; left <= calls*size; left += size / 3 {
+			client := script(t, func(tb testing.TB) (net.Conn, net.Conn) {
+				near, far := pipes(tb)
+				return &partial{Conn: near, left: left}, far
+			}, func(b *bare) { io.Copy(io.Discard, b) })
+			errs := make(chan error, calls)
+			for range calls {
+				go func() {
+					_, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Now().Add(time.Minute))
+					errs <- err
+				}()
+				synctest.Wait()
+			}
+			time.Sleep(time.Second)
+			client.CloseIdle()
+			sent := 0
+			for range calls {
+				if err := <-errs; !errors.Is(err, wire.ErrNotSent) && !errors.Is(err, errOver) {
+					sent++
+				}
+			}
+			if want := left / size; sent != want {
+				t.Errorf("with %d bytes %d requests of %d are taken for sent, want %d", left, sent, size, want)
+			}
+		}
+	})
+}
