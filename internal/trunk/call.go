@@ -59,7 +59,7 @@ func (x *call) roundTrip(by time.Time) (*http.Response, error) {
 		x.wrote(trace)
 	}
 	if err := x.wait(by, trace); err != nil {
-		if lost := x.failed(); lost != nil && !x.conn.out.wrote(sent) {
+		if x.conn.out.lost(sent) {
 			err = notSent(err)
 		}
 		return nil, err

@@ -41,8 +41,8 @@ func (w *writer) init(nc net.Conn) {
 	w.attempt.init(nc)
 }
 
-// send sends a frame, whose memory is the caller's again when it returns. It does not block. The frame was sent once
-// wrote reports that for end.
+// send sends a frame, whose memory is the caller's again when it returns. It does not block. If the frame does not go out,
+// lost reports that for end.
 func (w *writer) send(p []byte) (end uint64, err error) {
 	w.mu.Lock()
 	return w.sendLocked(p)
@@ -148,9 +148,13 @@ func (w *writer) fail(err error) {
 	w.room.Broadcast()
 }
 
-// wrote reports whether all up to end was written.
-func (w *writer) wrote(end uint64) bool {
+// lost reports whether the writing has ended before all up to end was written. What is being written then is waited for:
+// the other side may have it already, and what was written of it is known when that returns, which is soon.
+func (w *writer) lost(end uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.written >= end
+	for w.err != nil && w.busy {
+		w.room.Wait()
+	}
+	return w.err != nil && w.written < end
 }
