@@ -325,3 +325,45 @@ func TestWhatACalleeHasNotGotWasNotSent(t *testing.T) {
 		}
 	})
 }
+
+// TestANumberInUseEndsTheConnection has the call that it belongs to hear that.
+func TestANumberInUseEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, left := make(chan struct{}), make(chan struct{})
+		b, served := caller(t, pipes, func(c *trunk.Call) {
+			c.OnGone(func() { close(left) })
+			close(begun)
+		})
+		b.say(frame(kindRequest, 1, plainRequest()))
+		<-begun
+		b.say(frame(kindRequest, 1, plainRequest()))
+		if err := <-served; err == nil || err == io.EOF { //nolint:errorlint // Serve returns it bare
+			t.Errorf("Serve has returned %v", err)
+		}
+		<-left
+	})
+}
+
+// TestANumberThatIsUsedAgainBelongsToTheLatestCall has an earlier one be answered although its caller has gone.
+func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := make(chan *trunk.Call)
+		b, served := caller(t, pipes, func(c *trunk.Call) { calls <- c })
+		b.say(frame(kindRequest, 1, plainRequest()))
+		first := <-calls
+		left := gone(first)
+		b.say(frame(kindGone, 1, ""))
+		<-left
+		b.say(frame(kindRequest, 1, plainRequest()))
+		second := <-calls
+		left = gone(second)
+		whole(first, "late")
+		b.Close()
+		<-served
+		select {
+		case <-left:
+		default:
+			t.Error("the second call has not heard that its caller has gone")
+		}
+	})
+}

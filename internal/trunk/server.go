@@ -98,15 +98,13 @@ func (s *Server) begin(id uint64, p []byte) error {
 		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.calls[id] != nil {
-		err = errMalformed
+		return errMalformed
 	}
 	s.calls[id] = c
-	s.mu.Unlock()
-	if err == nil {
-		go s.handle(c)
-	}
-	return err
+	go s.handle(c)
+	return nil
 }
 
 // of returns the call with a number, or nil if that is over.
@@ -119,7 +117,9 @@ func (s *Server) of(id uint64) *Call {
 func (s *Server) remove(c *Call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.calls, c.id)
+	if s.calls[c.id] == c { // else it was over, and the number is that of another
+		delete(s.calls, c.id)
+	}
 }
 
 // Call is one request and its answer, on the callee's side.
