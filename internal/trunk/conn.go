@@ -87,8 +87,11 @@ func (k *conn) leave() {
 // expire closes a connection on which there was no call for IdleTimeout: from one time that it is called to the next.
 func (k *conn) expire() {
 	k.mu.Lock()
-	over := len(k.calls) == 0 && k.idled == k.last
-	if k.idled = k.last; !over && !k.leaving {
+	over := false
+	if len(k.calls) == 0 {
+		over, k.idled = k.idled == k.last, k.last
+	}
+	if !over && !k.leaving {
 		k.idle.Reset(k.client.IdleTimeout)
 	}
 	k.mu.Unlock()

@@ -228,3 +228,31 @@ func TestADialThatPanicsLetsOthersDial(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const idle = time.Minute
+		client, n := serve(t, pipes, func(c *trunk.Call) {
+			if c.Request.Method == http.MethodPost {
+				time.Sleep(10 * idle)
+			}
+			whole(c, "answer")
+		})
+		client.IdleTimeout = idle
+		for range 5 { // each but the first finds it idle for almost as long
+			get(t, client)
+			time.Sleep(idle - time.Second)
+		}
+		resp, err := client.RoundTrip(request(t, t.Context(), http.MethodPost, ""), time.Time{})
+		if got := readAll(t, resp, err); got != "answer" || n.dials() != 1 {
+			t.Errorf("got %q on connection %d", got, n.dials())
+		}
+		start := time.Now()
+		n.serves.Wait()
+		if took := time.Since(start); took < idle-time.Second || took > 2*idle {
+			t.Errorf("it was closed after %v, want once and at most twice %v", took, idle)
+		}
+		if get(t, client); n.dials() != 2 {
+			t.Errorf("dialled %d times, want anew", n.dials())
+		}
+	})
+}
