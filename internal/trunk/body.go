@@ -89,7 +89,7 @@ func (b *body) credit(n int) {
 	frame := binary.AppendUvarint(begin(nil, kindCredit, b.call.id), uint64(b.read))
 	b.call.room.Add(b.read)
 	b.read = 0
-	_, _ = b.call.conn.out.send(end(frame, 0))
+	b.call.conn.out.tell(end(frame, 0))
 }
 
 // trailers makes what has come after the body the trailers of the answer.

@@ -53,6 +53,7 @@ func (x *call) roundTrip(by time.Time) (*http.Response, error) {
 	}
 	sent, err := x.send()
 	if err != nil {
+		x.conn.remove(x) // of which the callee does not know
 		return nil, err
 	}
 	if trace != nil {
@@ -149,7 +150,7 @@ func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 // giveUp ends the call early, and tells the callee.
 func (x *call) giveUp() {
 	if x.conn.remove(x) {
-		_, _ = x.conn.out.send(short(kindGone, x.id))
+		x.conn.out.tell(short(kindGone, x.id))
 	}
 }
 

@@ -1,6 +1,7 @@
 package trunk_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -195,6 +196,58 @@ func TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone(t *testing.T) {
 			if want := left / size; sent != want {
 				t.Errorf("with %d bytes %d requests of %d are taken for sent, want %d", left, sent, size, want)
 			}
+		}
+	})
+}
+
+// TestACalleeThatReadsAgainHearsOfAllThatWasGivenUp has callers give up when nothing more may wait.
+func TestACalleeThatReadsAgainHearsOfAllThatWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read, heard := make(chan struct{}), make(chan map[uint64][]byte)
+		client := script(t, pipes, func(b *bare) {
+			<-read
+			kinds := make(map[uint64][]byte)
+			for {
+				kind, id, _, err := b.hear()
+				if err != nil {
+					heard <- kinds
+					return
+				}
+				kinds[id] = append(kinds[id], kind)
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		sent := 0
+		for size := 1 << 20; size > 0; {
+			refused := make(chan bool, 1)
+			callers.Go(func() {
+				req := request(t, ctx, http.MethodGet, "")
+				req.Header.Set("X", strings.Repeat("x", size))
+				_, err := client.RoundTrip(req, time.Time{})
+				refused <- errors.Is(err, wire.ErrNotSent)
+			})
+			synctest.Wait()
+			select {
+			case <-refused:
+				size /= 2
+			default:
+				sent++
+			}
+		}
+		cancel()
+		callers.Wait()
+		close(read)
+		synctest.Wait()
+		client.CloseIdle()
+		kinds := <-heard
+		for id, got := range kinds {
+			if want := []byte{kindRequest, kindGone}; !bytes.Equal(got, want) {
+				t.Errorf("of call %d the callee has heard %d, want %d", id, got, want)
+			}
+		}
+		if len(kinds) != sent {
+			t.Errorf("of %d calls the callee has heard, want %d", len(kinds), sent)
 		}
 	})
 }

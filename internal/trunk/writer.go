@@ -45,7 +45,18 @@ func (w *writer) init(nc net.Conn) {
 // lost reports that for end.
 func (w *writer) send(p []byte) (end uint64, err error) {
 	w.mu.Lock()
+	if w.err == nil && len(w.waiting)+len(p) > maxQueued {
+		w.mu.Unlock()
+		return 0, errUnread
+	}
 	return w.sendLocked(p)
+}
+
+// tell is send for the few bytes that follow what was sent, without which the other side would wait for ever: for them there
+// is always room.
+func (w *writer) tell(p []byte) {
+	w.mu.Lock()
+	_, _ = w.sendLocked(p)
 }
 
 // sendInTurn is send for those who have much to write: it waits while much is waiting.
@@ -58,14 +69,11 @@ func (w *writer) sendInTurn(p []byte) error {
 	return err
 }
 
-// sendLocked is send, and unlocks.
+// sendLocked is send where there is room, and unlocks.
 func (w *writer) sendLocked(p []byte) (end uint64, err error) {
-	if err = w.err; err == nil && len(w.waiting)+len(p) > maxQueued {
-		err = errUnread
-	}
-	if err != nil {
-		w.mu.Unlock()
-		return 0, err
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return 0, w.err
 	}
 	w.queued += uint64(len(p))
 	end = w.queued
