@@ -51,7 +51,7 @@ func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 	q, x := &both.request, &both.exchanged.exchange
 	q.exchange, x.Common = x, &d.app.direct
 	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
-	r := x.Request(q, c.Request)
+	r := x.Given(q, c.Request)
 	r.RemoteAddr = from
 	delete(r.Header, headerTimeout)
 	q.comes(r)

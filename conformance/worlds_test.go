@@ -236,7 +236,7 @@ func (p *plain) carried(c *trunk.Call) {
 	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
-	r := x.Request(ctx, c.Request)
+	r := x.Given(ctx, c.Request)
 	r.RemoteAddr = "caller:1"
 	inform := c.Inform
 	if !c.Informs {

@@ -3,6 +3,7 @@ package direct
 import (
 	"context"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"strconv"
 	"strings"
@@ -90,12 +91,32 @@ func plainField(name string, values []string) bool {
 // Request returns req, of which Takes must have approved, as the handler sees it, with a context of its own. Its
 // RemoteAddr is yet to be set; that and the headers may be changed before RoundTrip.
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
-	x.caller, x.toHead = req, req.Method == http.MethodHead
 	r := newRequest(ctx)
 	r.URL, r.RequestURI = target(req.URL)
-	r.Method, r.Host = req.Method, host(req)
+	r.Method, r.Host, r.Header = req.Method, host(req), sent(req.Header)
+	x.arrive(r, req)
+	return r
+}
+
+// Given is Request for one that nobody else has: its target and headers become the handler's. RequestURI must be what URL was
+// made of.
+func (x *Exchange) Given(ctx context.Context, req *http.Request) *http.Request {
+	r := req.WithContext(ctx)
+	r.ContentLength = 0
+	for _, values := range r.Header {
+		for i, v := range values {
+			values[i] = textproto.TrimString(v)
+		}
+	}
+	x.arrive(r, req)
+	return r
+}
+
+// arrive makes r, which has the target and headers of req, what a server makes of them.
+func (x *Exchange) arrive(r, req *http.Request) {
+	x.caller, x.toHead = req, req.Method == http.MethodHead
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	r.Header, r.Body = sent(req.Header), http.NoBody
+	r.Body = http.NoBody
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
@@ -107,7 +128,6 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 		r.Header["User-Agent"] = r.Header["User-Agent"][:1]
 	}
 	x.body(r, req)
-	return r
 }
 
 // newRequest returns an empty request. What it copies is on its own stack, and not below all that Request calls.

@@ -100,7 +100,7 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 	if err != nil {
 		return nil, deadline, false, fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	req = &http.Request{Method: method, URL: u, Host: host, Header: header}
+	req = &http.Request{Method: method, URL: u, RequestURI: uri, Host: host, Header: header}
 	if flags&flagBody != 0 {
 		req.ContentLength = int64(len(s.s))
 		req.Body = io.NopCloser(strings.NewReader(s.s))
