@@ -263,11 +263,13 @@ func (w *watch) noteEndsLocked() {
 	before, after := w.looks[n-2].apps, w.looks[n-1].apps
 	for i := range after {
 		for j := range after[i].PerInstance {
-			in, was := &after[i].PerInstance[j], uint64(0)
+			in, old := &after[i].PerInstance[j], new(watt.InstanceStatus)
 			if j < len(before[i].PerInstance) {
-				was = endsOf(&before[i].PerInstance[j])
+				old = &before[i].PerInstance[j]
+			} else if before[i].State != "new" {
+				break // it was not there, and its ends of an earlier life are not of late
 			}
-			for range endsOf(in) - min(was, endsOf(in)) {
+			for range endsOf(in) - min(endsOf(old), endsOf(in)) {
 				w.noteEndLocked(after[i].Name, in.Instance, w.looks[n-1].at)
 			}
 		}
