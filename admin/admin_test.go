@@ -317,6 +317,17 @@ func TestWithoutATokenThereAreNoActions(t *testing.T) {
 	}
 }
 
+// TestABrowserAsksForTheTokenButNotInThePlaceOfThePage: what has sent a token of its own asks for another itself.
+func TestABrowserAsksForTheTokenButNotInThePlaceOfThePage(t *testing.T) {
+	h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token, Hosts: []string{"ops.example"}})
+	for given, challenge := range map[string]string{"": `Basic realm="watt"`, "Basic bWU6bm8=": `Basic realm="watt"`, "Bearer no": "", "bearer no": ""} {
+		rec := answerTo(t, h, "/status", with("Authorization", given))
+		if got := rec.header.Get("WWW-Authenticate"); rec.status != http.StatusUnauthorized || got != challenge {
+			t.Errorf("%q: got %d and %q, want 401 and %q", given, rec.status, got, challenge)
+		}
+	}
+}
+
 func TestFromElsewhereThereMustBeAToken(t *testing.T) {
 	for _, addr := range []string{":9090", "0.0.0.0:9090", "[::]:9090", "192.0.2.1:9090", "ops.example:9090"} {
 		rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
@@ -337,14 +348,14 @@ func TestFromElsewhereThereMustBeAToken(t *testing.T) {
 		{"/readyz", func(*http.Request) {}, http.StatusServiceUnavailable},
 		{"/status", authorized, http.StatusOK},
 	} {
-		if status := answerTo(t, h, test.path, test.change); status != test.status {
-			t.Errorf("%s: got %d, want %d", test.path, status, test.status)
+		if rec := answerTo(t, h, test.path, test.change); rec.status != test.status {
+			t.Errorf("%s: got %d, want %d", test.path, rec.status, test.status)
 		}
 	}
 }
 
 // answerTo asks a handler that is served at an address which others reach: it is not one of this machine alone.
-func answerTo(t *testing.T, h http.Handler, path string, change func(*http.Request)) int {
+func answerTo(t *testing.T, h http.Handler, path string, change func(*http.Request)) *recorder {
 	t.Helper()
 	elsewhere := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9090}
 	ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(elsewhere))
@@ -355,7 +366,7 @@ func answerTo(t *testing.T, h http.Handler, path string, change func(*http.Reque
 	change(req)
 	rec := &recorder{header: make(http.Header)}
 	h.ServeHTTP(rec, req)
-	return rec.status
+	return rec
 }
 
 type recorder struct {

@@ -35,7 +35,7 @@ func (h *handler) admits(w http.ResponseWriter, r *http.Request) bool {
 	case h.options.Token == "":
 		plain(w, http.StatusForbidden, "from elsewhere this needs a token: set admin.Options.Token")
 	case !h.authorized(r):
-		unauthorized(w)
+		unauthorized(w, r)
 	default:
 		return true
 	}
@@ -83,8 +83,11 @@ func (h *handler) authorized(r *http.Request) bool {
 	return ok && h.options.Token != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-func unauthorized(w http.ResponseWriter) {
-	w.Header().Set("WWW-Authenticate", `Basic realm="watt"`)
+// unauthorized has a browser ask for the token, but not in the place of the page that has sent one.
+func unauthorized(w http.ResponseWriter, r *http.Request) {
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !strings.EqualFold(scheme, "Bearer") {
+		w.Header().Set("WWW-Authenticate", `Basic realm="watt"`)
+	}
 	plain(w, http.StatusUnauthorized, "this needs the token")
 }
 

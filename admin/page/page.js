@@ -10,6 +10,9 @@ const byId = id => document.getElementById(id)
 const chosen = { app: fromHash() }
 let reports = [] // of the last ten seconds, the oldest first
 
+// at is where something is asked for: without the password that the page's own address may have, which fetch refuses.
+const at = path => new URL(path, location.origin + location.pathname)
+
 // --- what is what ---------------------------------------------------------------------------------
 
 const workers = app => Math.max(0, app.Workers) * (app.PerInstance ?? []).filter(i => i.State === 'ready').length
@@ -275,7 +278,7 @@ async function act(method, path, body, done) {
 	for (let given = sessionStorage.getItem(kept) ?? ''; ; ) {
 		let response
 		try {
-			response = await fetch(path, { method, body: body && JSON.stringify(body), headers: { Authorization: `Bearer ${given}` } })
+			response = await fetch(at(path), { method, body: body && JSON.stringify(body), headers: given ? { Authorization: `Bearer ${given}` } : {} }) // the browser may have the token
 		} catch (error) { // nobody answers, or the token cannot be a header
 			return tell(`Not done: ${error}`)
 		}
@@ -330,7 +333,7 @@ addEventListener('resize', fit)
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawCharts)
 
 async function loadHistory() {
-	const response = await fetch('history').catch(() => null)
+	const response = await fetch(at('history')).catch(() => null)
 	if (!response?.ok) return
 	points = await response.json()
 	drawCharts()
@@ -364,7 +367,7 @@ addEventListener('hashchange', choose)
 addEventListener('resize', () => reports.length && showPicture(reports.at(-1).Apps))
 
 function listen() {
-	const events = new EventSource('events')
+	const events = new EventSource(at('events'))
 	events.onopen = () => {
 		reports = [] // it may be another program by now
 		loadHistory()
