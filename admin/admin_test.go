@@ -217,25 +217,28 @@ func TestReadinessAsksForAMinimum(t *testing.T) {
 }
 
 func TestStrangersAreNotToldWhatIsNotReady(t *testing.T) {
-	h := admin.Handler(watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()}), admin.Options{Token: token})
+	rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
+	h, open := admin.Handler(rt, admin.Options{Token: token}), admin.Handler(rt, admin.Options{})
 	for _, test := range []struct {
 		name   string
+		h      http.Handler
 		at     net.Addr
 		host   string
 		change func(*http.Request)
 		told   bool
 	}{
-		{"here", loopback{}, "127.0.0.1", func(*http.Request) {}, true},
-		{"here, by a Unix socket", &net.UnixAddr{Name: "@watt", Net: "unix"}, "localhost", func(*http.Request) {}, true},
-		{"here, by another's name", loopback{}, "evil.example", func(*http.Request) {}, false},
-		{"elsewhere", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", func(*http.Request) {}, false},
-		{"elsewhere, with the token", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", authorized, true},
+		{"here", h, loopback{}, "127.0.0.1", func(*http.Request) {}, true},
+		{"here, by a Unix socket", h, &net.UnixAddr{Name: "@watt", Net: "unix"}, "localhost", func(*http.Request) {}, true},
+		{"here, by another's name", h, loopback{}, "evil.example", func(*http.Request) {}, false},
+		{"elsewhere", h, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", func(*http.Request) {}, false},
+		{"elsewhere, with the token", h, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", authorized, true},
+		{"elsewhere, where there is no token", open, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1", with("Authorization", "Bearer "), false},
 	} {
 		ctx := context.WithValue(t.Context(), http.LocalAddrContextKey, test.at)
 		req := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://"+test.host+"/readyz", http.NoBody)
 		test.change(req)
 		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, req)
+		test.h.ServeHTTP(rec, req)
 		if told := strings.Contains(rec.Body.String(), "not started"); rec.Code != http.StatusServiceUnavailable || told != test.told {
 			t.Errorf("%s: got %d %s", test.name, rec.Code, rec.Body)
 		}

@@ -39,6 +39,10 @@ func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 		t.Errorf("with an instance that comes back with what it had counted: got %+v", got)
 	}
 	after.PerInstance = after.PerInstance[:1]
+	after.PerInstance[0].State = "restarting"
+	if got := figuresOf(before, after, 10*time.Second); got.Utilisation != want.Utilisation {
+		t.Errorf("got a utilisation of %v of an instance that has just ended, want %v", got.Utilisation, want.Utilisation)
+	}
 	after.PerInstance[0].PID = 8
 	if got := figuresOf(before, after, 10*time.Second); got.CPU != 0 {
 		t.Errorf("got %v processors of a process that has taken the place of another", got.CPU)

@@ -65,6 +65,7 @@ func newOrders(_ context.Context, env *watt.Env) (http.Handler, error) {
 		sold.Inc()
 		fmt.Fprint(w, "sold")
 	})
+	mux.HandleFunc("/copy", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
 	return mux, nil
 }
@@ -189,6 +190,11 @@ func TestWhatIsServedShows(t *testing.T) {
 		name, labels, _ := strings.Cut(strings.TrimSuffix(name, "}"), "{")
 		if n := got.value(t, name, labels); n != want {
 			t.Errorf("%s{%s}: got %v, want %v", name, labels, n, want)
+		}
+	}
+	for _, name := range []string{"watt_instance_cpu_seconds_total", "watt_instance_resident_memory_bytes"} {
+		if got.has(name, instances[0]) != nil {
+			t.Errorf("an instance without a process of its own has %s", name)
 		}
 	}
 	if n := got.value(t, "watt_listener_accepted_total", `watt_app="gateway",watt_instance="0"`); n < 1 {
@@ -348,6 +354,36 @@ func TestWhatACollectorCannotWriteToIsLogged(t *testing.T) {
 	if all := fmt.Sprint(logs.All()); !strings.Contains(all, "metrics are missing") || !strings.Contains(all, "broken pipe") {
 		t.Errorf("got the log %s, want what is missing", all)
 	}
+}
+
+// TestMoreThanAFewScrapesAtATimeAreRefused: a Collector that hangs holds each of them up.
+func TestMoreThanAFewScrapesAtATimeAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "app", Handler: http.NotFoundHandler()})
+		hang := make(chan struct{})
+		defer close(hang)
+		rt.Env().Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "late"}, func() float64 { <-hang; return 1 }))
+		h, began := metrics.Handler(rt), time.Now()
+		answers := make(chan int, 5)
+		for range cap(answers) {
+			go func() {
+				recorder := httptest.NewRecorder()
+				h.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+				answers <- recorder.Code
+			}()
+		}
+		if first, took := <-answers, time.Since(began); first != http.StatusServiceUnavailable || took > 0 {
+			t.Errorf("got %d after %v, want 503 at once", first, took)
+		}
+		for range cap(answers) - 1 {
+			if next := <-answers; next != http.StatusOK {
+				t.Errorf("got %d, want what there is", next)
+			}
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 func TestAScraperThatGoesAwayIsNotLogged(t *testing.T) {

@@ -44,6 +44,18 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 		t.Errorf("got %v requests that may wait, want those of two queues of %d", n, rt.Status()[0].Queue)
 	}
 
+	held, err := net.Dial("tcp", rt.Status()[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	fmt.Fprint(held, "POST /copy HTTP/1.1\r\nHost: mill\r\nContent-Length: 1\r\n\r\n")
+	soon(t, "what comes to the busy instance to be served by the other", func() bool {
+		get(t, top.URL("mill")+"/nothing")
+		return total(scrape(t, rt), "watt_requests_handed_over_total", "") > 0
+	})
+	fmt.Fprint(held, "x")
+
 	stopped := rt.Status()[0].PerInstance[1].PID
 	if err := syscall.Kill(stopped, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
