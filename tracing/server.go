@@ -102,7 +102,7 @@ func (s *server) first(r *http.Request) []attribute.KeyValue {
 		scheme = "https"
 	}
 	all := append(make([]attribute.KeyValue, 0, len(s.own)+4), s.own...)
-	all = append(all, attribute.String("url.scheme", scheme), attribute.String("url.path", r.URL.Path))
+	all = append(all, attribute.String("url.scheme", scheme), text("url.path", r.URL.Path))
 	if known(r.Method) {
 		return append(all, attribute.String("http.request.method", r.Method))
 	}
@@ -120,7 +120,7 @@ func attributesOf(r *http.Request) []attribute.KeyValue {
 		host = r.Host
 	}
 	all := []attribute.KeyValue{
-		attribute.String("server.address", host),
+		text("server.address", host),
 		attribute.String("client.address", client),
 		attribute.String("network.protocol.version", strconv.Itoa(r.ProtoMajor)+"."+strconv.Itoa(r.ProtoMinor)),
 	}
@@ -128,9 +128,15 @@ func attributesOf(r *http.Request) []attribute.KeyValue {
 		all = append(all, attribute.Int("server.port", n))
 	}
 	if agent := r.UserAgent(); agent != "" {
-		all = append(all, attribute.String("user_agent.original", agent))
+		all = append(all, text("user_agent.original", agent))
 	}
 	return all
+}
+
+// text is an attribute of what strangers may have sent. OTLP takes valid UTF-8 alone: with anything else in one of them, an
+// exporter loses all spans that it would have sent at once.
+func text(key, value string) attribute.KeyValue {
+	return attribute.String(key, strings.ToValidUTF8(value, "\uFFFD"))
 }
 
 // known reports whether a method is one of the conventions: strangers can send any, and must not make names.

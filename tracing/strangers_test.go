@@ -1,0 +1,65 @@
+package tracing_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/org/watt"
+	"github.com/org/watt/tracing"
+	"github.com/org/watt/watttest"
+)
+
+// TestWhatIsNoTextLosesNoSpans: OTLP takes nothing else, and exporters then lose all spans that they would have sent at once.
+func TestWhatIsNoTextLosesNoSpans(t *testing.T) {
+	r := new(receiver)
+	server := httptest.NewServer(r)
+	defer server.Close()
+	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter))
+	defer provider.Shutdown(context.Background())
+	rt := watt.New(watt.App{Name: "web", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	address := strings.TrimPrefix(watttest.Start(t, rt).URL("web"), "http://")
+	for _, request := range []string{"GET /well HTTP/1.1\r\nHost: shop\r\n", "GET /%ff HTTP/1.1\r\nHost: shop\r\nUser-Agent: \xff\r\n"} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, request+"Connection: close\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	if err := provider.ForceFlush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	all := r.spans()
+	if len(all) != 2 {
+		t.Errorf("got %d spans, want 2", len(all))
+	}
+	for _, s := range all {
+		for _, kv := range s.GetAttributes() {
+			if text := kv.GetValue().GetStringValue(); !utf8.ValidString(text) {
+				t.Errorf("%s is %q", kv.GetKey(), text)
+			}
+		}
+	}
+}
