@@ -178,6 +178,7 @@ func TestWhatIsServedShows(t *testing.T) {
 		`watt_instance_state{state="ready",watt_app="orders",watt_instance="1"}`:              1,
 		`watt_instance_state{state="failed",watt_app="orders",watt_instance="1"}`:             0,
 		`watt_instance_generation{watt_app="orders",watt_instance="1"}`:                       1,
+		`watt_instance_workers{watt_app="orders",watt_instance="1"}`:                          1,
 		`watt_listener_chosen{watt_app="gateway",watt_instance="0"}`:                          1,
 		`watt_requests_shed_total{reason="queue_full",watt_app="orders"}`:                     0,
 		`watt_instance_restarts_total{cause="asked",watt_app="orders",watt_instance="0"}`:     0,
@@ -298,8 +299,12 @@ func TestAHandlerThatDoesNotEndShows(t *testing.T) {
 		if err := rt.Restart("orders", 0); err != nil {
 			t.Error(err)
 		}
-		if n := scrape(t, rt).value(t, "watt_abandoned_total", `watt_app="orders"`); n != 1 {
+		got := scrape(t, rt)
+		if n := got.value(t, "watt_abandoned_total", `watt_app="orders"`); n != 1 {
 			t.Errorf("got %v abandoned, want 1", n)
+		}
+		if n := got.value(t, "watt_instance_generation", `watt_app="orders",watt_instance="0"`); n != 2 {
+			t.Errorf("got generation %v, want 2", n)
 		}
 	})
 }
@@ -628,6 +633,26 @@ func TestFewerWorkersAreNotSaturatedByWhatMoreHaveDone(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := ratio(); got != 0 {
 			t.Errorf("got %v with nothing to do", got)
+		}
+	})
+}
+
+// TestTwoWhoScrapeMeasureNoMoment: the second comes a moment after the first.
+func TestTwoWhoScrapeMeasureNoMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, hold := holding(t, func(a *watt.App) { a.Workers = 1 })
+		ratio := saturation(t, rt)
+		ratio()
+		for range 3 {
+			time.Sleep(5 * time.Second)
+			release := hold(1)
+			time.Sleep(5 * time.Second)
+			ratio()
+			release()
+			time.Sleep(50 * time.Millisecond)
+			if got := ratio(); got < 0.45 || got > 0.55 {
+				t.Errorf("got %v of an app that was busy half of the time", got)
+			}
 		}
 	})
 }
