@@ -340,7 +340,9 @@ async function loadHistory() {
 }
 
 function addPoint(report) {
-	if (points.length && Date.parse(report.Time) - Date.parse(points.at(-1).Time) < 5000) return
+	const age = point => Date.parse(report.Time) - Date.parse(point.Time)
+	points = points.filter(p => age(p) >= 0) // the clock may have been set back
+	if (points.length && age(points.at(-1)) < 5000) return
 	points.push({ Time: report.Time, Apps: Object.fromEntries(report.Apps.map(a => [a.Name, a.Now])) })
 	points = points.slice(-180)
 	if (charts.length) for (const c of charts) c.chart.setData(data(c.w, c.names))
@@ -350,7 +352,7 @@ function addPoint(report) {
 // --- what comes in --------------------------------------------------------------------------------
 
 function show(report) {
-	reports = [...reports.filter(r => Date.parse(report.Time) - Date.parse(r.Time) < 10500), report]
+	reports = [...reports.filter(r => Math.abs(Date.parse(report.Time) - Date.parse(r.Time)) < 10500), report]
 	showHealth(report)
 	showPicture(report.Apps)
 	showApps(report.Apps)
