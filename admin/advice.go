@@ -98,8 +98,8 @@ func (a adviser) short() (kind, text string) {
 		}
 	}
 	if b := a.Before; b != nil && a.inVain(b) {
-		return "backend", fmt.Sprintf("the backend is the limit: with %d workers instead of %d latency rose from %s to %s (p50), and requests went from %.3g to %.3g a second",
-			workersOf(&a.Status), a.BeforeWorkers, seconds(b.P50), seconds(n.P50), b.Requests, n.Requests)
+		return "backend", fmt.Sprintf("the backend is the limit: with %d workers instead of %d a request keeps one for %s instead of %s, and they serve %.3g a second instead of %.3g",
+			workersOf(&a.Status), a.BeforeWorkers, seconds(n.Service), seconds(b.Service), n.Requests, b.Requests)
 	}
 	switch more, p := a.more(), a.report.Processors; {
 	case a.report.Idle < headroom*p:
@@ -122,9 +122,10 @@ func (a adviser) bursts() (kind, text string) {
 		a.busy(), percent(n.Utilisation), n.Shed, a.Workers, max(0, a.Queue))
 }
 
-// inVain reports whether the last increase of workers has brought latency, and no throughput.
+// inVain reports whether the last increase of workers has brought latency, and no throughput. The wait for a worker is no
+// part of that latency: where the queue is long it is most of a request's time, and hides what the backend takes.
 func (a adviser) inVain(b *Figures) bool {
-	return a.BeforeWorkers < workersOf(&a.Status) && b.Requests > 0 && a.Now.Requests < 1.1*b.Requests && a.Now.P50 > 1.2*b.P50
+	return a.BeforeWorkers < workersOf(&a.Status) && b.Requests > 0 && a.Now.Requests < 1.1*b.Requests && a.Now.Service > 1.2*b.Service
 }
 
 // state says how full the app is.

@@ -24,7 +24,7 @@ func app(change func(*admin.App)) admin.App {
 
 // busy are the figures of an app with that utilisation.
 func busy(utilisation float64) admin.Figures {
-	return admin.Figures{Requests: 100, P50: 0.05, P99: 0.2, Utilisation: utilisation, Downstream: 0.1 * utilisation}
+	return admin.Figures{Requests: 100, P50: 0.05, P99: 0.2, Service: 0.05, Utilisation: utilisation, Downstream: 0.1 * utilisation}
 }
 
 func TestAdvice(t *testing.T) {
@@ -86,10 +86,10 @@ func TestAdvice(t *testing.T) {
 
 		{"the last increase has brought latency", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 4
-			a.Now.Wait99, a.Now.P50 = 0.3, 0.1
+			a.Now.Wait99, a.Now.Service = 0.3, 0.1
 			before := busy(1)
 			a.Before = &before
-		}, "backend", []string{"the backend is the limit", "8 workers instead of 4", "from 50ms to 100ms"}},
+		}, "backend", []string{"the backend is the limit", "8 workers instead of 4", "for 100ms instead of 50ms"}},
 		{"the last increase has brought requests", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 4
 			a.Now.Wait99, a.Now.Requests = 0.3, 200
@@ -98,7 +98,7 @@ func TestAdvice(t *testing.T) {
 		}, "raise", nil},
 		{"the last increase has brought requests and latency", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 4
-			a.Now.Wait99, a.Now.Requests, a.Now.P50 = 0.3, 200, 0.1
+			a.Now.Wait99, a.Now.Requests, a.Now.Service = 0.3, 200, 0.1
 			before := busy(1)
 			a.Before = &before
 		}, "raise", nil},
@@ -110,7 +110,7 @@ func TestAdvice(t *testing.T) {
 		}, "raise", nil},
 		{"the last change was a decrease", idle, func(a *admin.App) {
 			a.Now, a.BeforeWorkers = busy(1), 16
-			a.Now.Wait99, a.Now.P50 = 0.3, 0.1
+			a.Now.Wait99, a.Now.Service = 0.3, 0.1
 			before := busy(1)
 			a.Before = &before
 		}, "raise", nil},
@@ -216,7 +216,7 @@ func TestWhoseCalleesHaveRoomNeedsWorkers(t *testing.T) {
 		"calls do not end":                    {func(_, store, _ *admin.App) { store.Now.CallTime, store.Busy = nil, 4 }, look},
 		"the last increase was in vain": {func(orders, _, _ *admin.App) {
 			before := busy(1)
-			orders.Before, orders.BeforeWorkers, orders.Now.P50 = &before, 4, 0.1
+			orders.Before, orders.BeforeWorkers, orders.Now.Service = &before, 4, 0.1
 		}, "the backend is the limit"},
 		"who waits computes, too": {func(orders, _, _ *admin.App) { orders.Profile = watt.CPUBound }, look},
 	} {

@@ -17,6 +17,8 @@ type Figures struct {
 	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain for as long as
 	// they may, but not of those that were shed before, in seconds.
 	P50, P99, Wait99 float64
+	// Service is how long a request had a worker, in seconds, on average.
+	Service float64
 	// Utilisation is the part of their time that workers of instances that are ready were busy, and Downstream the part
 	// that they waited for other apps: at most 1.
 	Utilisation, Downstream float64
@@ -67,10 +69,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	if limit := longestWait(after); limit > 0 { // the end of its bucket may be later
 		f.Wait99 = min(f.Wait99, limit.Seconds())
 	}
-	if workers := float64(max(readyOf(before), readyOf(after)) * max(0, after.Workers)); workers > 0 {
-		f.Utilisation = min(1, max(0, after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
-		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
-	}
+	f.work(before, after, seconds)
 	for i := range after.PerCaller {
 		c := &after.PerCaller[i]
 		old := new(watt.CallerStatus)
@@ -83,6 +82,18 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 		f.Failed[c.Caller] = max(0, rate(sum(c.Errors), sum(old.Errors))-givenUp)
 	}
 	return f
+}
+
+// work adds what the workers did.
+func (f *Figures) work(before, after *watt.Status, seconds float64) {
+	busy := max(0, after.BusyTime-before.BusyTime).Seconds() / seconds
+	if f.Requests > 0 {
+		f.Service = busy / f.Requests
+	}
+	if workers := float64(max(readyOf(before), readyOf(after)) * max(0, after.Workers)); workers > 0 {
+		f.Utilisation = min(1, busy/workers)
+		f.Downstream = min(f.Utilisation, max(0, after.DownstreamTime-before.DownstreamTime).Seconds()/seconds/workers)
+	}
 }
 
 // canceled is the kind of those calls that their caller has given up: that says nothing about the callee.
