@@ -28,7 +28,8 @@
 // Actions need the token, and are refused to pages of other origins. But for the probes, only requests to a loopback
 // address, to localhost or to one of Options.Hosts are answered, so that no page elsewhere can reach it by a name of
 // its own (DNS rebinding). A runtime does not start if its Admin can be reached from elsewhere and there is no token;
-// with one, everything but the probes needs it there.
+// with one, everything but the probes needs it there. What a proxy has passed on is from elsewhere too, if it says so:
+// by Forwarded, X-Forwarded-For, X-Real-IP or Via.
 package admin
 
 import (

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	neturl "net/url"
 	"os"
 	"runtime"
 	"strconv"
@@ -317,6 +319,31 @@ func TestWithoutATokenThereAreNoActions(t *testing.T) {
 	_, url := started(t, admin.Options{})
 	if status, _ := do(t, http.MethodPost, url+"/apps/orders/instances/0/restart", "", with("Authorization", "Bearer ")); status != http.StatusForbidden {
 		t.Errorf("got %d, want 403", status)
+	}
+}
+
+// TestWhatAProxyPassesOnIsFromElsewhere: it comes over a loopback address, but from anybody.
+func TestWhatAProxyPassesOnIsFromElsewhere(t *testing.T) {
+	_, url := started(t, admin.Options{Token: token, Hosts: []string{"ops.example"}})
+	behind, err := neturl.Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(behind)
+		r.SetXForwarded()
+	}})
+	defer proxy.Close()
+	if status, _ := do(t, http.MethodGet, proxy.URL+"/status", ""); status != http.StatusUnauthorized {
+		t.Errorf("without the token: got %d, want 401", status)
+	}
+	if status, _ := do(t, http.MethodGet, proxy.URL+"/status", "", authorized); status != http.StatusOK {
+		t.Errorf("with the token: got %d, want 200", status)
+	}
+	for _, name := range []string{"Forwarded", "X-Real-IP", "Via"} {
+		if status, _ := do(t, http.MethodGet, url+"/debug/pprof/heap", "", with("Host", "ops.example"), with(name, "192.0.2.1")); status != http.StatusUnauthorized {
+			t.Errorf("%s: got %d, want 401", name, status)
+		}
 	}
 }
 

@@ -49,10 +49,15 @@ func (h *handler) called(host string) bool {
 	})
 }
 
-// fromHere reports whether a request has come over a loopback address, or a Unix socket.
+// fromHere reports whether a request has come over a loopback address, or a Unix socket, and from no proxy that says so.
 func (h *handler) fromHere(r *http.Request) bool {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return ok && (addr.Network() == "unix" || local(addr.String()))
+	return ok && (addr.Network() == "unix" || local(addr.String())) && !passedOn(r.Header)
+}
+
+// passedOn reports whether a proxy has passed a request on, which may have come to that from anywhere.
+func passedOn(h http.Header) bool {
+	return slices.ContainsFunc([]string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"}, func(name string) bool { return len(h[name]) > 0 })
 }
 
 // local reports whether an address, with a port or without, is of this machine alone.
