@@ -424,21 +424,36 @@ func TestWhatOtherAppsSayIsNotTheStores(t *testing.T) {
 	})
 }
 
-func TestAStoreMaySayWhenToComeAgainAsADate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var begun atomic.Int64
-		rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
-			w.WriteHeader(http.StatusServiceUnavailable)
-		})}))
-		top := watttest.Start(t, rt)
-		for range 5 {
-			top.Get("http://job.watt.local/")
-		}
-		if got := begun.Load(); got != 2 {
-			t.Errorf("got %d begun, want 2", got)
-		}
-	})
+func TestAStoreMaySayWhenToComeAgainInManyWays(t *testing.T) {
+	for said, want := range map[string]time.Duration{ // 0: as if it had said nothing; it is the beginning of 2000
+		"60": time.Minute, "Sat, 01 Jan 2000 00:01:00 GMT": time.Minute,
+		"99999999": time.Hour, "99999999999999999999": time.Hour, "Fri, 01 Jan 9999 00:00:00 GMT": time.Hour,
+		"": 0, "0": 0, "-60": 0, "-99999999999999999999": 0, "1.5": 0, "soon": 0, "Fri, 31 Dec 1999 23:59:00 GMT": 0,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var begun atomic.Int64
+			rt := watt.New(funnel.New(job(&begun), watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", said)
+				w.WriteHeader(http.StatusServiceUnavailable)
+			})}))
+			watttest.Start(t, rt)
+			for i := range 5 {
+				before := begun.Load()
+				resp, err := rt.Env().Get(t.Context(), "http://job.watt.local/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				after, _ := time.ParseDuration(resp.Header.Get("Retry-After") + "s")
+				switch refused := begun.Load() == before; {
+				case refused != (want > 0 && i >= 2):
+					t.Errorf("%q: number %d was refused: %v", said, i, refused)
+				case refused && (after < want || after > want*3/2):
+					t.Errorf("%q: got Retry-After %v, want %v, and up to half as much more", said, after, want)
+				}
+			}
+		})
+	}
 }
 
 func TestWhatAStoreRefusesAtItsDoorIsBelievedUnlessThereWasADeadline(t *testing.T) {
@@ -526,6 +541,14 @@ func TestABusyStoreDoesNotKeepAnInstanceFromStarting(t *testing.T) {
 			if status, _ := top.Get("http://job.watt.local" + path); status != want {
 				t.Errorf("%s: got %d, want %d", path, status, want)
 			}
+		}
+		resp, err := rt.Env().Client.Post("http://job.watt.local/ready?well", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("POST: got %d, want 503", resp.StatusCode)
 		}
 		time.Sleep(time.Minute)
 	})

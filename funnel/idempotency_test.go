@@ -197,6 +197,9 @@ func TestHeadersOfMiddlewareInFrontAreNotRepeated(t *testing.T) {
 		w.Header().Set("Content-Length", "0")
 		w.Header().Set("Date", "then")
 		w.Header().Set("Connection", "close")
+		w.Header().Set("Keep-Alive", "timeout=5")
+		w.Header().Set("Trailer", "Checksum")
+		w.Header().Set("Transfer-Encoding", "identity")
 		w.Header().Del("Server")
 		w.WriteHeader(http.StatusCreated)
 	}))
@@ -214,8 +217,10 @@ func TestHeadersOfMiddlewareInFrontAreNotRepeated(t *testing.T) {
 		if vary := strings.Join(got.Values("Vary"), ", "); vary != "Origin, Accept" || got.Get("Server") != "" || got.Get("Content-Length") != "0" {
 			t.Errorf("got %v, want what the handler made of it", got)
 		}
-		if first := i == 0; first != (got.Get("Date") == "then") || first != (got.Get("Connection") == "close") {
-			t.Errorf("got %v, want Date and Connection the first time alone", got)
+		for _, name := range []string{"Date", "Connection", "Keep-Alive", "Trailer", "Transfer-Encoding"} {
+			if there := got.Get(name) != ""; there != (i == 0) {
+				t.Errorf("got %v, want %s the first time alone", got, name)
+			}
 		}
 		if id := strconv.Itoa(i + 1); got.Get("X-Request-Id") != id || got.Get("Set-Cookie") != "session="+id {
 			t.Errorf("got %v, want request %s's own", got, id)
@@ -335,6 +340,9 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 		two.Header.Add("Idempotency-Key", "b")
 		if got, err := x.do(two); err != nil || got.status != http.StatusBadRequest {
 			t.Errorf("got %d, %v for two keys", got.status, err)
+		}
+		if got := send((&funnel.Idempotency{}).Handler(x), "/sell", `""`); got.Code != http.StatusBadRequest {
+			t.Errorf("got %d for an empty key where none is required, want 400: whoever sends it wants one", got.Code)
 		}
 		if x.sales != 0 {
 			t.Errorf("got %d sales", x.sales)

@@ -475,6 +475,47 @@ func TestACallThatJoinsAfterTheContextIsFinishedToo(t *testing.T) {
 	}
 }
 
+func TestACallThatJoinsWithAContextThatHasEndedIsNotBegun(t *testing.T) {
+	b := &funnel.Batch{DB: open(t, file(t))}
+	err := b.Do(t.Context(), func(ctx context.Context, _ *sql.Tx) error {
+		late, cancel := context.WithCancelCause(ctx)
+		cancel(errOnPurpose)
+		if err := b.Do(late, write("late")); !errors.Is(err, errOnPurpose) {
+			t.Errorf("got %v, want the cause", err)
+		}
+		return nil
+	})
+	if got := count(t, b.DB, `select count(*) from notes`); err != nil || got != 0 {
+		t.Errorf("got %v and %d notes, want none", err, got)
+	}
+}
+
+func TestACallThatHasJoinedIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &funnel.Batch{DB: open(t, file(t))}
+		inside, release, joined := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		outer := doing(b, func(ctx context.Context, _ *sql.Tx) error {
+			go func() {
+				joined <- b.Do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+					close(inside)
+					<-release
+					return write("joined")(ctx, tx)
+				})
+			}()
+			<-inside
+			return nil
+		})
+		synctest.Wait()
+		close(release)
+		if err := errors.Join(result(t, joined), result(t, outer)); err != nil {
+			t.Error(err)
+		}
+		if got := count(t, b.DB, `select count(*) from notes`); got != 1 {
+			t.Errorf("got %d notes, want 1", got)
+		}
+	})
+}
+
 func TestMaxSizeAndMaxDelay(t *testing.T) {
 	b := &funnel.Batch{DB: open(t, file(t)), MaxSize: 2}
 	rest, first := behind(t, b, write("a"), write("b"), write("c"))

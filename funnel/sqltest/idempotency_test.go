@@ -380,6 +380,9 @@ func TestADatabaseInTroubleIsAnsweredAndNothingIsDone(t *testing.T) {
 	if got := s.post(t.Context(), "k", "tea"); got.Code != http.StatusServiceUnavailable {
 		t.Errorf("closed: got %d, want 503", got.Code)
 	}
+	if failed, _ := metric(t, s.once, "watt_idempotency_requests_total"); failed != 3 {
+		t.Errorf("got %v requests counted, want all three, those that have failed included", failed)
+	}
 
 	s = newStore(open(t, file(t), "_pragma=max_page_count(30)"))
 	s.once.MaxBytes = 8 << 20
