@@ -23,9 +23,10 @@ import (
 // (draft-ietf-httpapi-idempotency-key-header) run their handler once, and all get its answer. A client that has not
 // got one sends its request again, with the same key, until it has.
 //
-// The key is a string in quotes, as the draft has it, or without; at most 255 bytes. It belongs to one caller app, one
-// Principal, one method and one path, as the client has sent it, of one app: elsewhere the same key is another. GET,
-// HEAD, OPTIONS and TRACE pass untouched, and so do requests without a key, unless Required is set.
+// The key is a string in quotes, as the draft has it, or without; at most 255 bytes, and 1 KiB with parameters. It
+// belongs to one caller app, one Principal, one method and one path, as the client has sent it, of one app: elsewhere
+// the same key is another. GET, HEAD, OPTIONS and TRACE pass untouched, and so do requests without a key, unless
+// Required is set.
 //
 // Refused are, each with a problem document: a key that is missing or malformed (400), a key whose first request is
 // still in progress, or just being looked up in the database (409 with Retry-After), and one that came with another

@@ -331,6 +331,7 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 		for _, key := range []string{
 			"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256),
 			`"a";`, `"a";!!`, `"a"; b=`, `"a";b= 1`, `"a" ;b`, `"a";x, "b"`, `"a";"b"`, `"a";B`, `"a";b=1.`, `"a";b=1234567890123456`, `"a";b=?2`, `"a";b=:!:`, `"a", "b"`,
+			`"a"` + strings.Repeat(`;b="c"`, 200),
 		} {
 			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || got.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(got.body, "Idempotency-Key") {
 				t.Errorf("%q: got %d %v %s, want 400, and why", key, got.status, got.header, got.body)
@@ -350,7 +351,7 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 		if got := x.post("/sell", `"with \"quotes\" and \\"`, "tea"); got.status != http.StatusCreated {
 			t.Errorf("got %d %s, want 201", got.status, got.body)
 		}
-		for i, parameters := range []string{``, `;a`, `; *b_1.c-d=tok/en:*`, `;n=-12.125; i=999999999999999;d=@-1;b=:AQ==:;t=?1`, `;s="a;\"\\";u=%"f%c3%bc"`} {
+		for i, parameters := range []string{``, `;a`, `; *b_1.c-d=tok/en:*`, `;n=-12.125; i=999999999999999;d=@-1;b=:AQ==:;t=?1`, `;s="a;\"\\";u=%"f%c3%bc"`, strings.Repeat(`;b="c"`, 150)} {
 			if got := x.post("/sell", `"with parameters"`+parameters, "tea"); got.body != "sale 2 of tea" || got.replayed != (i > 0) {
 				t.Errorf("%s: got %d %s, want the same key", parameters, got.status, got.body)
 			}
