@@ -60,7 +60,7 @@ var errNoDB = errors.New("funnel: Batch.DB is not set")
 //     of somebody's made the database undo all of it, as SQLite does when the disk is full. That call gets an error of
 //     its own, which does not say so: what fn did after that statement may be kept.
 //   - An error of the commit is everybody's too. Nothing was done, unless the connection to the database broke in that
-//     very moment.
+//     very moment. It wraps ErrUnavailable if it is a conflict with another transaction (SQLSTATE 40).
 //   - An error of ctx (its cause) means that fn was not called, or did not begin to work with the database. The end of
 //     ctx counts until the call's turn has come, and the transaction has begun. After that, Do waits for the outcome,
 //     which is at most MaxSize calls away.

@@ -5,9 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/gob"
-	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -108,16 +106,6 @@ func (t *table) claim(ctx context.Context, tx *sql.Tx, id, digest string, oldest
 		return nil, fmt.Errorf("headers of an answer: %w", err)
 	}
 	return &a, nil
-}
-
-// unavailable says of an error that the same will work later if it is a conflict between transactions, such as those of
-// two processes that have each other's keys: SQLSTATE 40.
-func unavailable(err error) error {
-	var state interface{ SQLState() string } // of PostgreSQL's drivers
-	if errors.As(err, &state) && strings.HasPrefix(state.SQLState(), "40") {
-		return fmt.Errorf("%w: %w", watt.ErrUnavailable, err)
-	}
-	return err
 }
 
 // sweep forgets some of what has expired: once a second, and more often if more is claimed, so that there goes twice as

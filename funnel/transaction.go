@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/org/watt"
@@ -83,12 +84,22 @@ func (t *transaction) end() {
 		t.err = fmt.Errorf("funnel: %w: nothing was done: %w", watt.ErrUnavailable, t.lost)
 	case t.tx != nil:
 		if err := t.tx.Commit(); err != nil {
-			t.err = fmt.Errorf("funnel: commit: %w", err)
+			t.err = fmt.Errorf("funnel: commit: %w", unavailable(err))
 			t.batch.counted().lost.WithLabelValues("commit").Inc()
 			return
 		}
 		t.batch.counted().committed(t)
 	}
+}
+
+// unavailable says of an error that nothing was done, and the same will work later, if it is a conflict between
+// transactions, such as those of two processes that have each other's keys: SQLSTATE 40.
+func unavailable(err error) error {
+	var state interface{ SQLState() string } // of PostgreSQL's drivers
+	if errors.As(err, &state) && strings.HasPrefix(state.SQLState(), "40") {
+		return fmt.Errorf("%w: %w", watt.ErrUnavailable, err)
+	}
+	return err
 }
 
 // errTorn is the error of a call in which the database ended the transaction: outside of one, as SQLite is then, each

@@ -40,6 +40,7 @@ func TestPostgreSQL(t *testing.T) {
 		"an app that may not create tables":                   roleInPostgreSQL,
 		"an app that may not create tables lacks the table":   noTableInPostgreSQL,
 		"keys in other order are done, or told to come again": orderInPostgreSQL,
+		"a commit that conflicts is told to come again":       conflictInPostgreSQL,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, c.create(t)) })
 	}
@@ -317,5 +318,33 @@ func orderInPostgreSQL(t *testing.T, d *postgres) {
 	}
 	if n := one.notes(t); n != 3 {
 		t.Errorf("got %d notes, want each once", n)
+	}
+}
+
+// conflictInPostgreSQL has two transactions that each read what the other writes, so that one cannot be committed.
+func conflictInPostgreSQL(t *testing.T, d *postgres) {
+	must(t, d.open(t), `alter database `+d.name+` set default_transaction_isolation = serializable`)
+	var done []chan error
+	gates := []chan struct{}{make(chan struct{}), make(chan struct{})}
+	inside := make(chan struct{})
+	for i, gate := range gates {
+		done = append(done, doing(&funnel.Batch{DB: d.open(t)}, func(ctx context.Context, tx *sql.Tx) error {
+			var n int
+			err := tx.QueryRowContext(ctx, `select count(*) from notes`).Scan(&n)
+			if err == nil {
+				err = write(strconv.Itoa(i))(ctx, tx)
+			}
+			inside <- struct{}{}
+			<-gate
+			return err
+		}))
+	}
+	<-inside
+	<-inside
+	for i, gate := range gates {
+		close(gate)
+		if err := result(t, done[i]); (err == nil) != (i == 0) || i > 0 && (!errors.Is(err, watt.ErrUnavailable) || !strings.Contains(err.Error(), "commit: ")) {
+			t.Errorf("got %v of transaction %d, want the second to be told to come again", err, i)
+		}
 	}
 }
