@@ -243,7 +243,9 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 			return err
 		}
 		first = i.recorder(w)
-		next.ServeHTTP(first, r.WithContext(i.Batch.joining(r.Context(), ctx)))
+		joined := r.WithContext(i.Batch.joining(r.Context(), ctx))
+		defer func() { r.MultipartForm = joined.MultipartForm }() // whose files go with r
+		next.ServeHTTP(first, joined)
 		a, err := first.answer(digest)
 		switch {
 		case err != nil:

@@ -1,14 +1,17 @@
 package sqltest_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -326,6 +329,55 @@ func TestHeadersAreKeptByteByByte(t *testing.T) {
 		got := rec.Header()
 		if kind, there := got["Content-Type"]; !there || len(kind) > 0 || !slices.Equal(got["Content-Disposition"], want["Content-Disposition"]) {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestFilesOfAFormAreGoneAfterTheRequest(t *testing.T) {
+	db, dir := open(t, file(t)), t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	left := func() []string {
+		found, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, batch := range []*funnel.Batch{nil, {DB: db}} {
+		once := &funnel.Idempotency{Batch: batch}
+		rt := watt.New(watt.App{Name: "store", Handler: once.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if err := r.ParseMultipartForm(1); err != nil || len(left()) != 1 {
+				t.Errorf("got %v and %v, want a file", err, left())
+			}
+			if r.FormValue("then") == "panic" {
+				panic(http.ErrAbortHandler)
+			}
+		}))})
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, then := range []string{"answer", "panic"} {
+			var body bytes.Buffer
+			form := multipart.NewWriter(&body)
+			part, err := form.CreateFormFile("picture", "picture.jpg")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = part.Write(make([]byte, 1<<10))
+			_ = errors.Join(form.WriteField("then", then), form.Close())
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://store.watt.local/", &body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", form.FormDataContentType())
+			req.Header.Set("Idempotency-Key", then)
+			if resp, err := rt.Env().Client.Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}
+		rt.Shutdown(t.Context())
+		if got := left(); len(got) > 0 {
+			t.Errorf("got %v left, with a Batch: %v", got, batch != nil)
 		}
 	}
 }
