@@ -36,7 +36,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := s.options.extract(r.Context(), r.Header)
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but to tell so in turn
-		s.next.ServeHTTP(w, r.WithContext(ctx))
+		own := r.WithContext(ctx)
+		defer giveBack(r, own)
+		s.next.ServeHTTP(w, own)
 		return
 	}
 	how := append(make([]trace.SpanStartOption, 0, 4), s.kind, trace.WithAttributes(s.first(r)...))
@@ -48,14 +50,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, span := s.tracer.Start(ctx, nameOf(r.Method), how...)
 	defer span.End()
-	r = r.WithContext(ctx)
-	s.options.say(r.Header, span.SpanContext())
+	own := r.WithContext(ctx)
+	defer giveBack(r, own)
+	s.options.say(own.Header, span.SpanContext())
 	if !span.IsRecording() {
-		s.next.ServeHTTP(w, r)
+		s.next.ServeHTTP(w, own)
 		return
 	}
-	s.record(w, r, span)
+	s.record(w, own, span)
 }
+
+// giveBack gives what the handler of a request's copy has made of its form to r: its files are removed with that.
+func giveBack(r, own *http.Request) { r.MultipartForm = own.MultipartForm }
 
 // mesh is how addresses of callers in the mesh end, main's too; those of others are addresses of the network.
 const mesh = ".watt.local:80"
@@ -78,11 +84,12 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 		span.SetAttributes(attribute.String("watt.caller", caller))
 	}
 	queued(r.Context(), span)
-	r, found := routed(s.next, r)
-	ctx := r.Context()
+	own, found := routed(s.next, r)
+	defer giveBack(r, own)
+	ctx := own.Context()
 	var a answer
 	defer func() {
-		if route := cmp.Or(found.RoutePattern(), routeOf(r)); route != "" {
+		if route := cmp.Or(found.RoutePattern(), routeOf(own)); route != "" {
 			span.SetName(nameOf(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
@@ -92,7 +99,7 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 			panic(reason)
 		}
 	}()
-	s.next.ServeHTTP(a.wrap(w), r)
+	s.next.ServeHTTP(a.wrap(w), own)
 }
 
 // first are the attributes that a sampler sees.

@@ -2,10 +2,12 @@ package tracing_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"maps"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -862,6 +864,59 @@ func TestTrailersOfARequestGoAlong(t *testing.T) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
+	}
+}
+
+func TestFilesOfAFormAreGoneAfterTheRequest(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	left := func() []os.DirEntry {
+		found, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	parse := func(_ http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1); err != nil || len(left()) == 0 {
+			t.Errorf("got %v and %v, want a file", err, left())
+		}
+	}
+	router := chi.NewRouter() // which makes a copy of its own where nobody asks for the route
+	router.Post("/", parse)
+	for name, sampler := range map[string]sdk.Sampler{"sampled": sdk.AlwaysSample(), "routed": sdk.AlwaysSample(), "not sampled": sdk.NeverSample()} {
+		rt := watt.New(watt.App{Name: "forms", Listen: "127.0.0.1:0", Handler: http.HandlerFunc(parse)})
+		if name == "routed" {
+			_ = rt.Update("forms", func(a *watt.App) { a.Handler = router })
+		}
+		if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider(sdk.WithSampler(sampler))}); err != nil {
+			t.Fatal(err)
+		}
+		for _, url := range []string{watttest.Start(t, rt).URL("forms"), "http://forms.watt.local"} {
+			var body bytes.Buffer
+			form := multipart.NewWriter(&body)
+			part, err := form.CreateFormFile("picture", "picture.jpg")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = part.Write(make([]byte, 1<<10))
+			_ = form.Close()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, &body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", form.FormDataContentType())
+			req.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+			req.Header.Set("Baggage", "a=b")
+			resp, err := rt.Env().Client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := left(); len(got) > 0 {
+				t.Errorf("%s, %s: got %d files left", name, url, len(got))
+			}
+		}
 	}
 }
 
