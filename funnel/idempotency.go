@@ -244,7 +244,9 @@ func (i *Idempotency) record(w http.ResponseWriter, r *http.Request, id, digest 
 		}
 		first = i.recorder(w)
 		joined := r.WithContext(i.Batch.joining(r.Context(), ctx))
-		defer func() { r.MultipartForm = joined.MultipartForm }() // whose files go with r
+		defer func() { // those in front look at r: for the route, and for files that are to be removed
+			r.Pattern, r.MultipartForm = joined.Pattern, joined.MultipartForm
+		}()
 		next.ServeHTTP(first, joined)
 		a, err := first.answer(digest)
 		switch {

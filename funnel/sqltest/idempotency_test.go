@@ -382,6 +382,20 @@ func TestFilesOfAFormAreGoneAfterTheRequest(t *testing.T) {
 	}
 }
 
+func TestTheRouteOfAKeyedRequestIsKnownInFrontToo(t *testing.T) { // as package tracing wants it
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /notes/{id}", func(http.ResponseWriter, *http.Request) {})
+	db := open(t, file(t))
+	for _, batch := range []*funnel.Batch{nil, {DB: db}} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/notes/7", http.NoBody)
+		req.Header.Set("Idempotency-Key", "k")
+		(&funnel.Idempotency{Batch: batch}).Handler(mux).ServeHTTP(httptest.NewRecorder(), req)
+		if req.Pattern != "POST /notes/{id}" {
+			t.Errorf("got %q, with a Batch: %v", req.Pattern, batch != nil)
+		}
+	}
+}
+
 func TestAHandlerThatIsStuckEndsWithItsRequest(t *testing.T) {
 	db := open(t, file(t))
 	db.SetMaxOpenConns(1)
