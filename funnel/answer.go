@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 )
 
 // answer is what is kept of a handler's answer.
@@ -44,6 +45,7 @@ type recorder struct {
 	header http.Header
 	sent   http.Header // as it was when the status was written
 	status int
+	length int64 // of the body, as it says itself; -1: it does not
 	body   bytes.Buffer
 	most   int64
 	err    error
@@ -65,6 +67,7 @@ func replace(header, by http.Header) {
 var (
 	// errMiddle keeps half an answer from being taken for a whole one, as [watt.WriteError] does where nothing is held back.
 	errMiddle = errors.New("funnel: the handler has met an error in the middle of its answer")
+	errShort  = errors.New("funnel: the handler has not written as much as Content-Length says")
 	errLarge  = errors.New("funnel: the answer is too large to be kept; raise MaxBytes of Idempotency")
 )
 
@@ -82,7 +85,11 @@ func (r *recorder) WriteHeader(status int) {
 	if status < 100 || status > 999 {
 		r.err = fmt.Errorf("funnel: the handler has answered with status %d", status)
 	}
-	r.status, r.sent = status, r.header.Clone()
+	r.status, r.sent, r.length = status, r.header.Clone(), -1
+	bare := status == http.StatusNoContent || status == http.StatusNotModified
+	if n, err := strconv.ParseInt(r.sent.Get("Content-Length"), 10, 64); err == nil && !bare {
+		r.length = n
+	}
 }
 
 // halfway reports whether the document of an error follows an answer that is none.
@@ -97,7 +104,10 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	if int64(r.body.Len()+len(b)) > r.most {
+	switch size := int64(r.body.Len() + len(b)); {
+	case r.length >= 0 && size > r.length:
+		return 0, http.ErrContentLength // as the server does
+	case size > r.most:
 		r.err = errLarge
 		return 0, r.err
 	}
@@ -122,6 +132,9 @@ func (r *recorder) answer(digest string) (*answer, error) {
 	}
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
+	}
+	if int64(r.body.Len()) < r.length {
+		return nil, errShort // whoever got it would take the connection to have broken, each time
 	}
 	a := &answer{digest, r.status, r.changed(), append([]byte{}, r.body.Bytes()...)}
 	if a.size() > r.most {

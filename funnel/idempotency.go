@@ -58,7 +58,8 @@ import (
 // that has done what must not be done twice answers with something else. Nor is an error (4xx or 5xx) of a request
 // whose context has ended, and 499: its client has not got it, and the handler has likely given up. With a Batch, no 5xx
 // is kept either, and what is not kept undoes what the handler did. Without, where nothing can be undone, 5xx are kept.
-// After a panic nothing is kept. An answer in whose middle [watt.WriteError] is called becomes a 500.
+// After a panic nothing is kept. An answer in whose middle [watt.WriteError] is called becomes a 500, and so does one that
+// is shorter than its Content-Length.
 //
 // The first client gets the answer as the handler gave it. Those that follow get its status, its body, the headers that
 // the handler has set or changed, but for Date, Set-Cookie, trailers and those of the connection, and

@@ -470,6 +470,38 @@ func TestAnAnswerWithAnErrorInItsMiddleIsA500(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsNotAsLongAsItSaysIsA500(t *testing.T) {
+	for what, test := range map[string]struct {
+		length, first, second string
+		status, want          int
+	}{
+		"broken off":      {"8", "half", "", 200, 500},
+		"nothing of it":   {"8", "", "", 200, 500},
+		"too long":        {"4", "twice ", "as much", 200, 500},
+		"whole":           {"8", "half", "half", 200, 200},
+		"empty":           {"0", "", "", 200, 200},
+		"no length":       {"soon", "half", "", 200, 200},
+		"without a body":  {"8", "", "", 204, 204},
+		"where it stands": {"8", "", "", 304, 304},
+	} {
+		runs := 0
+		h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			runs++
+			w.Header().Set("Content-Length", test.length) // of what it passes on
+			w.WriteHeader(test.status)
+			for _, part := range []string{test.first, test.second} {
+				_, _ = io.WriteString(w, part)
+			}
+		}))
+		for range 2 {
+			got := send(h, "/", "k")
+			if got.Code != test.want || (got.Body.String() == test.first+test.second) != (test.want < 500) || runs != 1 {
+				t.Errorf("%s: got %d %q after %d runs, want %d after one", what, got.Code, got.Body, runs, test.want)
+			}
+		}
+	}
+}
+
 func TestAnAnswerThatIsTooLargeIsA500HoweverLittleMayBeKept(t *testing.T) {
 	runs := 0
 	h := (&funnel.Idempotency{MaxBytes: 1}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -69,6 +69,9 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case -3:
 		io.WriteString(w, "half")
 		watt.WriteError(w, errors.New("on purpose"))
+	case -4:
+		w.Header().Set("Content-Length", "8")
+		io.WriteString(w, "half") // of what it passes on
 	default:
 		w.WriteHeader(s.status)
 	}
@@ -114,7 +117,7 @@ func TestAKeyIsRememberedOverARestart(t *testing.T) {
 
 func TestAnswersThatAreNotKeptTakeTheWorkBack(t *testing.T) {
 	s := newStore(open(t, file(t)))
-	for _, status := range []int{401, 409, 422, 429, 500, 503, -2, -3} {
+	for _, status := range []int{401, 409, 422, 429, 500, 503, -2, -3, -4} {
 		s.status = status
 		want := status
 		if status < 0 {
