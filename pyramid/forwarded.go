@@ -39,10 +39,15 @@ func TrustProxies(prefixes ...netip.Prefix) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			peer, _ := address(r.RemoteAddr)
-			if slices.ContainsFunc(known, func(p netip.Prefix) bool { return p.Contains(peer) }) {
-				r = r.WithContext(context.WithValue(r.Context(), declaredKey{}, true))
+			if !slices.ContainsFunc(known, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+				next.ServeHTTP(w, r)
+				return
 			}
-			next.ServeHTTP(w, r)
+			own := r.WithContext(context.WithValue(r.Context(), declaredKey{}, true))
+			defer func() { // those in front look at r: for the route, and for files that are to be removed
+				r.Pattern, r.MultipartForm = own.Pattern, own.MultipartForm
+			}()
+			next.ServeHTTP(w, own)
 		})
 	}
 }

@@ -155,6 +155,20 @@ func TestAMalformedHostOrSchemeIsReplacedByTheConnections(t *testing.T) {
 	}
 }
 
+// TestWhatIsMadeOfARequestIsKnownInFrontOfTrustProxiesToo has package tracing look for the route, and the runtime for files
+// of a form that are to be removed.
+func TestWhatIsMadeOfARequestIsKnownInFrontOfTrustProxiesToo(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /pictures", func(_ http.ResponseWriter, r *http.Request) { _ = r.ParseMultipartForm(0) })
+	req := httptest.NewRequest(http.MethodPost, "/pictures", strings.NewReader("--x--\r\n"))
+	req.Header.Set("Content-Type", "multipart/form-data; boundary=x")
+	req.RemoteAddr = "10.0.0.1:1234"
+	pyramid.TrustProxies(netip.MustParsePrefix("10.0.0.0/8"))(mux).ServeHTTP(httptest.NewRecorder(), req)
+	if req.Pattern != "POST /pictures" || req.MultipartForm == nil {
+		t.Errorf("got route %q and form %v", req.Pattern, req.MultipartForm)
+	}
+}
+
 func TestAPrefixThatIsNotValidIsAMistake(t *testing.T) {
 	defer func() {
 		if got := recover(); got != "pyramid: TrustProxies: a prefix is not valid" {
