@@ -46,6 +46,7 @@ type recorder struct {
 	sent   http.Header // as it was when the status was written
 	status int
 	length int64 // of the body, as it says itself; -1: it does not
+	tried  int64 // how much of it was written, what was refused included
 	body   bytes.Buffer
 	most   int64
 	err    error
@@ -104,10 +105,11 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	switch size := int64(r.body.Len() + len(b)); {
-	case r.length >= 0 && size > r.length:
+	r.tried += int64(len(b))
+	switch {
+	case r.length >= 0 && r.tried > r.length:
 		return 0, http.ErrContentLength // as the server does
-	case size > r.most:
+	case int64(r.body.Len()+len(b)) > r.most:
 		r.err = errLarge
 		return 0, r.err
 	}

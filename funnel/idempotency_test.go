@@ -478,6 +478,7 @@ func TestAnAnswerThatIsNotAsLongAsItSaysIsA500(t *testing.T) {
 		"broken off":      {"8", "half", "", 200, 500},
 		"nothing of it":   {"8", "", "", 200, 500},
 		"too long":        {"4", "twice ", "as much", 200, 500},
+		"a gap":           {"4", "too long", "end.", 200, 500},
 		"whole":           {"8", "half", "half", 200, 200},
 		"empty":           {"0", "", "", 200, 200},
 		"no length":       {"soon", "half", "", 200, 200},
