@@ -70,8 +70,8 @@ const keptWait = 5 * time.Second
 //   - With 503, if the last two calls of io by this instance's env.Client were refused with a Retry-After, by io's
 //     handler or at its door: with 503, since its database is away, or a [Limit] of all callers is reached; or with
 //     429, if that is a Limit's of cpu. That lasts as long as Retry-After says; then, and every 5 s, one request may
-//     find out, and the first answer of another kind ends it. What the door has refused to a call with a deadline does
-//     not count, nor does any other 429, which is about one client.
+//     find out, for whose answer the others wait no longer than that, and the first answer of another kind ends it. What
+//     the door has refused to a call with a deadline does not count, nor does any other 429, which is about one client.
 //
 // An io that only restarts refuses nothing, for calls wait for it. The readiness check of an instance is never refused:
 // being busy is no reason not to start. Nor are other requests for the ReadyPath that New was given (GET). A cpu with

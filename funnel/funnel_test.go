@@ -381,6 +381,43 @@ func TestAStoreThatSaysThatItsDatabaseIsAwayIsBelieved(t *testing.T) {
 	})
 }
 
+func TestOneRequestAtATimeFindsOutWhetherTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		cpu := watt.App{Name: "job", Workers: 64, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/nothing-to-keep" {
+					return
+				}
+				begun.Add(1)
+				pass(env, w, r)
+			}), nil
+		}}
+		top := watttest.Start(t, watt.New(funnel.New(cpu, watt.App{Name: "store", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(4 * time.Second) // for a lock
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})})))
+		top.Get("http://job.watt.local/")
+		top.Get("http://job.watt.local/")
+		time.Sleep(time.Second)
+		for range 40 { // while the first waits
+			go top.Get("http://job.watt.local/")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := begun.Load(); got != 3 {
+			t.Errorf("got %d begun, want 3: two that were refused, and one to find out", got)
+		}
+		time.Sleep(time.Second)
+		if status, _ := top.Get("http://job.watt.local/nothing-to-keep"); status != http.StatusOK {
+			t.Errorf("got %d, want one to find out", status)
+		}
+		if top.Get("http://job.watt.local/"); begun.Load() != 4 {
+			t.Errorf("got %d begun, want 4: the one before has not found out", begun.Load())
+		}
+	})
+}
+
 func TestAStoreIsBelievedHoweverItsNameIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var begun atomic.Int64

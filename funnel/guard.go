@@ -28,15 +28,14 @@ type guard struct {
 // refusals are what app has said lately.
 type refusals struct {
 	inRow int
-	again time.Time     // when trying again makes sense, as it has said
-	probe time.Time     // when one request may find out
-	pause time.Duration // until the next may
+	again time.Time // when trying again makes sense, as it has said
+	probe time.Time // when one request may find out
 }
 
 const (
 	// enoughRefusals in a row close the guard: a single one may be about that request.
 	enoughRefusals = 2
-	// mostPause is how long it stays closed at most before a request may find out.
+	// mostPause is how long it stays closed at most before a request may find out, and then before the next may.
 	mostPause = 5 * time.Second
 	// inVain is how long a call must have waited for it to be worth while to wait again.
 	inVain = time.Second
@@ -57,9 +56,13 @@ func newGuard(env *watt.Env, app, readyPath string) *guard {
 // handler returns next behind the guard.
 func (g *guard) handler(next http.Handler) http.Handler {
 	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := g.check(r); err != nil {
+		turn, err := g.check(r)
+		if err != nil {
 			watt.WriteError(w, err)
 			return
+		}
+		if !turn.IsZero() {
+			defer g.giveBack(turn)
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -77,25 +80,36 @@ type router struct {
 	http.Handler
 }
 
-func (g *guard) check(r *http.Request) error {
+// check returns an error for a request that is refused, and a turn for the one that may find out whether app takes calls
+// again.
+func (g *guard) check(r *http.Request) (turn time.Time, err error) {
 	if _, came := watt.Arrived(r.Context()); !came {
-		return nil // the readiness check, which comes by no door: being busy is no reason not to start
+		return turn, nil // the readiness check, which comes by no door: being busy is no reason not to start
 	}
 	if r.Method == http.MethodGet && r.URL.RequestURI() == g.readyPath {
-		return nil
+		return turn, nil
 	}
 	if err := g.env.CheckContext(r.Context(), g.app); err != nil {
-		return err
+		return turn, err
 	}
 	g.mu.Lock()
-	after := g.refusals.pass(time.Now())
+	after, turn := g.refusals.pass(time.Now())
 	g.mu.Unlock()
 	if after == 0 {
-		return nil
+		return turn, nil
 	}
-	return &watt.CallError{
+	return turn, &watt.CallError{
 		Caller: g.env.App, App: g.app, RetryAfter: scattered(after),
 		Err: fmt.Errorf("%w: it has refused the last calls", watt.ErrUnavailable),
+	}
+}
+
+// giveBack ends a turn: the next has it, if nothing was found out.
+func (g *guard) giveBack(turn time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.refusals.probe.Equal(turn) {
+		g.refusals.probe = time.Now()
 	}
 }
 
@@ -190,18 +204,17 @@ func retryAfter(text string) time.Duration {
 
 func (r *refusals) add(after time.Duration, now time.Time) {
 	r.inRow++
-	r.again, r.pause = now.Add(after), min(after, mostPause)
-	r.probe = now.Add(r.pause)
+	r.again, r.probe = now.Add(after), now.Add(min(after, mostPause))
 }
 
-// pass returns 0 for a request that may come, and for others when that may be.
-func (r *refusals) pass(now time.Time) time.Duration {
+// pass returns 0 for a request that may come, with a turn if that is to find out, and for others when they may come.
+func (r *refusals) pass(now time.Time) (after time.Duration, turn time.Time) {
 	switch {
 	case r.inRow < enoughRefusals:
-		return 0
+		return 0, turn
 	case now.Before(r.probe):
-		return max(r.again.Sub(now), time.Second)
+		return max(r.again.Sub(now), time.Second), turn
 	}
-	r.probe = now.Add(r.pause) // the others wait for what this one is answered
-	return 0
+	r.probe = now.Add(mostPause) // the others wait for what this one is answered
+	return 0, r.probe
 }
