@@ -1,6 +1,7 @@
 package watt_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +16,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/org/watt"
 )
@@ -51,6 +56,39 @@ func TestAStrangersSilentBodyHoldsNoWorkerBeyondTimeout(t *testing.T) {
 	rt := start(t, web)
 	halfRequest(t, rt)
 	eventually(t, "the worker", func() bool { return rt.Status()[0].Busy == 0 })
+}
+
+func TestABodyThatIsNoneIsTheClientsFault(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt := watt.New(public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			watt.WriteError(w, fmt.Errorf("reading: %w", err))
+		}
+	})))
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Shutdown(context.Background())
+	for body, want := range map[string]int{"2\r\nok\r\n0\r\n\r\n": http.StatusOK, "zz\r\n": http.StatusBadRequest, "2\r\nokay\r\n": http.StatusBadRequest} {
+		conn, err := net.Dial("tcp", rt.Status()[0].Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%q: got %s, want %d", body, resp.Status, want)
+		}
+	}
+	if logs.Len() > 0 {
+		t.Errorf("got %v", logs.All())
+	}
 }
 
 func TestADrainCutsWhatWaitsForAStranger(t *testing.T) {

@@ -2,6 +2,7 @@ package watt
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -44,6 +45,7 @@ type intake struct {
 
 	mu      sync.Mutex
 	got     int64       // bytes
+	fault   error       // the client's, which has sent what is no body
 	grace   *time.Timer // ends the request's context when nothing else can any more
 	idle    sync.Cond   // nobody reads any more
 	reading bool
@@ -105,10 +107,25 @@ func (b *intake) Read(p []byte) (int, error) {
 	}
 	n, err := b.read(p)
 	b.count(n)
-	if err == io.EOF { //nolint:errorlint // Read returns it bare
+	switch {
+	case err == io.EOF: //nolint:errorlint // Read returns it bare
 		b.end()
+	case err != nil && !lost(err) && !ended(err):
+		b.mu.Lock()
+		b.fault = err
+		b.mu.Unlock()
 	}
 	return n, err
+}
+
+// malformed reports whether err says that the body is none.
+func (b *intake) malformed(err error) bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fault != nil && errors.Is(err, b.fault)
 }
 
 // read reads from the server, which asks for the body first where the client waits for that.

@@ -231,6 +231,9 @@ func (q *request) logFailure(status int, err error) int {
 		q.answer.log(zap.DebugLevel, statusGone, err)
 		return statusGone
 	}
+	if status == http.StatusInternalServerError && q.intake.malformed(err) {
+		return http.StatusBadRequest
+	}
 	if late := q.tooLate(status, err); late != nil {
 		status, err = http.StatusGatewayTimeout, late
 	}
