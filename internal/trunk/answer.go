@@ -76,7 +76,7 @@ func (a answer) response(req *http.Request) (*http.Response, error) {
 		}
 		resp.Trailer[s.string()] = nil
 	}
-	if s.bad || resp.StatusCode < http.StatusSwitchingProtocols || resp.StatusCode > 999 {
+	if s.bad || resp.StatusCode < http.StatusSwitchingProtocols || resp.StatusCode > 999 || resp.ContentLength < -1 {
 		return nil, errMalformed
 	}
 	return resp, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 )
@@ -95,17 +96,11 @@ func (b *body) credit(n int) {
 // trailers makes what has come after the body the trailers of the answer.
 func (b *body) trailers() {
 	b.call.mu.Lock()
-	s := scanner{s: b.call.trailer}
-	b.call.mu.Unlock()
-	if s.s == "" {
-		return
+	defer b.call.mu.Unlock()
+	if b.resp.Trailer == nil && len(b.call.trailer) > 0 {
+		b.resp.Trailer = make(http.Header)
 	}
-	for name, values := range s.header() {
-		if b.resp.Trailer == nil {
-			b.resp.Trailer = make(http.Header)
-		}
-		b.resp.Trailer[name] = values
-	}
+	maps.Copy(b.resp.Trailer, b.call.trailer)
 }
 
 // ended returns why nothing more can be read.

@@ -30,7 +30,7 @@ type call struct {
 
 	near, far *pipe.Conn   // of a body that comes in parts; the caller's end, and the connection's
 	room      atomic.Int64 // how much of it the callee has credit for, in bytes
-	trailer   string       // what has come after it
+	trailer   http.Header  // what has come after it
 }
 
 // inform is an informational answer.
@@ -174,10 +174,11 @@ func (x *call) signal() {
 func (x *call) informed(p []byte) error {
 	s := scanner{s: string(p)}
 	i := inform{status: int(s.number()), header: s.header()}
-	if s.bad {
+	x.mu.Lock()
+	if s.bad || x.answer != nil {
+		x.mu.Unlock()
 		return errMalformed
 	}
-	x.mu.Lock()
 	if x.size += len(p); x.size > wire.MaxHeader {
 		x.mu.Unlock()
 		x.fail(wire.ErrHeaderTooLong)
@@ -219,14 +220,18 @@ func (x *call) take(p []byte) error {
 	return nil
 }
 
-func (x *call) ended(p []byte) {
+func (x *call) ended(p []byte) error {
+	s := scanner{s: string(p)}
+	trailer := s.header()
+	if s.bad || x.far == nil {
+		return errMalformed
+	}
 	x.conn.remove(x)
 	x.mu.Lock()
-	x.trailer = string(p)
+	x.trailer = trailer
 	x.mu.Unlock()
-	if x.far != nil {
-		_ = x.far.Close()
-	}
+	_ = x.far.Close()
+	return nil
 }
 
 // cut ends what the callee has cut off.

@@ -139,17 +139,17 @@ func (k *conn) heard(f frame, r *bufio.Reader) (err error) {
 		switch {
 		case f.kind == kindLeave:
 			k.leave()
+		case f.kind < kindInform || f.kind > kindLeave:
+			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
 		case x == nil: // it was given up
 		case f.kind == kindInform:
 			err = x.informed(p)
 		case f.kind == kindAnswer:
 			err = x.answered(p)
 		case f.kind == kindEnd:
-			x.ended(p)
-		case f.kind == kindCut:
-			x.cut(p)
+			err = x.ended(p)
 		default:
-			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
+			x.cut(p)
 		}
 	})
 	if err == nil {
