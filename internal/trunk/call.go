@@ -24,7 +24,7 @@ type call struct {
 
 	mu      sync.Mutex
 	informs []inform // that the caller's trace has yet to hear of
-	size    int      // of all of them that there were, in bytes
+	size    int      // of them, in bytes
 	answer  *answer
 	err     error // why there is none, or no more of it
 
@@ -131,7 +131,7 @@ func (x *call) wait(by time.Time, trace *httptrace.ClientTrace) error {
 func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 	x.mu.Lock()
 	informs := x.informs
-	x.informs, there, err = nil, x.answer != nil, x.err
+	x.informs, x.size, there, err = nil, 0, x.answer != nil, x.err
 	x.mu.Unlock()
 	for _, i := range informs {
 		if trace == nil || trace.Got1xxResponse == nil {
@@ -181,6 +181,7 @@ func (x *call) informed(p []byte) error {
 	}
 	if x.size += len(p); x.size > wire.MaxHeader {
 		x.mu.Unlock()
+		x.giveUp()
 		x.fail(wire.ErrHeaderTooLong)
 		return nil
 	}

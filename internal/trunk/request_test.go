@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/org/watt/internal/trunk"
+	"github.com/org/watt/internal/wire"
 )
 
 func TestARequestArrivesAsItWasMade(t *testing.T) {
@@ -212,4 +214,41 @@ func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 		}()
 		<-left
 	}
+}
+func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
+	const each = 64 << 10
+	inform := func(c *trunk.Call) { c.Inform(http.StatusEarlyHints, http.Header{"Link": {strings.Repeat("x", each)}}) }
+	t.Run("heard", func(t *testing.T) {
+		heard := make(chan struct{})
+		client, _ := serve(t, pair, func(c *trunk.Call) {
+			for range 4 * wire.MaxHeader / each {
+				inform(c)
+				<-heard
+			}
+			whole(c, "answer")
+		})
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(int, textproto.MIMEHeader) error { heard <- struct{}{}; return nil },
+		})
+		resp, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
+		if got := readAll(t, resp, err); got != "answer" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("unheard", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client, _ := serve(t, pipes, func(c *trunk.Call) {
+				for range 2 * wire.MaxHeader / each {
+					inform(c)
+				}
+				whole(c, "answer")
+			})
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+				Got1xxResponse: func(int, textproto.MIMEHeader) error { time.Sleep(time.Hour); return nil },
+			})
+			if _, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{}); !errors.Is(err, wire.ErrHeaderTooLong) {
+				t.Errorf("got error %v, want %v", err, wire.ErrHeaderTooLong)
+			}
+		})
+	})
 }
