@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -366,4 +367,36 @@ func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
 			t.Error("the second call has not heard that its caller has gone")
 		}
 	})
+}
+
+// TestACallerThatHasReadAllIsNotGone reads as much as was promised, and no more.
+func TestACallerThatHasReadAllIsNotGone(t *testing.T) {
+	const size, calls = 10_000, 2000
+	left := make(chan struct{}, calls)
+	client, _ := serve(t, pair, func(c *trunk.Call) {
+		resp := response()
+		resp.ContentLength, resp.Body = size, io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", size))))
+		c.OnGone(func() { left <- struct{}{} })
+		c.Answer(resp, nil, false, nil)
+	})
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			content := make([]byte, size)
+			for range calls / 4 {
+				resp, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
+				if err == nil {
+					_, err = io.ReadFull(resp.Body, content)
+					resp.Body.Close()
+				}
+				if err != nil {
+					t.Errorf("got error %v", err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if got := len(left); got > 0 {
+		t.Errorf("%d of %d callers are taken for gone", got, calls)
+	}
 }

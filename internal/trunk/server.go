@@ -228,6 +228,9 @@ func (c *Call) copy(resp *http.Response) {
 			return // nobody takes it
 		}
 		n, err := resp.Body.Read(frame[frameHead : frameHead+min(room, maxData)])
+		if err == io.EOF { //nolint:errorlint // Read returns it bare
+			c.server.remove(c) // a caller that has all that was promised may say at once that it has gone
+		}
 		if n > 0 {
 			c.spend(n)
 			begin(frame[:0], kindData, c.id)
@@ -235,8 +238,7 @@ func (c *Call) copy(resp *http.Response) {
 				return
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // Read returns it bare
-			c.server.remove(c)
+		if err == io.EOF { //nolint:errorlint // as above
 			framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			return
 		} else if err != nil {
