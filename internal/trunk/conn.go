@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// readSize is how much is read at once, in bytes.
-const readSize = 16 << 10
-
 // conn is the caller's end of a connection.
 type conn struct {
 	client *Client
@@ -102,14 +99,7 @@ func (k *conn) expire() {
 
 // read hears what the callee says, until the connection ends.
 func (k *conn) read() {
-	r := bufio.NewReaderSize(k.nc, readSize)
-	var err error
-	for err == nil {
-		var f frame
-		if f, err = next(r); err == nil {
-			err = k.heard(f, r)
-		}
-	}
+	err := readAll(k.nc, &k.out, k.heard)
 	_ = k.nc.Close()
 	k.out.fail(err)
 	k.leave()

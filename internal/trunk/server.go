@@ -32,14 +32,7 @@ func NewServer(nc net.Conn, handle func(*Call)) *Server {
 // Serve takes calls until the connection ends, and closes it. Calls in progress hear then that their caller has gone. It
 // returns [io.EOF] if the caller has closed it.
 func (s *Server) Serve() error {
-	r := bufio.NewReaderSize(s.nc, readSize)
-	var err error
-	for err == nil {
-		var f frame
-		if f, err = next(r); err == nil {
-			err = s.heard(f, r)
-		}
-	}
+	err := readAll(s.nc, &s.out, s.heard)
 	_ = s.nc.Close()
 	s.out.fail(err)
 	s.mu.Lock()

@@ -88,6 +88,25 @@ func (w *writer) sendLocked(p []byte) (end uint64, err error) {
 	return end, nil
 }
 
+// hold keeps frames back until release, unless somebody writes, which it reports: then nothing is kept back.
+func (w *writer) hold() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy || w.err != nil {
+		return false
+	}
+	w.busy = true
+	return true
+}
+
+// release writes what was kept back.
+func (w *writer) release() {
+	w.mu.Lock()
+	p := w.nextLocked(nil)
+	w.mu.Unlock()
+	w.write(p)
+}
+
 // write writes p and what comes meanwhile. Where the system takes no more, or others bring more and more, a
 // goroutine goes on.
 func (w *writer) write(p []byte) {
