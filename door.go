@@ -210,10 +210,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.intake = in
 	in.serves(&q.requestContext)
 	q.limit()
-	d.serve(w, r, q)
+	d.serve(w, r.WithContext(q), q)
 }
 
-// serve gets a worker for a request and serves it with that, or has a sibling do so.
+// serve gets a worker for a request and serves it with that, or has a sibling do so. The context of r is q.
 func (d *door) serve(w http.ResponseWriter, r *http.Request, q *request) {
 	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
@@ -232,7 +232,7 @@ func (d *door) serve(w http.ResponseWriter, r *http.Request, q *request) {
 	if p.asks > 0 {
 		w.WriteHeader(p.asks)
 	}
-	q.Serve(r.WithContext(q))
+	q.Serve(r)
 }
 
 // admit gets the request a worker, or names the sibling that is to serve it.

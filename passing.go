@@ -68,7 +68,7 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q
 	}()
 	q.answering()
 	_ = q.answer.EnableFullDuplex() // as the handler may have it there
-	x.proxy().ServeHTTP(x, r.WithContext(q))
+	x.proxy().ServeHTTP(x, r)
 	if x.whole != nil {
 		r.Body = x.whole
 	}

@@ -38,8 +38,7 @@ func appendAnswer(b []byte, id uint64, resp *http.Response, whole bool, body []b
 
 // answer is the content of an answer's frame.
 type answer struct {
-	head string
-	body []byte // if it is whole
+	head, body string // body: if it is whole
 }
 
 // readAnswer copies the content of an answer's frame.
@@ -51,11 +50,8 @@ func readAnswer(p []byte) (answer, error) {
 	if p = p[4:]; n < 1 || n > len(p) {
 		return answer{}, errMalformed
 	}
-	a := answer{head: string(p[:n])}
-	if a.whole() {
-		a.body = append(make([]byte, 0, len(p)-n), p[n:]...)
-	}
-	return a, nil
+	all := string(p)
+	return answer{all[:n], all[n:]}, nil
 }
 
 func (a answer) whole() bool { return a.head[0]&flagWhole != 0 }

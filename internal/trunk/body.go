@@ -16,7 +16,7 @@ type body struct {
 	stop func() bool // ends the watch over the caller's context; nil if there is none
 
 	mu   sync.Mutex
-	rest []byte // of an answer that has come whole, what was not read
+	rest string // of an answer that has come whole, what was not read
 	read int64  // bytes that the callee has had no credit for
 	err  error  // what Read returns from now on
 }
@@ -131,7 +131,7 @@ func (b *body) Close() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.rest, b.err = nil, http.ErrBodyReadAfterClose
+	b.rest, b.err = "", http.ErrBodyReadAfterClose
 	return nil
 }
 

@@ -96,9 +96,11 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 	if s.bad {
 		return nil, deadline, false, errMalformed
 	}
-	u, err := url.ParseRequestURI(uri)
-	if err != nil {
-		return nil, deadline, false, fmt.Errorf("%w: %w", errMalformed, err)
+	u := &url.URL{Path: uri}
+	if !plain(uri) {
+		if u, err = url.ParseRequestURI(uri); err != nil {
+			return nil, deadline, false, fmt.Errorf("%w: %w", errMalformed, err)
+		}
 	}
 	req = &http.Request{Method: method, URL: u, RequestURI: uri, Host: host, Header: header}
 	if flags&flagBody != 0 {
@@ -106,6 +108,17 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 		req.Body = io.NopCloser(strings.NewReader(s.s))
 	}
 	return req, deadline, flags&flagInforms != 0, nil
+}
+
+// plain reports whether a target is a path that stands for itself.
+func plain(uri string) bool {
+	for i := range len(uri) {
+		c := uri[i]
+		if (c < '-' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return uri != "" && uri[0] == '/'
 }
 
 // maxLeft is the longest time, in microseconds, that a caller can have left: a day.
