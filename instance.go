@@ -108,12 +108,16 @@ func (in *instance) news() *zap.Logger { return in.app.news.With(zap.Int("instan
 
 func (in *instance) set(state string, err error) {
 	in.mu.Lock()
+	in.setLocked(state, err)
+	in.mu.Unlock()
+	in.app.changed()
+}
+
+func (in *instance) setLocked(state string, err error) {
 	in.state, in.since = state, time.Now()
 	if err != nil {
 		in.lastErr = err
 	}
-	in.mu.Unlock()
-	in.app.changed()
 }
 
 // comesBack notes when it may be there again, or with zero that calls may wait for it.
@@ -252,8 +256,9 @@ func (in *instance) live(l life) ending {
 	in.member.Close()
 	in.mu.Lock()
 	in.life = nil
+	in.setLocked(stateDraining, end.err) // at once: who sees it ready looks for its process
 	in.mu.Unlock()
-	in.set(stateDraining, end.err)
+	in.app.changed()
 	ctx, cancel := in.drainLimit()
 	defer cancel()
 	err := l.drain(ctx, in.member.Idle)

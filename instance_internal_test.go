@@ -1,6 +1,7 @@
 package watt
 
 import (
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,41 @@ func TestWhatChildrenAreShownOfAnAppsReturnIsTheLastWord(t *testing.T) {
 		both.Wait()
 		if shared.Slot(0).Back.Load() != 0 {
 			t.Fatal("got an app away of which an instance is there")
+		}
+	}
+}
+
+// Who is told that it is ready looks for its process.
+func TestAnInstanceThatIsReadyHasALife(t *testing.T) {
+	rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Shutdown(t.Context())
+	restarted := make(chan error, 1)
+	go func() {
+		for range 10_000 {
+			if err := rt.Restart("a", 0); err != nil {
+				restarted <- err
+				return
+			}
+		}
+		restarted <- nil
+	}()
+	for in := rt.app("a").instance(0); ; {
+		select {
+		case err := <-restarted:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+		in.mu.Lock()
+		state, life := in.state, in.life
+		in.mu.Unlock()
+		if state == stateReady && life == nil {
+			t.Fatal("got an instance that is ready, and has none")
 		}
 	}
 }
