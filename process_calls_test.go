@@ -369,6 +369,7 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 		t.Errorf("got %v, want to hear that it was killed", err)
 	}
 	for i, conn := range conns {
+		conn.SetDeadline(time.Now().Add(patience)) // which was from when it was dialled
 		answer, err := io.ReadAll(conn)
 		if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\n0") {
 			t.Fatalf("connection %d: got %q, %v", i, answer, err)
@@ -591,7 +592,9 @@ func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
 	watttest.Start(t, rt)
 	for range 4 { // the pause before the next doubles each time
-		syscall.Kill(statusOf(t, rt, "speaker").PerInstance[0].PID, syscall.SIGKILL)
+		var pid int
+		soon(t, "the next", func() bool { pid = statusOf(t, rt, "speaker").PerInstance[0].PID; return pid > 1 })
+		syscall.Kill(pid, syscall.SIGKILL)
 		for range 8 {
 			if r := get(t.Context(), rt, "speaker.watt.local/proto"); r.err != nil && !errors.Is(r.err, watt.ErrInstanceDied) {
 				t.Errorf("got %v", r.err)

@@ -247,14 +247,15 @@ func fail(env *watt.Env, w http.ResponseWriter, r *http.Request) {
 func TestStrangersGetTheStatusAndNoErrorsText(t *testing.T) {
 	a, busy := full()
 	a = public(a)
-	web := public(calling("web", fail, "full"))
-	web.Timeout = 50 * time.Millisecond
-	rt := start(t, web, a, app("other", sayHello))
+	web, hurried := public(calling("web", fail, "full")), public(calling("hurried", fail))
+	hurried.Timeout = 50 * time.Millisecond
+	rt := start(t, web, hurried, a, app("other", sayHello))
 	occupy(t, rt, busy)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	for path, want := range map[string]int{"panic": 500, "timeout": 504, "nobody": 502, "other": 403, "full": 503} {
-		resp, err := client.Get("http://" + publicAddr(t, rt, "web") + "/" + path)
+	for path, want := range map[string]int{"web/panic": 500, "hurried/timeout": 504, "web/nobody": 502, "web/other": 403, "web/full": 503} {
+		name, path, _ := strings.Cut(path, "/")
+		resp, err := client.Get("http://" + publicAddr(t, rt, name) + "/" + path)
 		if err != nil {
 			t.Fatal(err)
 		}

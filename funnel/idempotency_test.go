@@ -647,20 +647,23 @@ func TestABodyThatBreaksOffIsNotWorkedOn(t *testing.T) {
 }
 
 func TestAClientWhoseBodyDoesNotComeIsToldSo(t *testing.T) {
-	i := &funnel.Idempotency{}
-	top := watttest.Start(t, watt.New(watt.App{
-		Name: "till", Listen: "127.0.0.1:0", Timeout: 50 * time.Millisecond, Handler: i.Handler(http.NotFoundHandler()),
-	}))
-	for status, end := range map[string]func(*net.TCPConn){
-		"400 Bad Request":     func(conn *net.TCPConn) { conn.CloseWrite() },
-		"504 Gateway Timeout": func(*net.TCPConn) {},
+	for status, test := range map[string]struct {
+		timeout time.Duration
+		end     func(*net.TCPConn)
+	}{
+		"400 Bad Request":     {time.Minute, func(conn *net.TCPConn) { conn.CloseWrite() }},
+		"504 Gateway Timeout": {50 * time.Millisecond, func(*net.TCPConn) {}},
 	} {
+		i := &funnel.Idempotency{}
+		top := watttest.Start(t, watt.New(watt.App{
+			Name: "till", Listen: "127.0.0.1:0", Timeout: test.timeout, Handler: i.Handler(http.NotFoundHandler()),
+		}))
 		conn, err := net.Dial("tcp", strings.TrimPrefix(top.URL("till"), "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 10\r\n\r\ntea")
-		end(conn.(*net.TCPConn))
+		test.end(conn.(*net.TCPConn))
 		if got, _ := io.ReadAll(conn); !strings.HasPrefix(string(got), "HTTP/1.1 "+status) {
 			t.Errorf("got %q, want %s", got, status)
 		}

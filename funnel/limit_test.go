@@ -132,7 +132,7 @@ func ExampleLimit() {
 	}
 	defer rt.Shutdown(ctx)
 	refused := 0
-	for range 60 {
+	for range 500 {
 		resp, err := rt.Env().Get(ctx, "http://store.watt.local/")
 		if err != nil {
 			fmt.Println(err)

@@ -83,19 +83,20 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f
 func TestWhoseMistakeABodyIsThatCannotBeRead(t *testing.T) {
 	broken := errors.New("broken")
 	for name, c := range map[string]struct {
-		send   transport
-		status int
+		timeout time.Duration
+		send    transport
+		status  int
 	}{
-		"the client's": {func(r *http.Request) (*http.Response, error) {
+		"the client's": {time.Minute, func(r *http.Request) (*http.Response, error) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			return nil, broken
 		}, http.StatusBadRequest},
-		"not once it was closed": {func(r *http.Request) (*http.Response, error) {
+		"not once it was closed": {time.Minute, func(r *http.Request) (*http.Response, error) {
 			_ = r.Body.Close()
 			_, _ = io.Copy(io.Discard, r.Body)
 			return nil, broken
 		}, http.StatusBadGateway},
-		"not when time was up": {func(r *http.Request) (*http.Response, error) {
+		"not when time was up": {50 * time.Millisecond, func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			_, _ = io.Copy(io.Discard, r.Body)
 			return nil, r.Context().Err()
@@ -105,7 +106,7 @@ func TestWhoseMistakeABodyIsThatCannotBeRead(t *testing.T) {
 			f := startFront(t, serving(func(env *watt.Env) http.Handler {
 				p := pyramid.Proxy(env, "users")
 				p.Transport = c.send
-				return middleware.Timeout(50 * time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				return middleware.Timeout(c.timeout)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					r.Body = io.NopCloser(iotest.ErrReader(broken))
 					p.ServeHTTP(w, r)
 				}))

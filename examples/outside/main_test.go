@@ -190,14 +190,19 @@ func TestTheRateOfTheAPIIsKeptTo(t *testing.T) {
 	var refused atomic.Int64
 	for range 100 { // fewer than may wait
 		clients.Go(func() {
-			if status, _, header := ask(t, http.MethodGet, url, ""); status != http.StatusOK && header.Get("Retry-After") != "" {
-				refused.Add(1)
+			for range 100 { // many times what it allows, however slow the machine is
+				if refused.Load() > 0 {
+					return
+				}
+				if status, _, header := ask(t, http.MethodGet, url, ""); status != http.StatusOK && header.Get("Retry-After") != "" {
+					refused.Add(1)
+				}
 			}
 		})
 	}
 	clients.Wait()
 	if refused.Load() == 0 {
-		t.Error("got none of 100 requests refused")
+		t.Error("got no request refused")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -202,19 +203,21 @@ func pingPong(t *testing.T, stream duplex, text string) {
 
 // TestGRPCDeadline: the server's context has the client's deadline, and ends by it.
 func TestGRPCDeadline(t *testing.T) {
-	p := &payments{entered: make(chan context.Context, 1)}
-	rt, _ := start(t, paymentsApp(p))
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := client(t, rt).UnaryCall(ctx, &pb.SimpleRequest{})
-	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("got %v, want DeadlineExceeded", err)
-	}
-	served := receive(t, p.entered)
-	if _, ok := served.Deadline(); !ok {
-		t.Error("the server knows no deadline")
-	}
-	receive(t, served.Done())
+	synctest.Test(t, func(t *testing.T) {
+		p := &payments{entered: make(chan context.Context, 1)}
+		rt, _ := start(t, paymentsApp(p))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := client(t, rt).UnaryCall(ctx, &pb.SimpleRequest{})
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("got %v, want DeadlineExceeded", err)
+		}
+		served := receive(t, p.entered)
+		if _, ok := served.Deadline(); !ok {
+			t.Error("the server knows no deadline")
+		}
+		receive(t, served.Done())
+	})
 }
 
 // TestGRPCCancel: the server's context ends with the client's.

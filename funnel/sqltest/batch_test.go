@@ -246,7 +246,7 @@ func TestAnErrorOfTheCommitIsEverybodys(t *testing.T) {
 
 func TestADatabaseThatIsLockedIsToldToAllWhoWaitAtOnce(t *testing.T) {
 	name := file(t)
-	db := open(t, name, "_pragma=busy_timeout(200)")
+	db := open(t, name, "_pragma=busy_timeout(1000)") // in which all have to come
 	other := open(t, name)
 	b := &funnel.Batch{DB: db}
 	lock, err := other.BeginTx(t.Context(), nil)
@@ -264,8 +264,8 @@ func TestADatabaseThatIsLockedIsToldToAllWhoWaitAtOnce(t *testing.T) {
 			t.Errorf("got %v, want unavailable, since it is locked", err)
 		}
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("it took %v, want about 200ms for all", took)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v, want about a second for all", took)
 	}
 	if err := lock.Rollback(); err != nil {
 		t.Fatal(err)
