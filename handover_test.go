@@ -152,7 +152,7 @@ func TestASiblingThatDiesFailsOnlyWhatItHasBegun(t *testing.T) {
 			return victim.State == "ready" && time.Since(victim.Since) > 50*time.Millisecond
 		})
 		syscall.Kill(victim.PID, syscall.SIGKILL)
-		soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].State != "ready" })
+		soon(t, "its end", func() bool { return statusOf(t, rt, "pair").PerInstance[1].PID != victim.PID })
 	}
 	close(stop)
 	answered, failed := end()

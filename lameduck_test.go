@@ -34,7 +34,7 @@ type hammer struct {
 	t        *testing.T
 	listener *accepted
 	warm     chan struct{} // closed when they are at it
-	stopping atomic.Bool   // Shutdown has begun
+	stopping atomic.Bool   // somebody was told to close: the doors are lame ducks
 	answered atomic.Int32
 	told     atomic.Int32 // to close
 	untold   atomic.Int32 // requests that began after the doors were lame ducks, and were not told
@@ -79,6 +79,7 @@ func (h *hammer) use(conn net.Conn, keep bool) {
 		}
 		if resp.Close {
 			h.told.Add(1)
+			h.stopping.Store(true)
 			return
 		}
 		if stopping {
@@ -117,7 +118,6 @@ func TestWithinTheLimitNothingThatWasAcceptedGoesUnanswered(t *testing.T) {
 	}
 	within(t, h.warm, "answers")
 	doorsOpen := rt.Ready() == nil
-	time.AfterFunc(20*time.Millisecond, func() { h.stopping.Store(true) })
 	if err := rt.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}

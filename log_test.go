@@ -173,7 +173,7 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 	for _, line := range logs.All() {
 		t.Errorf("an error in an ordinary life: %s %v", line.Message, line.ContextMap())
 	}
-	for deadline := time.Now().Add(2 * time.Second); ours() != "" && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); ours() != "" && time.Now().Before(deadline); {
 		runtime.Gosched() // the client's own goroutines, and those that have only to return
 	}
 	if stacks := ours(); stacks != "" {

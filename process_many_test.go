@@ -85,13 +85,14 @@ func TestInstancesComeAndGoUnderLoad(t *testing.T) {
 			t.Errorf("got %d listeners, want %d", got, n)
 		}
 	}
-	f.instances()
-	f.more(t, 200)
 	f.end()
-	for _, failed := range f.failures() {
+	last := startFlow(t, rt, top)
+	last.more(t, 200)
+	last.end()
+	for _, failed := range append(f.failures(), last.failures()...) {
 		t.Error(failed)
 	}
-	if seen := f.instances(); len(seen) != 2 {
+	if seen := last.instances(); len(seen) != 2 {
 		t.Errorf("got answers from %v, want two instances", seen)
 	}
 }

@@ -61,7 +61,10 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(stopped, syscall.SIGCONT)
-	soon(t, "the instance to be silent", func() bool { return rt.Status()[0].PerInstance[1].State == "silent" })
+	soon(t, "the instance to be silent, and passed over", func() bool {
+		s := rt.Status()[0]
+		return s.PerInstance[1].State == "silent" && !s.PerListener[1].Chosen
+	})
 	began := time.Now()
 	got = scrape(t, rt)
 	if took := time.Since(began); took > 5*time.Second {
