@@ -35,8 +35,9 @@ func TestWhatAppsOfTheFirstProcessComputeIsSampled(t *testing.T) {
 		if err := json.Unmarshal([]byte(data), &r); err != nil {
 			t.Fatal(err)
 		}
-		if sampled = r.Apps[0].Now.Sampled > 0.1; sampled && r.Apps[1].Now.Sampled > 0.1 {
-			t.Errorf("an idle app uses %g processors", r.Apps[1].Now.Sampled)
+		burner, idle := r.Apps[0].Now.Sampled, r.Apps[1].Now.Sampled // it may be that others leave it little
+		if sampled = burner > 0; idle > burner/2 {
+			t.Errorf("an idle app uses %g processors, and one that computes %g", idle, burner)
 		}
 		return sampled
 	})
