@@ -222,7 +222,7 @@ func (c *Call) copy(resp *http.Response) {
 		}
 		n, err := resp.Body.Read(frame[frameHead : frameHead+min(room, maxData)])
 		if err == io.EOF { //nolint:errorlint // Read returns it bare
-			c.server.remove(c) // a caller that has all that was promised may say at once that it has gone
+			c.OnGone(func() {}) // a caller that has all that was promised may say so at once
 		}
 		if n > 0 {
 			c.spend(n)
@@ -232,6 +232,7 @@ func (c *Call) copy(resp *http.Response) {
 			}
 		}
 		if err == io.EOF { //nolint:errorlint // as above
+			c.server.remove(c)
 			framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			return
 		} else if err != nil {

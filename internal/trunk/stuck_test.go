@@ -251,3 +251,37 @@ func TestACalleeThatReadsAgainHearsOfAllThatWasGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// parting is a body of one part, with which its end comes.
+type parting struct{}
+
+func (parting) Read(p []byte) (int, error) { return len(p), io.EOF }
+
+// TestAnAnswerThatWaitsForItsTurnIsNotSent has the last parts of many wait for a caller that does not read.
+func TestAnAnswerThatWaitsForItsTurnIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls, size, room = 40, 32 << 10, 256 << 10
+		near, far := pipes(t)
+		server := trunk.NewServer(far, func(c *trunk.Call) {
+			resp := response()
+			resp.ContentLength, resp.Body = size, io.NopCloser(parting{})
+			c.Answer(resp, nil, false, nil)
+		})
+		var serving sync.WaitGroup
+		serving.Go(func() { server.Serve() })
+		defer serving.Wait()
+		defer near.Close()
+		b := newBare(near)
+		for i := range calls {
+			b.say(frame(kindRequest, uint64(i+1), plainRequest()))
+		}
+		synctest.Wait()
+		if got, least := server.Calls(), calls-2*room/size-2; got < least {
+			t.Errorf("%d answers are not sent, want at least %d", got, least)
+		}
+		go io.Copy(io.Discard, b)
+		if synctest.Wait(); server.Calls() != 0 {
+			t.Errorf("%d answers are not sent, though all are read", server.Calls())
+		}
+	})
+}
