@@ -47,6 +47,7 @@ func (d *door) serveTrunk(conn *foreign) {
 
 // serveCarried serves one of them.
 func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
+	direct.MakeRoom(0)
 	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, call: c}
 	q, x := &both.request, &both.exchanged.exchange
 	q.exchange, x.Common = x, &d.app.direct

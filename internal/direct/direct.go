@@ -90,7 +90,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 			x.Abandon()
 		}
 	}()
-	go x.serve(r)
+	go x.run(r)
 	x.handedOver()
 	err := x.wait(by)
 	if err == nil {
@@ -109,7 +109,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	return x.answer, nil
 }
 
-// Serve has callee serve r, which Request has made, in this goroutine, for a caller that does not wait. It is for those who
+// Serve has callee serve r, which Request or Given has made, in this goroutine, for a caller that does not wait. It is for those who
 // carry the answer elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is
 // complete, or with the reason why there is none. inform, if not nil, is called with informational answers before.
 // The context of the caller's request is of no importance; Abandon ends the exchange early.
@@ -133,6 +133,12 @@ func (x *Exchange) Held() (body []byte, ok bool) {
 		return nil, false
 	}
 	return x.taken.rest, true
+}
+
+// run is serve in a goroutine of its own.
+func (x *Exchange) run(r *http.Request) {
+	MakeRoom(0)
+	x.serve(r)
 }
 
 // complete is called when the caller has all of the answer. What it still sends by then is not waited for much
@@ -194,7 +200,6 @@ func (x *Exchange) wait(by time.Time) error {
 
 // serve runs the callee, and then completes the answer, or cuts it off.
 func (x *Exchange) serve(r *http.Request) {
-	x.makeRoom()
 	whole := false
 	defer func() {
 		_ = recover()                         // http.ErrAbortHandler, whose meaning is what follows

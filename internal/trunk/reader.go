@@ -39,22 +39,24 @@ func readAll(nc net.Conn, out *writer, heard func(frame, *bufio.Reader) error) e
 	}
 }
 
-// Where something computes, others may take long to let the reader go on: then it does not wait for them for a while.
+// Where something computes, others may take long to let the reader go on. Then it does not wait for them for a while, which is
+// longer each time in a row.
 const (
-	longTurn  = time.Millisecond
-	turnPause = time.Second
+	longTurn   = time.Millisecond
+	firstPause = 10 * time.Millisecond
+	mostPause  = time.Second
 )
 
 // turn is a reader's to write.
 type turn struct {
 	out   *writer
 	held  bool
-	after time.Time // when it is of use again
+	pause time.Duration // the last one; 0 if the last turn was none too long
+	after time.Time     // when that is over
 }
 
 func (t *turn) begin() {
-	if !t.held && (t.after.IsZero() || time.Now().After(t.after)) {
-		t.after = time.Time{}
+	if !t.held && (t.pause == 0 || time.Now().After(t.after)) {
 		t.held = t.out.hold()
 	}
 }
@@ -66,8 +68,10 @@ func (t *turn) end() {
 	t.held = false
 	began := time.Now()
 	runtime.Gosched()
-	if now := time.Now(); now.Sub(began) > longTurn {
-		t.after = now.Add(turnPause)
+	now := time.Now()
+	if t.pause = min(max(2*t.pause, firstPause), mostPause); now.Sub(began) < longTurn {
+		t.pause = 0
 	}
+	t.after = now.Add(t.pause)
 	t.out.release()
 }
