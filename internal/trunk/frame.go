@@ -172,6 +172,9 @@ func (s *scanner) string() string {
 	return text
 }
 
+// manyHeaders is for how many there is room at once, whatever is promised.
+const manyHeaders = 100
+
 // header takes a header. It has room for some more.
 func (s *scanner) header() http.Header {
 	n := s.number()
@@ -179,10 +182,12 @@ func (s *scanner) header() http.Header {
 		s.bad = true
 		return nil
 	}
-	h, all := make(http.Header, n+3), make([]string, n)
+	h, all := make(http.Header, min(n, manyHeaders)+3), make([]string, n)
 	for i := range all {
 		name := s.string()
-		all[i] = s.string()
+		if all[i] = s.string(); s.bad {
+			return nil
+		}
 		if have := h[name]; have != nil {
 			h[name] = append(have, all[i])
 		} else {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -157,4 +158,19 @@ func TestACreditIsNoMoreThanTheRoom(t *testing.T) {
 			t.Errorf("%d bytes were sent, want at most what there is credit for", got)
 		}
 	})
+}
+
+// TestAPromiseOfHeadersCostsLittleMemory has a frame promise as many as would have room in it.
+func TestAPromiseOfHeadersCostsLittleMemory(t *testing.T) {
+	const size = 4<<20 - 100
+	b, served := caller(t, pair, func(*trunk.Call) {})
+	said := frame(kindRequest, 1, "\x00\x00"+text("GET")+text("callee")+text("/")+number(size/2)+"\xff"+strings.Repeat("\xff", size))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	b.say(said)
+	<-served
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 16*size {
+		t.Errorf("it took %d bytes, want at most %d", got, 16*size)
+	}
 }
