@@ -41,9 +41,9 @@ type Client struct {
 }
 
 // RoundTrip sends req, of which Takes has approved, and returns as soon as there is the head of an answer, the context of req
-// has ended (then its cause is the error) or the time by has come, unless that is zero ([context.DeadlineExceeded]). Until
-// there is a connection, errors wrap [wire.ErrNotSent], as they do where the connection has ended before the request was
-// written to it. The callee is told of a context that ends early, and of a body that is closed early.
+// has ended (then its cause is the error) or the time by has come, unless that is zero ([context.DeadlineExceeded]). Errors
+// of Dial are returned as they are. Others wrap [wire.ErrNotSent] until there is a connection, and where that has ended
+// before the request was written to it. The callee is told of a context that ends early, and of a body that is closed early.
 //
 // As of an [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, and req is
 // not changed.

@@ -132,7 +132,7 @@ func appendHeader(b []byte, h http.Header) []byte {
 	for _, values := range h {
 		n += len(values)
 	}
-	b = appendNumber(b, uint64(n))
+	b = binary.AppendUvarint(b, uint64(n))
 	for name, values := range h {
 		for _, v := range values {
 			b = appendString(appendString(b, name), v)
@@ -196,5 +196,3 @@ func (s *scanner) header() http.Header {
 	}
 	return h
 }
-
-func appendNumber(b []byte, n uint64) []byte { return binary.AppendUvarint(b, n) }

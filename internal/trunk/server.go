@@ -2,6 +2,7 @@ package trunk
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ func (s *Server) Serve() error {
 
 // Leave tells the caller to make no more calls. What it has sent until it hears that is still served; then it closes the
 // connection.
-func (s *Server) Leave() { _, _ = s.out.send(short(kindLeave, 0)) }
+func (s *Server) Leave() { s.out.tell(short(kindLeave, 0)) }
 
 // Calls returns how many calls are in progress: their answers are not sent yet.
 func (s *Server) Calls() int {
@@ -167,7 +168,7 @@ func (c *Call) credit(n int) {
 // Inform sends an informational answer.
 func (c *Call) Inform(status int, h http.Header) {
 	framed(func(b []byte) []byte {
-		b = appendNumber(begin(b, kindInform, c.id), uint64(status))
+		b = binary.AppendUvarint(begin(b, kindInform, c.id), uint64(status))
 		return end(appendHeader(b, h), 0)
 	}, c.send)
 }
