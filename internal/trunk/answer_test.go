@@ -23,22 +23,22 @@ func TestAnAnswerArrivesAsItWasGiven(t *testing.T) {
 		whole   bool
 		trailer http.Header // after the body
 	}{
-		"whole":            {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 7}, "content", true, nil},
-		"empty":            {http.Response{Status: "204 No Content", StatusCode: 204}, "", true, nil},
-		"to HEAD":          {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 1 << 40}, "", true, nil},
+		"whole":            {http.Response{Status: "200 OK", StatusCode: http.StatusOK, ContentLength: 7}, "content", true, nil},
+		"empty":            {http.Response{Status: "204 No Content", StatusCode: http.StatusNoContent}, "", true, nil},
+		"to HEAD":          {http.Response{Status: "200 OK", StatusCode: http.StatusOK, ContentLength: 1 << 40}, "", true, nil},
 		"of an odd status": {http.Response{Status: "999 Odd", StatusCode: 999}, "", true, nil},
 		"with headers": {http.Response{
-			Status: "200 OK", StatusCode: 200, Header: http.Header{"A": {"1", "2"}, "B": {""}, "C": {"3"}},
+			Status: "200 OK", StatusCode: http.StatusOK, Header: http.Header{"A": {"1", "2"}, "B": {""}, "C": {"3"}},
 		}, "", true, nil},
 		"in parts": {http.Response{
-			Status: "200 OK", StatusCode: 200, ContentLength: -1, TransferEncoding: []string{"chunked"},
+			Status: "200 OK", StatusCode: http.StatusOK, ContentLength: -1, TransferEncoding: []string{"chunked"},
 		}, long, false, nil},
-		"in parts, of known length": {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: 200_000}, long, false, nil},
-		"in no part":                {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: -1}, "", false, nil},
+		"in parts, of known length": {http.Response{Status: "200 OK", StatusCode: http.StatusOK, ContentLength: 200_000}, long, false, nil},
+		"in no part":                {http.Response{Status: "200 OK", StatusCode: http.StatusOK, ContentLength: -1}, "", false, nil},
 		"with announced trailers": {http.Response{
-			Status: "200 OK", StatusCode: 200, ContentLength: -1, Trailer: http.Header{"T": nil, "U": nil},
+			Status: "200 OK", StatusCode: http.StatusOK, ContentLength: -1, Trailer: http.Header{"T": nil, "U": nil},
 		}, "content", false, http.Header{"T": {"1", "2"}, "U": nil}},
-		"with other trailers": {http.Response{Status: "200 OK", StatusCode: 200, ContentLength: -1}, "content", false, http.Header{"T": {"1"}}},
+		"with other trailers": {http.Response{Status: "200 OK", StatusCode: http.StatusOK, ContentLength: -1}, "content", false, http.Header{"T": {"1"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			given := make(chan *http.Response, 1)
@@ -149,7 +149,7 @@ func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
 			}
 			io.ReadAll(resp.Body)
 			cancel(errOver)
-			if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // bare
+			if n, err := resp.Body.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 				t.Errorf("got %d, %v after the end, want %v", n, err, io.EOF)
 			}
 			for range 2 {

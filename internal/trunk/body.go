@@ -21,12 +21,11 @@ type body struct {
 	err  error  // what Read returns from now on
 }
 
-func newBody(x *call, resp *http.Response) *body {
+func newBody(ctx context.Context, x *call, resp *http.Response) *body {
 	b := &body{call: x, resp: resp, rest: x.answer.body}
 	if x.near == nil {
 		return b
 	}
-	ctx := x.req.Context()
 	stop := context.AfterFunc(ctx, func() {
 		if b.end(context.Cause(ctx)) == nil {
 			b.giveUp()
@@ -50,10 +49,10 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.call.near.Read(p)
 	b.credit(n)
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		return n, nil
-	case err == io.EOF: //nolint:errorlint // a pipe returns it bare
+	case io.EOF: //nolint:errorlint // a pipe returns it bare
 		if err = b.call.failed(); err == nil {
 			err = io.EOF
 			b.trailers()

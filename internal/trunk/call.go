@@ -40,26 +40,22 @@ type inform struct {
 }
 
 // roundTrip sends the request and waits for the head of the answer.
-func (x *call) roundTrip(by time.Time) (*http.Response, error) {
+func (x *call) roundTrip(ctx context.Context, by time.Time) (*http.Response, error) {
 	taken := false
 	defer func() {
 		if !taken {
 			x.giveUp()
 		}
 	}()
-	trace := httptrace.ContextClientTrace(x.req.Context())
-	if trace != nil && trace.GotConn != nil {
-		trace.GotConn(httptrace.GotConnInfo{Conn: x.conn.nc, Reused: x.id > 1})
-	}
+	trace := httptrace.ContextClientTrace(ctx)
+	x.got(trace)
 	sent, err := x.send()
 	if err != nil {
 		x.conn.remove(x) // of which the callee does not know
 		return nil, err
 	}
-	if trace != nil {
-		x.wrote(trace)
-	}
-	if err := x.wait(by, trace); err != nil {
+	x.wrote(trace)
+	if err := x.wait(ctx, by, trace); err != nil {
 		if x.conn.out.lost(sent) {
 			err = notSent(err)
 		}
@@ -74,14 +70,14 @@ func (x *call) roundTrip(by time.Time) (*http.Response, error) {
 		trace.GotFirstResponseByte()
 	}
 	if taken = true; !x.answer.whole() || len(x.answer.body) > 0 {
-		resp.Body = newBody(x, resp)
+		resp.Body = newBody(ctx, x, resp)
 	}
 	return resp, nil
 }
 
 // send sends the request. It returns what writer.send does.
 func (x *call) send() (sent uint64, err error) {
-	framed(func(b []byte) []byte {
+	x.conn.out.framed(func(b []byte) []byte {
 		b, err = appendRequest(b, x.id, x.req)
 		return b
 	}, func(b []byte) {
@@ -95,7 +91,16 @@ func (x *call) send() (sent uint64, err error) {
 	return sent, err
 }
 
+func (x *call) got(trace *httptrace.ClientTrace) {
+	if trace != nil && trace.GotConn != nil {
+		trace.GotConn(httptrace.GotConnInfo{Conn: x.conn.nc, Reused: x.id > 1})
+	}
+}
+
 func (x *call) wrote(trace *httptrace.ClientTrace) {
+	if trace == nil {
+		return
+	}
 	if trace.WroteHeaders != nil {
 		trace.WroteHeaders()
 	}
@@ -105,14 +110,13 @@ func (x *call) wrote(trace *httptrace.ClientTrace) {
 }
 
 // wait returns nil when there is an answer, or why there is none.
-func (x *call) wait(by time.Time, trace *httptrace.ClientTrace) error {
+func (x *call) wait(ctx context.Context, by time.Time, trace *httptrace.ClientTrace) error {
 	var due <-chan time.Time
 	if !by.IsZero() {
 		timer := x.conn.client.Timers.Start(time.Until(by))
 		defer x.conn.client.Timers.Stop(timer)
 		due = timer.C
 	}
-	ctx := x.req.Context()
 	for {
 		select {
 		case <-x.wake:

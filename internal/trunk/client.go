@@ -68,7 +68,7 @@ func (c *Client) RoundTrip(req *http.Request, by time.Time) (*http.Response, err
 		if c.over() {
 			k.leave()
 		}
-		return x.roundTrip(by)
+		return x.roundTrip(req.Context(), by)
 	}
 }
 

@@ -266,6 +266,7 @@ func TestWhatHasBegunIsNeverTakenForUnsent(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn := &late{returns: make(chan struct{})}
 				client := script(t, func(tb testing.TB) (net.Conn, net.Conn) {
+					tb.Helper()
 					near, far := pipes(tb)
 					conn.Conn = near
 					return conn, far

@@ -64,7 +64,7 @@ type frame struct {
 func next(r *bufio.Reader) (f frame, err error) {
 	head, err := r.Peek(frameHead)
 	if err != nil {
-		if err == io.EOF && len(head) > 0 { //nolint:errorlint // Peek returns it bare
+		if err == io.EOF && len(head) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		return f, err

@@ -55,7 +55,7 @@ func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 	client.Close()
 	n.serves.Wait()
 	for _, err := range n.ended() {
-		if err != io.EOF && !errors.Is(err, syscall.ECONNRESET) { // which means that the rest of some answer was not read
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) { // which means that the rest of some answer was not read
 			t.Errorf("a connection has ended with %v", err)
 		}
 	}

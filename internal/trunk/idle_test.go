@@ -3,7 +3,6 @@ package trunk_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -51,7 +50,7 @@ func TestCloseIdleLeavesCallsAlone(t *testing.T) {
 			if c.Request.Method == http.MethodPost {
 				time.Sleep(time.Minute)
 			}
-			whole(c, fmt.Sprint(c.Request.Method))
+			whole(c, c.Request.Method)
 		})
 		client.CloseIdle() // there is none
 		var caller sync.WaitGroup
@@ -228,6 +227,7 @@ func TestADialThatPanicsLetsOthersDial(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
 func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const idle = time.Minute

@@ -8,7 +8,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/org/watt/internal/wire"
@@ -32,19 +31,6 @@ const (
 	flagBody    = 1 << iota // it has a body, be it empty
 	flagInforms             // the caller wants to hear of informational answers
 )
-
-// scratch is memory for frames that are being made.
-var scratch = sync.Pool{New: func() any { return new([]byte) }}
-
-// framed calls send with a frame that fill has made.
-func framed(fill func([]byte) []byte, send func([]byte)) {
-	mem := scratch.Get().(*[]byte) //nolint:forcetypeassert // there is nothing else in it
-	p := fill((*mem)[:0])
-	send(p)
-	if *mem = p; cap(p) <= maxKept {
-		scratch.Put(mem)
-	}
-}
 
 // appendRequest appends the frame of a request, of which Takes has approved.
 func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -133,7 +134,7 @@ func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, test := range map[string]struct {
-		ctx    context.Context //nolint:containedctx // of the request
+		ctx    context.Context
 		client *trunk.Client
 		length int64
 	}{
@@ -160,7 +161,7 @@ func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
 func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
 	client, _ := serve(t, pair, func(c *trunk.Call) {
 		for i := range 3 {
-			c.Inform(http.StatusEarlyHints, http.Header{"Link": {fmt.Sprint(i)}})
+			c.Inform(http.StatusEarlyHints, http.Header{"Link": {strconv.Itoa(i)}})
 		}
 		whole(c, "answer")
 	})
@@ -215,6 +216,7 @@ func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 		<-left
 	}
 }
+
 func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	const each = 64 << 10
 	inform := func(c *trunk.Call) { c.Inform(http.StatusEarlyHints, http.Header{"Link": {strings.Repeat("x", each)}}) }

@@ -17,6 +17,7 @@ type Server struct {
 	nc     net.Conn
 	handle func(*Call)
 	out    writer
+	parts  sync.Pool // of *[]byte: memory for frames of bodies
 
 	mu    sync.Mutex
 	calls map[uint64]*Call // in progress
@@ -167,7 +168,7 @@ func (c *Call) credit(n int) {
 
 // Inform sends an informational answer.
 func (c *Call) Inform(status int, h http.Header) {
-	framed(func(b []byte) []byte {
+	c.server.out.framed(func(b []byte) []byte {
 		b = binary.AppendUvarint(begin(b, kindInform, c.id), uint64(status))
 		return end(appendHeader(b, h), 0)
 	}, c.send)
@@ -180,11 +181,11 @@ func (c *Call) Answer(resp *http.Response, body []byte, whole bool, err error) {
 	case err != nil:
 		c.cut(err)
 	case !whole:
-		framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, false, nil) }, c.send)
+		c.server.out.framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, false, nil) }, c.send)
 		go c.copy(resp)
 	default:
 		c.server.remove(c)
-		framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, true, body) }, c.send)
+		c.server.out.framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, true, body) }, c.send)
 		_ = resp.Body.Close()
 	}
 }
@@ -205,24 +206,22 @@ func (c *Call) cut(err error) {
 	c.send(end(b, 0))
 }
 
-// parts is memory for frames of bodies.
-var parts = sync.Pool{New: func() any {
-	mem := make([]byte, frameHead+maxData)
-	return &mem
-}}
-
 // copy sends the body of an answer, as far as the caller takes it.
 func (c *Call) copy(resp *http.Response) {
 	defer func() { _ = resp.Body.Close() }()
-	mem := parts.Get().(*[]byte) //nolint:forcetypeassert // there is nothing else in it
-	defer parts.Put(mem)
+	mem, ok := c.server.parts.Get().(*[]byte)
+	if !ok {
+		made := make([]byte, frameHead+maxData)
+		mem = &made
+	}
+	defer c.server.parts.Put(mem)
 	for frame := *mem; ; {
 		room := c.wait()
 		if room == 0 {
 			return // nobody takes it
 		}
 		n, err := resp.Body.Read(frame[frameHead : frameHead+min(room, maxData)])
-		if err == io.EOF { //nolint:errorlint // Read returns it bare
+		if err == io.EOF {
 			c.OnGone(func() {}) // a caller that has all that was promised may say so at once
 		}
 		if n > 0 {
@@ -232,9 +231,9 @@ func (c *Call) copy(resp *http.Response) {
 				return
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // as above
+		if err == io.EOF {
 			c.server.remove(c)
-			framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
+			c.server.out.framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			return
 		} else if err != nil {
 			c.cut(err)

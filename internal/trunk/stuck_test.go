@@ -174,6 +174,7 @@ func TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone(t *testing.T) {
 		get(t, measure)
 		for left := 0; left <= calls*size; left += size / 3 {
 			client := script(t, func(tb testing.TB) (net.Conn, net.Conn) {
+				tb.Helper()
 				near, far := pipes(tb)
 				return &partial{Conn: near, left: left}, far
 			}, func(b *bare) { io.Copy(io.Discard, b) })

@@ -25,6 +25,7 @@ var errUnread = errors.New("the other side does not read")
 type writer struct {
 	nc      net.Conn
 	attempt attempt
+	scratch sync.Pool // of *[]byte: memory for frames that are being made
 
 	mu      sync.Mutex
 	room    sync.Cond // less is waiting, or nothing will be written any more
@@ -39,6 +40,19 @@ type writer struct {
 func (w *writer) init(nc net.Conn) {
 	w.nc, w.room.L = nc, &w.mu
 	w.attempt.init(nc)
+}
+
+// framed calls send with a frame that fill has made.
+func (w *writer) framed(fill func([]byte) []byte, send func([]byte)) {
+	mem, ok := w.scratch.Get().(*[]byte)
+	if !ok {
+		mem = new([]byte)
+	}
+	p := fill((*mem)[:0])
+	send(p)
+	if *mem = p; cap(p) <= maxKept {
+		w.scratch.Put(mem)
+	}
 }
 
 // send sends a frame, whose memory is the caller's again when it returns. It does not block. If the frame does not go out,
