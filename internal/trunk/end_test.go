@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -241,91 +240,6 @@ func TestAnEndThatComesInTheMiddleIsTold(t *testing.T) {
 			t.Errorf("%s: got error %v, want %v", name, err, want)
 		}
 	}
-}
-
-// late is a connection whose Write returns later than its bytes arrive.
-type late struct {
-	net.Conn
-	returns chan struct{} // closed when they may return
-}
-
-func (l *late) Write(p []byte) (int, error) {
-	n, err := l.Conn.Write(p)
-	<-l.returns
-	return n, err
-}
-
-// TestWhatHasBegunIsNeverTakenForUnsent has the callee answer, or end, before the caller knows that it has sent the request.
-func TestWhatHasBegunIsNeverTakenForUnsent(t *testing.T) {
-	for name, then := range map[string]func(*bare){
-		"the callee ends":   func(*bare) {},
-		"the callee cuts":   func(b *bare) { b.say(frame(kindCut, 1, "")); b.hear() },
-		"the callee speaks": func(b *bare) { b.say(frame(100, 1, "what?")) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				conn := &late{returns: make(chan struct{})}
-				client := script(t, func(tb testing.TB) (net.Conn, net.Conn) {
-					tb.Helper()
-					near, far := pipes(tb)
-					conn.Conn = near
-					return conn, far
-				}, func(b *bare) {
-					b.hear()
-					then(b)
-				})
-				failed := make(chan error)
-				go func() {
-					_, err := client.RoundTrip(request(t, t.Context(), http.MethodPost, "content"), time.Time{})
-					failed <- err
-				}()
-				synctest.Wait()
-				close(conn.returns)
-				if err := <-failed; err == nil || errors.Is(err, wire.ErrNotSent) {
-					t.Errorf("got error %v, which says that it was not sent", err)
-				}
-				client.CloseIdle()
-			})
-		})
-	}
-}
-
-// TestWhatACalleeHasNotGotWasNotSent has the callee end in the middle of a request: others have gone out before, and more
-// wait.
-func TestWhatACalleeHasNotGotWasNotSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const whole, calls = 3, 10
-		end := make(chan struct{})
-		client := script(t, pipes, func(b *bare) {
-			for range whole {
-				b.hear()
-			}
-			io.ReadFull(b.r, make([]byte, 20))
-			<-end
-		})
-		errs := make(chan error, calls)
-		for range calls {
-			go func() {
-				_, err := client.RoundTrip(request(t, t.Context(), http.MethodPost, strings.Repeat("x", 10_000)), time.Time{})
-				errs <- err
-			}()
-		}
-		synctest.Wait()
-		close(end)
-		sent := 0
-		for range calls {
-			switch err := <-errs; {
-			case errors.Is(err, wire.ErrNotSent):
-			case errors.Is(err, io.ErrUnexpectedEOF):
-				sent++
-			default:
-				t.Errorf("got error %v", err)
-			}
-		}
-		if sent != whole { // bufio may have read a little of the next
-			t.Errorf("%d calls failed as sent, want %d", sent, whole)
-		}
-	})
 }
 
 // TestANumberInUseEndsTheConnection has the call that it belongs to hear that.

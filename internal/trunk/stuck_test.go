@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -142,62 +141,6 @@ func TestEndsOfConnectionsThatNobodyReadsWakeThoseWhoWrite(t *testing.T) {
 				t.Errorf("Serve has returned %v", err)
 			}
 		} // what still waits blocks the bubble
-	})
-}
-
-// partial is a connection that takes some bytes of each Write, and then fails.
-type partial struct {
-	net.Conn
-	left int
-}
-
-var errBroken = errors.New("the connection has broken")
-
-func (p *partial) Write(b []byte) (int, error) {
-	n, err := p.Conn.Write(b[:min(len(b), p.left)])
-	if p.left -= n; err == nil && n < len(b) {
-		err = errBroken
-	}
-	return n, err
-}
-
-// TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone writes more and more of ten requests.
-func TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone(t *testing.T) {
-	const calls = 4
-	synctest.Test(t, func(t *testing.T) {
-		var size int
-		measure := script(t, pipes, func(b *bare) {
-			_, _, content, _ := b.hear()
-			size = 13 + len(content)
-			b.say(frame(kindAnswer, 1, plainAnswer(true, "")))
-		})
-		get(t, measure)
-		for left := 0; left <= calls*size; left += size / 3 {
-			client := script(t, func(tb testing.TB) (net.Conn, net.Conn) {
-				tb.Helper()
-				near, far := pipes(tb)
-				return &partial{Conn: near, left: left}, far
-			}, func(b *bare) { io.Copy(io.Discard, b) })
-			errs := make(chan error, calls)
-			for range calls {
-				go func() {
-					_, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Now().Add(time.Minute))
-					errs <- err
-				}()
-				synctest.Wait()
-			}
-			time.Sleep(time.Second)
-			client.CloseIdle()
-			sent := 0
-			for range calls {
-				if err := <-errs; !errors.Is(err, wire.ErrNotSent) && !errors.Is(err, errOver) {
-					sent++
-				}
-			}
-			if want := left / size; sent != want {
-				t.Errorf("with %d bytes %d requests of %d are taken for sent, want %d", left, sent, size, want)
-			}
-		}
 	})
 }
 
