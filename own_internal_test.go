@@ -38,7 +38,7 @@ func deaf(t *testing.T) (*own, *control.Conn) {
 		child.Close()
 		o.place.app.rt.owned.Wait()
 	})
-	for failed := 0; failed < 2; failed++ { // the first time may have been up before there was a try
+	for range 2 { // the first time may have been up before there was a try
 		for err = nil; err == nil; {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			err = mine.Send(ctx, control.Message{Kind: sayLame})

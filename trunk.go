@@ -49,7 +49,7 @@ func (d *door) serveTrunk(conn *foreign) {
 func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 	direct.MakeRoom(0)
 	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, call: c}
-	q, x := &both.request, &both.exchanged.exchange
+	q, x := &both.request, &both.exchange
 	q.exchange, x.Common = x, &d.app.direct
 	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
 	r := x.Given(q, c.Request)
@@ -67,8 +67,8 @@ func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 
 // Serve implements [direct.Callee].
 func (c *carried) Serve(r *http.Request) {
-	c.call.OnGone(c.exchanged.exchange.Abandon)
-	c.door.serve(&c.exchanged.exchange, r, &c.request)
+	c.call.OnGone(c.exchange.Abandon)
+	c.door.serve(&c.exchange, r, &c.request)
 }
 
 // PeerClosed ends the context of a request whose caller has gone.
@@ -79,7 +79,7 @@ func (c *carried) answered(resp *http.Response, err error) {
 	var body []byte
 	whole := false
 	if err == nil {
-		body, whole = c.exchanged.exchange.Held()
+		body, whole = c.exchange.Held()
 	}
 	c.call.Answer(resp, body, whole, err)
 }

@@ -50,14 +50,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, span := s.tracer.Start(ctx, nameOf(r.Method), how...)
 	defer span.End()
-	own := r.WithContext(ctx)
-	defer giveBack(r, own)
+	own, recording := r.WithContext(ctx), span.IsRecording()
 	s.options.say(own.Header, span.SpanContext())
-	if !span.IsRecording() {
-		s.next.ServeHTTP(w, own)
-		return
+	var found *chi.Context
+	if recording {
+		own, found = routed(s.next, own)
 	}
-	s.record(w, own, span)
+	defer giveBack(r, own)
+	if recording {
+		s.record(w, own, found, span)
+	} else {
+		s.next.ServeHTTP(w, own)
+	}
 }
 
 // giveBack gives what the handler of a request's copy has made of its form to r: its files are removed with that.
@@ -78,18 +82,16 @@ func (o *Options) passes(h http.Header) bool {
 }
 
 // record serves a request whose span somebody will read.
-func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span) {
+func (s *server) record(w http.ResponseWriter, r *http.Request, found *chi.Context, span trace.Span) {
 	span.SetAttributes(attributesOf(r)...)
 	if caller := watt.Caller(r.Context()); caller != "" {
 		span.SetAttributes(attribute.String("watt.caller", caller))
 	}
 	queued(r.Context(), span)
-	own, found := routed(s.next, r)
-	defer giveBack(r, own)
-	ctx := own.Context()
+	ctx := r.Context()
 	var a answer
 	defer func() {
-		if route := cmp.Or(found.RoutePattern(), routeOf(own)); route != "" {
+		if route := cmp.Or(found.RoutePattern(), routeOf(r)); route != "" {
 			span.SetName(nameOf(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
@@ -99,7 +101,7 @@ func (s *server) record(w http.ResponseWriter, r *http.Request, span trace.Span)
 			panic(reason)
 		}
 	}()
-	s.next.ServeHTTP(a.wrap(w), own)
+	s.next.ServeHTTP(a.wrap(w), r)
 }
 
 // first are the attributes that a sampler sees.
