@@ -408,6 +408,27 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	calls.Wait()
 }
 
+func TestCallsOfAnAppThatIsAwayWaitAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = 200 * time.Millisecond })
+	watttest.Start(t, rt)
+	if err := rt.Drain("speaker", 0); err != nil {
+		t.Fatal(err)
+	}
+	const path = "near.watt.local/speaker/hints"
+	alone := get(t.Context(), rt, path)
+	many := make([]<-chan result, 16)
+	for i := range many {
+		many[i] = going(t.Context(), rt, path)
+	}
+	for _, c := range many {
+		if r := <-c; r.err != nil || !strings.Contains(r.body, watt.ErrUnavailable.Error()) || r.took > 3*alone.took {
+			t.Errorf("got %q, %v after %v, alone after %v", r.body, r.err, r.took, alone.took)
+		}
+	}
+}
+
 func TestAnInstanceThatEndsAnswersWhatHasReachedIt(t *testing.T) {
 	t.Parallel()
 	rt := far()

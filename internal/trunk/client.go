@@ -35,9 +35,15 @@ type Client struct {
 	IdleTimeout time.Duration
 
 	mu       sync.Mutex
-	conn     *conn         // that takes calls; nil if there is none
-	dialling chan struct{} // closed when the dialling that goes on is over; nil if none does
-	closed   bool          // Close was called
+	conn     *conn // that takes calls; nil if there is none
+	dialling *dial // the one that goes on; nil if none does
+	closed   bool  // Close was called
+}
+
+// dial is one that many wait for.
+type dial struct {
+	over chan struct{} // closed when it is
+	err  error         // why there is no connection, if that is no matter of who has dialled alone
 }
 
 // RoundTrip sends req, of which Takes has approved, and returns as soon as there is the head of an answer, the context of req
@@ -88,7 +94,10 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 			return c.dial(ctx)
 		}
 		select {
-		case <-others:
+		case <-others.over:
+			if others.err != nil {
+				return nil, others.err
+			}
 		case <-ctx.Done():
 			return nil, notSent(context.Cause(ctx))
 		}
@@ -96,9 +105,8 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 	return k, nil
 }
 
-// kept returns the connection, or a channel that is closed when somebody else has dialled. If there is neither, the one who
-// asks is to dial.
-func (c *Client) kept() (k *conn, others <-chan struct{}) {
+// kept returns the connection, or how somebody else dials. If there is neither, the one who asks is to dial.
+func (c *Client) kept() (k *conn, others *dial) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -107,17 +115,21 @@ func (c *Client) kept() (k *conn, others <-chan struct{}) {
 	case c.dialling != nil:
 		return nil, c.dialling
 	}
-	c.dialling = make(chan struct{})
+	c.dialling = &dial{over: make(chan struct{})}
 	return nil, nil
 }
 
-// dial makes a connection for all. That it fails concerns only the one who has dialled: the next tries for itself.
+// dial makes a connection for all who wait for one. If it fails they fail too, since each would take as long to find that
+// out; but if it was given up by who has dialled, the next one dials.
 func (c *Client) dial(ctx context.Context) (k *conn, err error) {
 	var nc net.Conn
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		close(c.dialling)
+		if ctx.Err() == nil {
+			c.dialling.err = err
+		}
+		close(c.dialling.over)
 		if c.dialling = nil; nc != nil {
 			k = newConn(c, nc)
 			c.conn = k

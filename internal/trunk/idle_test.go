@@ -175,37 +175,30 @@ func TestADialConcernsWhoDials(t *testing.T) {
 	})
 }
 
-func TestADialThatFailsConcernsWhoHasDialled(t *testing.T) {
+func TestADialThatFailsConcernsAllWhoWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
 		var tried int
 		dial := client.Dial
 		client.Dial = slow(func(ctx context.Context) (net.Conn, error) {
-			if tried++; tried <= 2 {
+			if tried++; tried == 1 {
 				return nil, errOver
 			}
 			return dial(ctx)
 		}, time.Second)
-		errs := make(chan error, 5)
-		for range cap(errs) {
-			go func() {
-				resp, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
-				if err == nil {
-					readAll(t, resp, err)
+		start := time.Now()
+		var callers sync.WaitGroup
+		for range 5 {
+			callers.Go(func() {
+				_, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
+				if took := time.Since(start); !errors.Is(err, errOver) || took != time.Second {
+					t.Errorf("got error %v after %v", err, took)
 				}
-				errs <- err
-			}()
+			})
 		}
-		failed := 0
-		for range cap(errs) {
-			if err := <-errs; errors.Is(err, errOver) {
-				failed++
-			} else if err != nil {
-				t.Errorf("got error %v", err)
-			}
-		}
-		if failed != 2 || tried != 3 || n.dials() != 1 {
-			t.Errorf("%d of %d dials have failed, and %d calls", tried-n.dials(), tried, failed)
+		callers.Wait()
+		if got := get(t, client); got != "answer" || tried != 2 || n.dials() != 1 {
+			t.Errorf("got %q, and %d of %d dials have failed", got, tried-n.dials(), tried)
 		}
 	})
 }
