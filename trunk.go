@@ -37,7 +37,7 @@ type carried struct {
 func (d *door) serveTrunk(conn *foreign) {
 	p := &peer{caller: conn.what.Caller}
 	from := conn.RemoteAddr().String()
-	conn.trunk = trunk.NewServer(conn.Conn, func(c *trunk.Call) { d.serveCarried(c, p, from) })
+	conn.trunk = trunk.NewServer(conn.Conn, &d.app.rt.buffers, func(c *trunk.Call) { d.serveCarried(c, p, from) })
 	d.callers.enter(conn)
 	d.app.rt.owned.Go(func() {
 		defer func() { _ = conn.Close() }()

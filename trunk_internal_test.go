@@ -28,9 +28,9 @@ func elsewhere(t *testing.T, rt *Runtime, app string) *trunk.Client {
 	return client
 }
 
-// long is the length of an answer of which one half is under way while the other has room in a pipe: its handler has
+// long is the length of an answer of which most is under way while the rest has room in a pipe: its handler has
 // returned, so that a drain has more to wait for than handlers.
-const long = 120 << 10
+const long = 300 << 10
 
 // unread returns a runtime with an app that gives such an answer, and an answer.
 func unread(t *testing.T) (*Runtime, *http.Response) {

@@ -192,7 +192,7 @@ func shared(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {
 	var serving sync.WaitGroup
 	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), Dial: func(context.Context) (net.Conn, error) {
 		near, far := sockets(tb)
-		server = trunk.NewServer(far, p.carried)
+		server = trunk.NewServer(far, new(pipe.Buffers), p.carried)
 		serving.Go(func() { _ = server.Serve() })
 		return near, nil
 	}}

@@ -210,7 +210,7 @@ func (c *counting) Read(p []byte) (int, error) {
 func (c *counting) Close() error { return nil }
 
 func TestABodyThatNobodyReadsIsBoundedAndDoesNotHoldUpOthers(t *testing.T) {
-	const window = 64 << 10
+	const window = 256 << 10
 	left := make(chan struct{})
 	var body counting
 	client, n := serve(t, pair, func(c *trunk.Call) {

@@ -23,7 +23,7 @@ type body struct {
 
 func newBody(ctx context.Context, x *call, resp *http.Response) *body {
 	b := &body{call: x, resp: resp, rest: x.answer.body}
-	if x.near == nil {
+	if x.in == nil {
 		return b
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -41,18 +41,18 @@ func newBody(ctx context.Context, x *call, resp *http.Response) *body {
 
 // Read reads the body. It blocks until there is some of it, or will be no more.
 func (b *body) Read(p []byte) (int, error) {
-	if b.call.near == nil {
+	if b.call.in == nil {
 		return b.held(p)
 	}
 	if err := b.ended(); err != nil {
 		return 0, err
 	}
-	n, err := b.call.near.Read(p)
+	n, err := b.call.in.Read(p)
 	b.credit(n)
 	switch err {
 	case nil:
 		return n, nil
-	case io.EOF: //nolint:errorlint // a pipe returns it bare
+	case io.EOF: //nolint:errorlint // an inflow returns it bare
 		if err = b.call.failed(); err == nil {
 			err = io.EOF
 			b.trailers()
@@ -83,7 +83,7 @@ func (b *body) held(p []byte) (int, error) {
 
 // credit lets the callee send as much as was read, once that is worth a frame.
 func (b *body) credit(n int) {
-	if b.read += int64(n); b.read < window/2 {
+	if b.read += int64(n); b.read < window/4 {
 		return
 	}
 	frame := binary.AppendUvarint(begin(nil, kindCredit, b.call.id), uint64(b.read))
@@ -125,7 +125,7 @@ func (b *body) end(err error) (earlier error) {
 
 // Close gives up what was not read.
 func (b *body) Close() error {
-	if b.end(http.ErrBodyReadAfterClose) == nil && b.call.near != nil {
+	if b.end(http.ErrBodyReadAfterClose) == nil && b.call.in != nil {
 		b.giveUp()
 	}
 	b.mu.Lock()
@@ -136,6 +136,6 @@ func (b *body) Close() error {
 
 // giveUp ends the reading, and has the callee told.
 func (b *body) giveUp() {
-	_ = b.call.near.Close()
+	b.call.in.close()
 	b.call.giveUp()
 }

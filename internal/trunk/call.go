@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -28,9 +28,9 @@ type call struct {
 	answer  *answer
 	err     error // why there is none, or no more of it
 
-	near, far *pipe.Conn   // of a body that comes in parts; the caller's end, and the connection's
-	room      atomic.Int64 // how much of it the callee has credit for, in bytes
-	trailer   http.Header  // what has come after it
+	in      *inflow      // of a body that comes in parts
+	room    atomic.Int64 // how much of it the callee has credit for, in bytes
+	trailer http.Header  // what has come after it
 }
 
 // inform is an informational answer.
@@ -208,7 +208,7 @@ func (x *call) answered(p []byte) error {
 	if a.whole() {
 		x.conn.remove(x)
 	} else {
-		x.near, x.far = pipe.New(x.conn.client.Buffers, "caller", "callee")
+		x.in = newInflow(x.conn.client.Buffers)
 		x.room.Store(window)
 	}
 	x.answer = &a
@@ -216,26 +216,25 @@ func (x *call) answered(p []byte) error {
 	return nil
 }
 
-// take takes a piece of the body. There is room for as much as the callee has credit for.
-func (x *call) take(p []byte) error {
-	if x.far == nil || x.room.Add(-int64(len(p))) < 0 {
+// take takes a part of the body. There is room for as much as the callee has credit for.
+func (x *call) take(f frame, r *bufio.Reader) error {
+	if x.in == nil || x.room.Add(-int64(f.length)) < 0 {
 		return errMalformed
 	}
-	_, _ = x.far.Write(p) // nobody may read it any more
-	return nil
+	return x.in.add(r, f.length)
 }
 
 func (x *call) ended(p []byte) error {
 	s := scanner{s: string(p)}
 	trailer := s.header()
-	if s.bad || x.far == nil {
+	if s.bad || x.in == nil {
 		return errMalformed
 	}
 	x.conn.remove(x)
 	x.mu.Lock()
 	x.trailer = trailer
 	x.mu.Unlock()
-	_ = x.far.Close()
+	x.in.end()
 	return nil
 }
 
@@ -256,8 +255,8 @@ func (x *call) fail(err error) {
 		x.err = err
 	}
 	x.mu.Unlock()
-	if x.far != nil {
-		_ = x.far.Close()
+	if x.in != nil {
+		x.in.end()
 	}
 	x.signal()
 }

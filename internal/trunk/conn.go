@@ -118,12 +118,11 @@ func (k *conn) read() {
 func (k *conn) heard(f frame, r *bufio.Reader) (err error) {
 	x := k.of(f.id)
 	if f.kind == kindData {
-		return f.pieces(r, func(p []byte) error {
-			if x == nil {
-				return nil
-			}
-			return x.take(p)
-		})
+		if x == nil { // it was given up
+			_, err = r.Discard(f.length)
+			return cutShort(err)
+		}
+		return x.take(f, r)
 	}
 	contentErr := f.content(r, func(p []byte) {
 		switch {

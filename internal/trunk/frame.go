@@ -30,9 +30,9 @@ const (
 
 // Sizes in bytes.
 const (
-	maxContent = 4 << 20  // of a frame; heads are limited to a quarter of that by those who make them
-	maxData    = 32 << 10 // of a part of a body
-	window     = 64 << 10 // what of a body may be under way: as much as a pipe takes at once
+	maxContent = 4 << 20   // of a frame; heads are limited to a quarter of that by those who make them
+	maxData    = 64 << 10  // of a part of a body
+	window     = 256 << 10 // what of a body may be under way: about as much as a socket takes
 )
 
 // errMalformed means that the other side does not speak this protocol.
@@ -94,22 +94,6 @@ func (f frame) content(r *bufio.Reader, use func([]byte)) error {
 		return cutShort(err)
 	}
 	use(p)
-	return nil
-}
-
-// pieces calls use with one piece of the content after the other, as they come.
-func (f frame) pieces(r *bufio.Reader, use func([]byte) error) error {
-	for left := f.length; left > 0; {
-		if _, err := r.Peek(1); err != nil {
-			return cutShort(err)
-		}
-		p, _ := r.Peek(min(left, r.Buffered()))
-		if err := use(p); err != nil {
-			return err
-		}
-		_, _ = r.Discard(len(p))
-		left -= len(p)
-	}
 	return nil
 }
 

@@ -21,7 +21,7 @@ func FuzzServer(f *testing.F) {
 		frame(kindRequest, 1, plainRequest()) + frame(kindGone, 1, ""), frame(kindCredit, 1, number(100)),
 		frame(kindRequest, 1, "\x03"+number(1)+text("POST")+text("callee")+text("/?whole")+number(1)+text("A")+text("1")+"content"),
 		frame(kindRequest, 1, "\x00"+number(0)+text("GET")+text("callee")+text("/?streamed")+number(0)) +
-			frame(kindCredit, 1, number(64<<10)) + frame(kindRequest, 2, plainRequest()) + frame(kindGone, 1, ""),
+			frame(kindCredit, 1, number(256<<10)) + frame(kindRequest, 2, plainRequest()) + frame(kindGone, 1, ""),
 		frame(kindRequest, 1, plainRequest()) + frame(kindRequest, 1, plainRequest()), "\xff\xff\xff\xff\x01\x00\x00\x00\x00\x00\x00\x00\x01",
 	} {
 		f.Add([]byte(s))

@@ -16,7 +16,7 @@ import (
 
 func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
 	client, n := serve(t, pair, func(c *trunk.Call) { whole(c, "answer") })
-	client.IdleTimeout = 1
+	client.IdleTimeout = time.Millisecond
 	var callers sync.WaitGroup
 	for range 4 {
 		callers.Go(func() {

@@ -82,7 +82,7 @@ func newClient(dial func(context.Context) (net.Conn, error)) *trunk.Client {
 
 func (n *network) dial() net.Conn {
 	near, far := n.pair()
-	server := trunk.NewServer(far, n.handle)
+	server := trunk.NewServer(far, new(pipe.Buffers), n.handle)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.servers, n.conns = append(n.servers, server), append(n.conns, far)
@@ -249,7 +249,7 @@ func caller(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle fu
 	near, far := pair(tb)
 	served := make(chan error, 1)
 	var running sync.WaitGroup
-	running.Go(func() { served <- trunk.NewServer(far, handle).Serve() })
+	running.Go(func() { served <- trunk.NewServer(far, new(pipe.Buffers), handle).Serve() })
 	tb.Cleanup(func() { near.Close(); running.Wait() })
 	return newBare(near), served
 }

@@ -52,8 +52,8 @@ func TestWhatIsNoAnswerEndsTheConnection(t *testing.T) {
 		"an empty inform":              frame(kindInform, 1, ""),
 		"an end without a header":      begin + frame(kindEnd, 1, ""),
 		"an end with half a header":    begin + frame(kindEnd, 1, number(1)+text("T")),
-		"a body of more than its room": begin + strings.Repeat(frame(kindData, 1, strings.Repeat("x", 32<<10)), 3),
-		"one part of more than that":   begin + frame(kindData, 1, strings.Repeat("x", 64<<10+1)),
+		"a body of more than its room": begin + strings.Repeat(frame(kindData, 1, strings.Repeat("x", 32<<10)), 9),
+		"one part of more than that":   begin + frame(kindData, 1, strings.Repeat("x", 256<<10+1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestWhatIsNoRequestEndsTheConnection(t *testing.T) {
 		"fewer headers than promised": frame(kindRequest, 1, "\x00\x00"+text("GET")+text("callee")+text("/")+number(2)+text("A")+text("a")),
 		"a text of a huge length":     frame(kindRequest, 1, "\x00\x00"+huge+"GET"),
 		"an empty credit":             frame(kindCredit, 1, ""),
-		"a credit beyond the window":  frame(kindCredit, 1, number(64<<10+1)),
+		"a credit beyond the window":  frame(kindCredit, 1, number(256<<10+1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -152,9 +152,9 @@ func TestACreditIsNoMoreThanTheRoom(t *testing.T) {
 		go io.Copy(io.Discard, b)
 		b.say(frame(kindRequest, 1, plainRequest()))
 		synctest.Wait()
-		b.say(strings.Repeat(frame(kindCredit, 1, number(64<<10)), 3))
+		b.say(strings.Repeat(frame(kindCredit, 1, number(256<<10)), 3))
 		synctest.Wait()
-		if got := body.read.Load(); got > 4*64<<10 {
+		if got := body.read.Load(); got > 4*256<<10 {
 			t.Errorf("%d bytes were sent, want at most what there is credit for", got)
 		}
 	})

@@ -10,23 +10,25 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/org/watt/internal/pipe"
 )
 
 // Server is the callee's end of a connection.
 type Server struct {
-	nc     net.Conn
-	handle func(*Call)
-	out    writer
-	parts  sync.Pool // of *[]byte: memory for frames of bodies
+	nc      net.Conn
+	buffers *pipe.Buffers
+	handle  func(*Call)
+	out     writer
 
 	mu    sync.Mutex
 	calls map[uint64]*Call // in progress
 }
 
 // NewServer returns the end of a connection on whose other side is a [Client]. handle is called for each call, in a
-// goroutine of its own.
-func NewServer(nc net.Conn, handle func(*Call)) *Server {
-	s := &Server{nc: nc, handle: handle, calls: make(map[uint64]*Call)}
+// goroutine of its own. The memory of long answers comes from buffers.
+func NewServer(nc net.Conn, buffers *pipe.Buffers, handle func(*Call)) *Server {
+	s := &Server{nc: nc, buffers: buffers, handle: handle, calls: make(map[uint64]*Call)}
 	s.out.init(nc)
 	return s
 }
@@ -209,37 +211,57 @@ func (c *Call) cut(err error) {
 // copy sends the body of an answer, as far as the caller takes it.
 func (c *Call) copy(resp *http.Response) {
 	defer func() { _ = resp.Body.Close() }()
-	mem, ok := c.server.parts.Get().(*[]byte)
-	if !ok {
-		made := make([]byte, frameHead+maxData)
-		mem = &made
-	}
-	defer c.server.parts.Put(mem)
-	for frame := *mem; ; {
+	size := minPart
+	for {
 		room := c.wait()
 		if room == 0 {
 			return // nobody takes it
 		}
-		n, err := resp.Body.Read(frame[frameHead : frameHead+min(room, maxData)])
-		if err == io.EOF {
-			c.OnGone(func() {}) // a caller that has all that was promised may say so at once
-		}
-		if n > 0 {
-			c.spend(n)
-			begin(frame[:0], kindData, c.id)
-			if c.server.out.sendInTurn(end(frame[:frameHead+n], 0)) != nil {
-				return
-			}
-		}
-		if err == io.EOF {
+		n, err := c.copyPart(resp.Body, min(room, size))
+		switch {
+		case err == errEnded: //nolint:errorlint // ours, bare
+			return // of which the call is about to hear
+		case err == io.EOF:
 			c.server.remove(c)
 			c.server.out.framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			return
-		} else if err != nil {
+		case err != nil:
 			c.cut(err)
 			return
+		case n == size:
+			size = min(4*size, maxPart)
+		default:
+			size = minPart // for what comes bit by bit, and may be long in coming
 		}
 	}
+}
+
+// The parts of a body have as many bytes as their memory leaves beside the head of a frame.
+const (
+	minPart = 4<<10 - frameHead
+	maxPart = maxData - frameHead
+)
+
+// errEnded means that the connection takes no more.
+var errEnded = errors.New("the connection has ended")
+
+// copyPart sends what there is of a body, of size bytes at most. It waits until there is some.
+func (c *Call) copyPart(body io.Reader, size int) (int, error) {
+	mem := c.server.buffers.Get(frameHead + size)
+	defer c.server.buffers.Put(mem)
+	frame := *mem
+	n, err := body.Read(frame[frameHead : frameHead+size])
+	if err == io.EOF {
+		c.OnGone(func() {}) // a caller that has all that was promised may say so at once
+	}
+	if n > 0 {
+		c.spend(n)
+		begin(frame[:0], kindData, c.id)
+		if c.server.out.sendInTurn(end(frame[:frameHead+n], 0)) != nil {
+			return 0, errEnded
+		}
+	}
+	return n, err
 }
 
 // wait returns how much of the body may be sent, once it is something; nothing when nobody takes it any more.

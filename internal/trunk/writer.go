@@ -9,9 +9,8 @@ import (
 
 // Sizes in bytes.
 const (
-	maxUnsent = 256 << 10 // what may wait to be written before those wait too who have much to write
-	maxQueued = 8 << 20   // what may wait before nothing more is taken
-	maxKept   = 64 << 10  // how much memory is kept for what waits
+	maxQueued = 8 << 20  // what may wait before nothing more is taken
+	maxKept   = 64 << 10 // how much memory is kept for what waits
 )
 
 // maxRounds is how often a goroutine that has come to write its own frame also writes what has come meanwhile.
@@ -28,7 +27,8 @@ type writer struct {
 	scratch sync.Pool // of *[]byte: memory for frames that are being made
 
 	mu      sync.Mutex
-	room    sync.Cond // less is waiting, or nothing will be written any more
+	turn    sync.Cond // nobody writes, for those who have much to write
+	stopped sync.Cond // nobody writes, and nobody will any more
 	busy    bool      // somebody writes
 	waiting []byte    // frames to be written next
 	other   []byte    // memory for those that come after them; what is being written is in it
@@ -38,7 +38,7 @@ type writer struct {
 }
 
 func (w *writer) init(nc net.Conn) {
-	w.nc, w.room.L = nc, &w.mu
+	w.nc, w.turn.L, w.stopped.L = nc, &w.mu, &w.mu
 	w.attempt.init(nc)
 }
 
@@ -73,13 +73,24 @@ func (w *writer) tell(p []byte) {
 	_, _ = w.sendLocked(p)
 }
 
-// sendInTurn is send for those who have much to write: it waits while much is waiting.
+// sendInTurn is send for those who have much to write: it blocks until nobody else writes, and then until all of p is written.
 func (w *writer) sendInTurn(p []byte) error {
 	w.mu.Lock()
-	for len(w.waiting) > maxUnsent && w.err == nil {
-		w.room.Wait()
+	for w.busy && w.err == nil {
+		w.turn.Wait()
 	}
-	_, err := w.sendLocked(p)
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return w.err
+	}
+	w.busy, w.queued = true, w.queued+uint64(len(p))
+	w.mu.Unlock()
+	n, err := w.nc.Write(p)
+	w.mu.Lock()
+	w.written += uint64(n)
+	next := w.nextLocked(err)
+	w.mu.Unlock()
+	w.write(next)
 	return err
 }
 
@@ -128,22 +139,23 @@ func (w *writer) write(p []byte) {
 		n, err := w.attempt.write(p)
 		w.mu.Lock()
 		w.written += uint64(n)
-		if rest := p[n:]; err == nil && (len(rest) > 0 || round == maxRounds && len(w.waiting) > 0) {
-			w.waiting = append(append(make([]byte, 0, len(rest)+len(w.waiting)), rest...), w.waiting...)
-			w.mu.Unlock()
-			go w.writeAll()
+		rest := p[n:]
+		if len(rest) == 0 || err != nil {
+			rest = w.nextLocked(err)
+		} else if round == 0 {
+			rest = append([]byte(nil), rest...) // p is its owner's again
+		}
+		w.mu.Unlock()
+		if err == nil && len(rest) > 0 && (n < len(p) || round == maxRounds) {
+			go w.writeAll(rest)
 			return
 		}
-		p = w.nextLocked(err)
-		w.mu.Unlock()
+		p = rest
 	}
 }
 
-// writeAll writes what waits. It blocks while the other side does not read.
-func (w *writer) writeAll() {
-	w.mu.Lock()
-	p := w.nextLocked(nil)
-	w.mu.Unlock()
+// writeAll is write, and blocks while the other side does not read.
+func (w *writer) writeAll(p []byte) {
 	for len(p) > 0 {
 		n, err := w.nc.Write(p)
 		w.mu.Lock()
@@ -156,7 +168,6 @@ func (w *writer) writeAll() {
 // nextLocked returns what is to be written next, or nothing. Then somebody else has to write what comes, unless writing has
 // failed with err.
 func (w *writer) nextLocked(err error) []byte {
-	w.room.Broadcast()
 	if err != nil {
 		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) { // else reading ends too, after what has come
 			_ = w.nc.Close()
@@ -168,7 +179,9 @@ func (w *writer) nextLocked(err error) []byte {
 		w.other = nil
 	}
 	w.waiting, w.other = w.other[:0], w.waiting
-	w.busy = len(w.other) > 0
+	if w.busy = len(w.other) > 0; !w.busy {
+		w.idleLocked()
+	}
 	return w.other
 }
 
@@ -177,6 +190,17 @@ func (w *writer) failLocked(err error) {
 		w.err = err
 	}
 	w.busy, w.waiting, w.other = false, nil, nil
+	w.idleLocked()
+}
+
+// idleLocked tells that nobody writes.
+func (w *writer) idleLocked() {
+	if w.err == nil {
+		w.turn.Signal()
+		return
+	}
+	w.turn.Broadcast()
+	w.stopped.Broadcast()
 }
 
 // fail ends the writing.
@@ -186,7 +210,7 @@ func (w *writer) fail(err error) {
 	if w.err == nil {
 		w.err = err
 	}
-	w.room.Broadcast()
+	w.turn.Broadcast()
 }
 
 // lost reports whether the writing has ended before all up to end was written. What is being written then is waited for:
@@ -195,7 +219,7 @@ func (w *writer) lost(end uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for w.err != nil && w.busy {
-		w.room.Wait()
+		w.stopped.Wait()
 	}
 	return w.err != nil && w.written < end
 }
