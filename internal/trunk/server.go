@@ -53,11 +53,16 @@ func (s *Server) Serve() error {
 // connection.
 func (s *Server) Leave() { s.out.tell(short(kindLeave, 0)) }
 
-// Calls returns how many calls are in progress: their answers are not sent yet.
+// Calls returns how many calls are in progress: their answers are not sent yet. Those of which all waits for the system to
+// take it count as one.
 func (s *Server) Calls() int {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.calls)
+	n := len(s.calls)
+	s.mu.Unlock()
+	if n == 0 && s.out.waits() {
+		return 1
+	}
+	return n
 }
 
 func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
@@ -186,8 +191,8 @@ func (c *Call) Answer(resp *http.Response, body []byte, whole bool, err error) {
 		c.server.out.framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, false, nil) }, c.send)
 		go c.copy(resp)
 	default:
-		c.server.remove(c)
 		c.server.out.framed(func(b []byte) []byte { return appendAnswer(b, c.id, resp, true, body) }, c.send)
+		c.server.remove(c)
 		_ = resp.Body.Close()
 	}
 }
@@ -200,7 +205,7 @@ func (c *Call) send(p []byte) {
 }
 
 func (c *Call) cut(err error) {
-	c.server.remove(c)
+	defer c.server.remove(c)
 	b := begin(nil, kindCut, c.id)
 	if err != io.ErrUnexpectedEOF { //nolint:errorlint // which says no more
 		b = append(b, err.Error()...)
@@ -222,8 +227,8 @@ func (c *Call) copy(resp *http.Response) {
 		case err == errEnded: //nolint:errorlint // ours, bare
 			return // of which the call is about to hear
 		case err == io.EOF:
-			c.server.remove(c)
 			c.server.out.framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
+			c.server.remove(c)
 			return
 		case err != nil:
 			c.cut(err)

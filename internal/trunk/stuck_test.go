@@ -230,3 +230,26 @@ func TestAnAnswerThatWaitsForItsTurnIsNotSent(t *testing.T) {
 		}
 	})
 }
+
+// TestShortAnswersThatWaitAreNotSent is the same of answers that are one frame each.
+func TestShortAnswersThatWaitAreNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := pipes(t)
+		server := trunk.NewServer(far, new(pipe.Buffers), func(c *trunk.Call) { whole(c, "answer") })
+		var serving sync.WaitGroup
+		serving.Go(func() { server.Serve() })
+		defer serving.Wait()
+		defer near.Close()
+		b := newBare(near)
+		for i := range 10 {
+			b.say(frame(kindRequest, uint64(i+1), plainRequest()))
+		}
+		if synctest.Wait(); server.Calls() == 0 {
+			t.Error("all answers are sent, though none is read")
+		}
+		go io.Copy(io.Discard, b)
+		if synctest.Wait(); server.Calls() != 0 {
+			t.Errorf("%d answers are not sent, though all are read", server.Calls())
+		}
+	})
+}

@@ -213,6 +213,13 @@ func (w *writer) fail(err error) {
 	w.turn.Broadcast()
 }
 
+// waits reports whether the system has yet to take some of what was sent.
+func (w *writer) waits() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err == nil && w.written < w.queued
+}
+
 // lost reports whether the writing has ended before all up to end was written. What is being written then is waited for:
 // the other side may have it already, and what was written of it is known when that returns, which is soon.
 func (w *writer) lost(end uint64) bool {
