@@ -62,8 +62,10 @@ func (c *foreign) CloseWrite() error { return closeWrite(c.Conn) }
 
 // foreigners are the connections from other processes to a door.
 type foreigners struct {
-	mu   sync.Mutex
-	open map[*foreign]struct{}
+	mu      sync.Mutex
+	open    map[*foreign]struct{}
+	leaving bool // endRequests was called
+	cut     bool // cutTrunks was
 }
 
 // enter counts a connection until it is closed.
@@ -79,6 +81,13 @@ func (s *foreigners) enter(c *foreign) {
 		defer s.mu.Unlock()
 		delete(s.open, c)
 	}
+	switch { // it may be late: its caller has chosen this door before
+	case c.trunk == nil:
+	case s.cut:
+		_ = c.Conn.Close()
+	case s.leaving:
+		c.trunk.Leave()
+	}
 }
 
 func (s *foreigners) count() int {
@@ -93,6 +102,7 @@ func (s *foreigners) count() int {
 func (s *foreigners) endRequests() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.leaving = true
 	for c := range s.open {
 		if c.trunk != nil {
 			c.trunk.Leave()
@@ -119,6 +129,7 @@ func (s *foreigners) trunks() (conns, calls int) {
 func (s *foreigners) cutTrunks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.cut = true
 	for c := range s.open {
 		if c.trunk != nil {
 			_ = c.Conn.Close()

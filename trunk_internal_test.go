@@ -83,3 +83,31 @@ func TestADrainCutsAnswersOnTrunksThatNobodyReads(t *testing.T) {
 		}
 	})
 }
+
+// TestATrunkThatComesLateEndsWithTheOthers has one come after the others were told to leave, and one after they were cut.
+func TestATrunkThatComesLateEndsWithTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt, resp := unread(t)
+		resp.Body.Close()
+		door := rt.app("a").place.(*door)
+		late := func() net.Conn {
+			near, far := net.Pipe()
+			door.serveTrunk(&foreign{Conn: far, local: address("a")})
+			t.Cleanup(func() { near.Close() })
+			near.SetReadDeadline(time.Now().Add(time.Second))
+			return near
+		}
+		door.callers.endRequests()
+		leaving := late()
+		if _, err := leaving.Read(make([]byte, 64)); err != nil { // a word to leave
+			t.Errorf("got %v", err)
+		}
+		leaving.Close()
+		if err := rt.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if n, err := io.Copy(io.Discard, late()); n != 0 || err != nil {
+			t.Errorf("got %d bytes and %v", n, err)
+		}
+	})
+}
