@@ -33,7 +33,8 @@ type call struct {
 	ctx    context.Context //nolint:containedctx // it crosses from the caller's goroutine to the door's
 	served *request        // during which the call is made, or nil
 	began  time.Time
-	count  *count.Calls
+	edge   *edge
+	kind   *length    // of the answer, if that is to be noted
 	by     time.Time  // when the first byte of the answer must be there; zero if ctx sees to that
 	conn   *pipe.Conn // of the request to a Serve app
 	sent   uint64     // what the other side had read of it before
@@ -43,6 +44,7 @@ type call struct {
 
 	answered atomic.Bool // the head of the answer has come, in time
 	reading  sync.Mutex  // held by Read: a connection may be another call's once one reader has come to the end
+	got      int64       // bytes of the body that were read
 	body     io.ReadCloser
 	sized    bool // the body's length is known
 	read     bool // the body was read to its end
@@ -56,7 +58,7 @@ func (m *mesh) call(e *edge, req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	m.fair.yield(now)
 	a := e.app
-	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, count: e.calls}
+	c := &call{mesh: m, app: a, ctx: req.Context(), began: now, edge: e}
 	if c.served = requestOf(c.ctx); c.served != nil {
 		c.served.downstream.begin(now)
 	}
@@ -182,6 +184,7 @@ func (c *call) accept(resp *http.Response) error {
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0
 	if c.body == http.NoBody {
+		c.note(false)
 		c.finish(count.None) // and the connection is another call's
 		return nil
 	}
@@ -222,7 +225,7 @@ func (c *call) finish(failed count.Kind) {
 		if c.served != nil {
 			c.served.waited(now)
 		}
-		c.count.Ended(now.Sub(c.began), failed)
+		c.edge.calls.Ended(now.Sub(c.began), failed)
 		if c.cancel != nil {
 			c.cancel(net.ErrClosed) // for whoever reads on
 		}
@@ -338,8 +341,12 @@ func (c *call) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	n, err := c.body.Read(p)
-	c.count.Received.Add(int64(n))
-	if err == io.EOF && c.whole() { //nolint:errorlint // Read returns it bare
+	c.edge.calls.Received.Add(int64(n))
+	c.got += int64(n)
+	if long := c.got > longAnswer; long && c.got-int64(n) <= longAnswer || !long && err == io.EOF { //nolint:errorlint // Read returns it bare
+		c.note(long)
+	}
+	if err == io.EOF && c.whole() { //nolint:errorlint // likewise
 		c.read = true
 		c.finish(count.None)
 	} else if err != nil {

@@ -63,6 +63,7 @@ type mesh struct {
 type edge struct {
 	app   *app
 	calls *count.Calls // counts them
+	kinds lengths      // of answers
 }
 
 func newMesh(rt *Runtime, caller string) *mesh {
@@ -73,7 +74,7 @@ func newMesh(rt *Runtime, caller string) *mesh {
 }
 
 // leadTo lets the mesh call an app.
-func (m *mesh) leadTo(a *app) { m.edges[a.name] = &edge{a, new(count.Calls)} }
+func (m *mesh) leadTo(a *app) { m.edges[a.name] = &edge{app: a, calls: new(count.Calls)} }
 
 // wrapped returns the mesh as the runtime's Transport wraps it.
 func (m *mesh) wrapped() http.RoundTripper {

@@ -58,6 +58,7 @@ func newSpeaker(_ context.Context, env *watt.Env) (http.Handler, error) {
 		w.Header().Set("X-Sum", strconv.FormatInt(n, 10))
 	})
 	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", watt.Caller(r.Context())) })
+	mux.HandleFunc("/long", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 20<<10)) })
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -621,6 +622,20 @@ func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 				t.Errorf("got %v", r.err)
 			}
 		}
+	}
+}
+
+func TestLongAnswersTakeAConnectionOfTheirOwn(t *testing.T) {
+	rt := far()
+	watttest.Start(t, rt)
+	var conns []net.Conn
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { conns = append(conns, info.Conn) }})
+	for _, path := range []string{"proto", "long", "long", "long", "proto"} {
+		resp, err := rt.Env().Client.Do(request(ctx, http.MethodGet, "http://speaker.watt.local/"+path, http.NoBody))
+		read(t, resp, err)
+	}
+	if len(conns) != 5 || conns[1] != conns[0] || conns[2] == conns[0] || conns[3] != conns[2] || conns[4] != conns[0] {
+		t.Errorf("got %v", conns)
 	}
 }
 

@@ -85,11 +85,11 @@ func (c *call) counted(req *http.Request) *http.Request {
 		return req
 	}
 	if n, memory := wire.InMemory(req.Body); memory {
-		c.count.Sent.Add(n)
+		c.edge.calls.Sent.Add(n)
 		return req
 	}
 	out := *req
-	out.Body = &countedBody{req.Body, &c.count.Sent}
+	out.Body = &countedBody{req.Body, &c.edge.calls.Sent}
 	return &out
 }
 

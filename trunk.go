@@ -12,9 +12,21 @@ import (
 // Calls between processes that need no connection of their own share one: their requests are handed over as they are, and
 // served on the other side as if they had been made there.
 
-// byTrunk reports whether a request to an instance in another process goes over the connection that calls share.
+// byTrunk reports whether a request to an instance in another process goes over the connection that calls share: not if
+// it cannot, or its answer is expected to be long.
 func (c *call) byTrunk(req *http.Request) bool {
-	return c.app.conf().Serve == nil && direct.Takes(req) && trunk.Takes(req)
+	if c.app.conf().Serve != nil || !direct.Takes(req) || !trunk.Takes(req) {
+		return false
+	}
+	c.kind = c.edge.kinds.of(req.URL.Path)
+	return !c.edge.kinds.long(c.kind)
+}
+
+// note notes whether the answer is long, if that matters.
+func (c *call) note(long bool) {
+	if c.kind != nil {
+		c.edge.kinds.note(c.kind, long)
+	}
 }
 
 // carry sends req by the trunk to an instance.
