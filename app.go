@@ -28,8 +28,8 @@ type App struct {
 
 	// Handler, New or Serve is what the app runs; exactly one is set (none is needed with URL).
 	//
-	// Handler serves the app's requests. It is shared by all instances. Calls from this process arrive as over
-	// HTTP/1.1, but without a connection: a request without an Upgrade header cannot be hijacked, and a handler
+	// Handler serves the app's requests. It is shared by all instances. Calls of other apps arrive as over HTTP/1.1, but
+	// most without a connection of their own: a request without an Upgrade header cannot be hijacked, and a handler
 	// may answer while it reads.
 	Handler http.Handler `json:"-"`
 

@@ -156,11 +156,20 @@ func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// exchanged is a request that needs no wire, and its exchange, allocated in one piece. With what Go's allocator adds, that
-// is 1024 bytes, as long as they have no more than 1016, and then 1152.
+// exchanged is a request that no server of net/http has read, and its exchange, allocated in one piece. With what Go's
+// allocator adds, that is 1024 bytes, as long as they, or [carried], have no more than 1016, and then 1152.
 type exchanged struct {
 	request
 	exchange direct.Exchange
+}
+
+// comes notes what the exchange has made of the request, and where that comes from.
+func (b *exchanged) comes(r *http.Request, from string) {
+	r.RemoteAddr = from
+	delete(r.Header, headerTimeout)
+	b.request.comes(r)
+	b.request.exchange = &b.exchange
+	b.answer.answer = answer{ResponseWriter: &b.exchange, request: &b.request}
 }
 
 // received is what comes of a call on this side. That it has returned before the call waits keeps the caller's stack
@@ -169,16 +178,12 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	c.holds = false // the request does
 	both := &exchanged{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
 	q := &both.request
-	q.base, q.exchange = d.base, &both.exchange
+	both.exchange.Common = &d.app.direct
+	q.base, q.arrived = d.base, c.began
 	q.deadline, _ = c.ctx.Deadline()
-	q.exchange.Common = &d.app.direct
-	r := q.exchange.Request(q, req)
-	r.RemoteAddr = c.mesh.address
+	r := both.exchange.Request(q, req)
 	c.trace().set(r.Header)
-	delete(r.Header, headerTimeout)
-	q.comes(r)
-	q.arrived = c.began
-	q.answer.answer = answer{ResponseWriter: q.exchange, request: q}
+	both.comes(r, c.mesh.address)
 	return q, r
 }
 

@@ -28,7 +28,8 @@ type Env struct {
 	// it travel deadline, cancellation and trace. Failed calls of apps are [*CallError]s. It has no Timeout
 	// of its own, and does not follow a redirect from the outside into the mesh. As with net/http, the body of a 101
 	// answer is a connection that is open until it is closed, whatever becomes of the request's context; the deadline
-	// of that is the callee's context's all the same. A [net/http/httptrace.ClientTrace] that
+	// of that is the callee's context's all the same. The connection that a [net/http/httptrace.ClientTrace] is told of may
+	// be that of other calls too, and there may be none. One that
 	// panics can end the program where net/http makes the call: gRPC calls, those of apps with a URL, and outside ones.
 	Client *http.Client
 

@@ -2,8 +2,11 @@ package watt
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/trunk"
@@ -42,7 +45,7 @@ func (c *call) carry(req *http.Request, by *trunk.Client) (*http.Response, error
 type carried struct {
 	exchanged
 	door *door
-	call *trunk.Call
+	by   *trunk.Call
 }
 
 // serveTrunk serves the calls that come over a connection from another process.
@@ -53,22 +56,21 @@ func (d *door) serveTrunk(conn *foreign) {
 	d.callers.enter(conn)
 	d.app.rt.owned.Go(func() {
 		defer func() { _ = conn.Close() }()
-		_ = conn.trunk.Serve()
+		if err := conn.trunk.Serve(); errors.Is(err, trunk.ErrMalformed) {
+			d.app.log.Warn("a connection from another process was cut", zap.String("caller", p.caller), zap.Error(err))
+		}
 	})
 }
 
 // serveCarried serves one of them.
 func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
-	direct.MakeRoom(0)
-	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, call: c}
+	direct.MakeRoom()
+	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, by: c}
 	q, x := &both.request, &both.exchange
-	q.exchange, x.Common = x, &d.app.direct
+	x.Common = &d.app.direct
 	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
 	r := x.Given(q, c.Request)
-	r.RemoteAddr = from
-	delete(r.Header, headerTimeout)
-	q.comes(r)
-	q.answer.answer = answer{ResponseWriter: x, request: q}
+	both.comes(r, from)
 	q.limit()
 	var inform func(int, http.Header)
 	if c.Informs {
@@ -79,7 +81,7 @@ func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 
 // Serve implements [direct.Callee].
 func (c *carried) Serve(r *http.Request) {
-	c.call.OnGone(c.exchange.Abandon)
+	c.by.OnGone(c.exchange.Abandon)
 	c.door.serve(&c.exchange, r, &c.request)
 }
 
@@ -93,5 +95,5 @@ func (c *carried) answered(resp *http.Response, err error) {
 	if err == nil {
 		body, whole = c.exchange.Held()
 	}
-	c.call.Answer(resp, body, whole, err)
+	c.by.Answer(resp, body, whole, err)
 }

@@ -11,6 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/timers"
 	"github.com/org/watt/internal/trunk"
@@ -19,7 +23,7 @@ import (
 // elsewhere returns a way to call an app as another process does, by a trunk.
 func elsewhere(t *testing.T, rt *Runtime, app string) *trunk.Client {
 	t.Helper()
-	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), Dial: func(context.Context) (net.Conn, error) {
+	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), Dial: func(context.Context) (net.Conn, error) {
 		near, far := net.Pipe()
 		rt.app(app).place.(*door).serveTrunk(&foreign{Conn: far, what: connection{Caller: "far"}, local: address(app)})
 		return near, nil
@@ -108,6 +112,29 @@ func TestATrunkThatComesLateEndsWithTheOthers(t *testing.T) {
 		}
 		if n, err := io.Copy(io.Discard, late()); n != 0 || err != nil {
 			t.Errorf("got %d bytes and %v", n, err)
+		}
+	})
+}
+
+func TestWhatIsNoCallCutsATrunkAndIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer rt.Shutdown(context.Background())
+		near, far := net.Pipe()
+		defer near.Close()
+		rt.app("a").place.(*door).serveTrunk(&foreign{Conn: far, what: connection{Caller: "far"}, local: address("a")})
+		io.WriteString(near, strings.Repeat("x", 13))
+		if _, err := near.Read(make([]byte, 1)); err == nil {
+			t.Error("it was answered")
+		}
+		synctest.Wait()
+		if all := logs.All(); len(all) != 1 || all[0].ContextMap()["caller"] != "far" {
+			t.Errorf("got %v", all)
 		}
 	})
 }

@@ -88,7 +88,7 @@ type Runtime struct {
 
 	console func() *zap.Logger // stands in for Logger; always the same one
 	buffers pipe.Buffers
-	timers  timers.Timers
+	timers  timers.Pool
 	outside http.RoundTripper // where hosts outside the mesh are called
 	running atomic.Pointer[map[string]*app]
 	mesh    *mesh          // main's way to the apps

@@ -175,7 +175,7 @@ func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return p.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := x.Request(ctx, req)
@@ -190,7 +190,7 @@ func shared(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {
 	p := &plain{fallback: wired, handler: h}
 	var server *trunk.Server
 	var serving sync.WaitGroup
-	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), Dial: func(context.Context) (net.Conn, error) {
+	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), Dial: func(context.Context) (net.Conn, error) {
 		near, far := sockets(tb)
 		server = trunk.NewServer(far, new(pipe.Buffers), p.carried)
 		serving.Go(func() { _ = server.Serve() })
@@ -233,7 +233,7 @@ func (t *trunked) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (p *plain) carried(c *trunk.Call) {
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := x.Given(ctx, c.Request)

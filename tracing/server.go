@@ -64,8 +64,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// giveBack gives what the handler of a request's copy has made of its form to r: its files are removed with that.
-func giveBack(r, own *http.Request) { r.MultipartForm = own.MultipartForm }
+// giveBack gives what the handler of a request's copy has found to r: its route, and its form, whose files are removed with r.
+func giveBack(r, own *http.Request) { r.Pattern, r.MultipartForm = own.Pattern, own.MultipartForm }
 
 // mesh is how addresses of callers in the mesh end, main's too; those of others are addresses of the network.
 const mesh = ".watt.local:80"

@@ -11,6 +11,8 @@
 // Of a [httptrace.ClientTrace] these are called, by the caller's goroutine: WroteHeaders when the handler has the
 // request, WroteRequest when its body is sent too, if that is before the answer, GotFirstResponseByte, Got100Continue
 // and Got1xxResponse. There is no connection to tell of.
+//
+// Given and Serve are for a request of another process that has come here as it was made, and not over HTTP.
 package direct
 
 import (
@@ -39,7 +41,7 @@ type Callee interface {
 
 // Exchange is one request and its answer. It is the [http.ResponseWriter] of the handler, with what
 // [http.ResponseController] knows of but Hijack, and the body of the answer for the caller.
-// An Exchange is for one RoundTrip.
+// An Exchange is for one RoundTrip, or one Serve.
 type Exchange struct {
 	// Common must be set.
 	*Common
@@ -67,7 +69,7 @@ type Common struct {
 	// Buffers is where the memory of answers and pipes comes from.
 	Buffers *pipe.Buffers
 	// Timers is where the timers of calls are kept for the next ones.
-	Timers *timers.Timers
+	Timers *timers.Pool
 	// ErrorLog is told of mistakes in handlers that have no other effect.
 	ErrorLog wire.Log
 }
@@ -137,7 +139,7 @@ func (x *Exchange) Held() (body []byte, ok bool) {
 
 // run is serve in a goroutine of its own.
 func (x *Exchange) run(r *http.Request) {
-	MakeRoom(0)
+	MakeRoom()
 	x.serve(r)
 }
 

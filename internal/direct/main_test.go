@@ -38,7 +38,7 @@ type callee struct {
 
 // sharing returns what exchanges with one app have in common.
 func sharing() *direct.Common {
-	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Timers), ErrorLog: zap.NewStdLog(zap.NewNop())}
+	return &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: zap.NewStdLog(zap.NewNop())}
 }
 
 func newCallee(handler http.HandlerFunc) *callee {

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Timers keeps timers for the next ones who need one. The zero value is ready to use and safe for concurrent use. It belongs
+// Pool keeps timers for the next ones who need one. The zero value is ready to use and safe for concurrent use. It belongs
 // to one runtime.
-type Timers struct{ pool sync.Pool }
+type Pool struct{ kept sync.Pool }
 
 // Start returns a timer that strikes after d.
-func (t *Timers) Start(d time.Duration) *time.Timer {
-	if timer, ok := t.pool.Get().(*time.Timer); ok {
+func (p *Pool) Start(d time.Duration) *time.Timer {
+	if timer, ok := p.kept.Get().(*time.Timer); ok {
 		timer.Reset(d)
 		return timer
 	}
@@ -20,7 +20,7 @@ func (t *Timers) Start(d time.Duration) *time.Timer {
 }
 
 // Stop takes a timer back. Whether it has struck or not: once stopped, its channel is empty.
-func (t *Timers) Stop(timer *time.Timer) {
+func (p *Pool) Stop(timer *time.Timer) {
 	timer.Stop()
-	t.pool.Put(timer)
+	p.kept.Put(timer)
 }

@@ -44,11 +44,11 @@ type answer struct {
 // readAnswer copies the content of an answer's frame.
 func readAnswer(p []byte) (answer, error) {
 	if len(p) < 5 {
-		return answer{}, errMalformed
+		return answer{}, ErrMalformed
 	}
 	n := int(binary.BigEndian.Uint32(p))
 	if p = p[4:]; n < 1 || n > len(p) {
-		return answer{}, errMalformed
+		return answer{}, ErrMalformed
 	}
 	all := string(p)
 	return answer{all[:n], all[n:]}, nil
@@ -73,7 +73,7 @@ func (a answer) response(req *http.Request) (*http.Response, error) {
 		resp.Trailer[s.string()] = nil
 	}
 	if s.bad || resp.StatusCode < http.StatusSwitchingProtocols || resp.StatusCode > 999 || resp.ContentLength < -1 {
-		return nil, errMalformed
+		return nil, ErrMalformed
 	}
 	return resp, nil
 }

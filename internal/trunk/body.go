@@ -14,10 +14,10 @@ type body struct {
 	call *call
 	resp *http.Response
 	stop func() bool // ends the watch over the caller's context; nil if there is none
+	read int64       // bytes that the callee has had no credit for; of the one who reads
 
 	mu   sync.Mutex
 	rest string // of an answer that has come whole, what was not read
-	read int64  // bytes that the callee has had no credit for
 	err  error  // what Read returns from now on
 }
 

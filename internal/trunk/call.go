@@ -22,6 +22,8 @@ type call struct {
 	req  *http.Request
 	wake chan struct{} // has an element when there is something new
 
+	heard bool // the caller's trace knows that there is something of the answer
+
 	mu      sync.Mutex
 	informs []inform // that the caller's trace has yet to hear of
 	size    int      // of them, in bytes
@@ -66,9 +68,7 @@ func (x *call) roundTrip(ctx context.Context, by time.Time) (*http.Response, err
 		_ = x.conn.nc.Close()
 		return nil, err
 	}
-	if trace != nil && trace.GotFirstResponseByte != nil {
-		trace.GotFirstResponseByte()
-	}
+	x.hears(trace)
 	if taken = true; !x.answer.whole() || len(x.answer.body) > 0 {
 		resp.Body = newBody(ctx, x, resp)
 	}
@@ -137,10 +137,8 @@ func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 	informs := x.informs
 	x.informs, x.size, there, err = nil, 0, x.answer != nil, x.err
 	x.mu.Unlock()
-	for _, i := range informs {
-		if trace == nil || trace.Got1xxResponse == nil {
-			break
-		}
+	for _, i := range informs { // there are only some for a trace that wants them
+		x.hears(trace)
 		if err := trace.Got1xxResponse(i.status, textproto.MIMEHeader(i.header)); err != nil {
 			return false, err
 		}
@@ -149,6 +147,14 @@ func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 		return true, nil
 	}
 	return false, err
+}
+
+// hears tells the trace, once, that there is something of the answer.
+func (x *call) hears(trace *httptrace.ClientTrace) {
+	if !x.heard && trace != nil && trace.GotFirstResponseByte != nil {
+		trace.GotFirstResponseByte()
+	}
+	x.heard = true
 }
 
 // giveUp ends the call early, and tells the callee.
@@ -181,7 +187,7 @@ func (x *call) informed(p []byte) error {
 	x.mu.Lock()
 	if s.bad || x.answer != nil {
 		x.mu.Unlock()
-		return errMalformed
+		return ErrMalformed
 	}
 	if x.size += len(p); x.size > wire.MaxHeader {
 		x.mu.Unlock()
@@ -203,7 +209,7 @@ func (x *call) answered(p []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.answer != nil {
-		return errMalformed
+		return ErrMalformed
 	}
 	if a.whole() {
 		x.conn.remove(x)
@@ -219,7 +225,7 @@ func (x *call) answered(p []byte) error {
 // take takes a part of the body. There is room for as much as the callee has credit for.
 func (x *call) take(f frame, r *bufio.Reader) error {
 	if x.in == nil || x.room.Add(-int64(f.length)) < 0 {
-		return errMalformed
+		return ErrMalformed
 	}
 	return x.in.add(r, f.length)
 }
@@ -228,7 +234,7 @@ func (x *call) ended(p []byte) error {
 	s := scanner{s: string(p)}
 	trailer := s.header()
 	if s.bad || x.in == nil {
-		return errMalformed
+		return ErrMalformed
 	}
 	x.conn.remove(x)
 	x.mu.Lock()

@@ -30,7 +30,7 @@ type Client struct {
 	// Buffers is where the memory of long answers comes from.
 	Buffers *pipe.Buffers
 	// Timers is where those of calls are kept for the next ones.
-	Timers *timers.Timers
+	Timers *timers.Pool
 	// IdleTimeout is how long the connection is kept without a call. If zero, until CloseIdle.
 	IdleTimeout time.Duration
 

@@ -129,7 +129,7 @@ func (k *conn) heard(f frame, r *bufio.Reader) (err error) {
 		case f.kind == kindLeave:
 			k.leave()
 		case f.kind < kindInform || f.kind > kindLeave:
-			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
+			err = fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
 		case x == nil: // it was given up
 		case f.kind == kindInform:
 			err = x.informed(p)

@@ -35,8 +35,8 @@ const (
 	window     = 256 << 10 // what of a body may be under way: about as much as a socket takes
 )
 
-// errMalformed means that the other side does not speak this protocol.
-var errMalformed = errors.New("malformed frame")
+// ErrMalformed means that the other side does not speak this protocol.
+var ErrMalformed = errors.New("malformed frame")
 
 // begin appends the head of a frame, whose length end fills in.
 func begin(b []byte, kind byte, id uint64) []byte {
@@ -72,7 +72,7 @@ func next(r *bufio.Reader) (f frame, err error) {
 	length := binary.BigEndian.Uint32(head)
 	f = frame{kind: head[4], id: binary.BigEndian.Uint64(head[5:]), length: int(length)}
 	if length > maxContent {
-		return f, fmt.Errorf("%w: of %d bytes", errMalformed, length)
+		return f, fmt.Errorf("%w: of %d bytes", ErrMalformed, length)
 	}
 	_, _ = r.Discard(frameHead)
 	return f, nil

@@ -77,7 +77,7 @@ func serve(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle fun
 }
 
 func newClient(dial func(context.Context) (net.Conn, error)) *trunk.Client {
-	return &trunk.Client{Dial: dial, Buffers: new(pipe.Buffers), Timers: new(timers.Timers)}
+	return &trunk.Client{Dial: dial, Buffers: new(pipe.Buffers), Timers: new(timers.Pool)}
 }
 
 func (n *network) dial() net.Conn {

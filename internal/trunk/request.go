@@ -60,7 +60,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 		at, n := len(b), int(req.ContentLength)
 		b = append(b, make([]byte, n)...)
 		if _, err := io.ReadFull(req.Body, b[at:]); err != nil {
-			return b, fmt.Errorf("reading the request's body: %w", err)
+			return b, &wire.BodyError{Err: fmt.Errorf("reading the request's body: %w", err)}
 		}
 	}
 	return end(b, start), nil
@@ -70,7 +70,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool, err error) {
 	s := scanner{s: string(p)}
 	if len(p) == 0 {
-		return nil, deadline, false, errMalformed
+		return nil, deadline, false, ErrMalformed
 	}
 	flags := s.s[0]
 	s.s = s.s[1:]
@@ -80,12 +80,12 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 	method, host, uri := s.string(), s.string(), s.string()
 	header := s.header()
 	if s.bad {
-		return nil, deadline, false, errMalformed
+		return nil, deadline, false, ErrMalformed
 	}
 	u := &url.URL{Path: uri}
 	if !plain(uri) {
 		if u, err = url.ParseRequestURI(uri); err != nil {
-			return nil, deadline, false, fmt.Errorf("%w: %w", errMalformed, err)
+			return nil, deadline, false, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
 	req = &http.Request{Method: method, URL: u, RequestURI: uri, Host: host, Header: header}

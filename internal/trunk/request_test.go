@@ -179,7 +179,7 @@ func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
 	if got := readAll(t, resp, err); got != "answer" {
 		t.Errorf("got %q", got)
 	}
-	want := []string{"wrote", "all <nil>", "103 map[Link:[0]]", "103 map[Link:[1]]", "103 map[Link:[2]]", "got"}
+	want := []string{"wrote", "all <nil>", "got", "103 map[Link:[0]]", "103 map[Link:[1]]", "103 map[Link:[2]]"}
 	if !slices.Equal(heard, want) {
 		t.Errorf("got %q\nwant %q", heard, want)
 	}

@@ -34,7 +34,7 @@ func NewServer(nc net.Conn, buffers *pipe.Buffers, handle func(*Call)) *Server {
 }
 
 // Serve takes calls until the connection ends, and closes it. Calls in progress hear then that their caller has gone. It
-// returns [io.EOF] if the caller has closed it.
+// returns [io.EOF] if the caller has closed it, and an error that wraps ErrMalformed if it has sent what it must not.
 func (s *Server) Serve() error {
 	err := readAll(s.nc, &s.out, s.heard)
 	_ = s.nc.Close()
@@ -74,7 +74,7 @@ func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
 			sc := scanner{s: string(p)}
 			n := sc.number()
 			if sc.bad || n > window {
-				err = errMalformed
+				err = ErrMalformed
 			} else if c := s.of(f.id); c != nil {
 				c.credit(int(n))
 			}
@@ -83,7 +83,7 @@ func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
 				c.gone()
 			}
 		default:
-			err = fmt.Errorf("%w: of kind %d", errMalformed, f.kind)
+			err = fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
 		}
 	})
 	if err == nil {
@@ -102,7 +102,7 @@ func (s *Server) begin(id uint64, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calls[id] != nil {
-		return errMalformed
+		return ErrMalformed
 	}
 	s.calls[id] = c
 	go s.handle(c)
@@ -226,7 +226,7 @@ func (c *Call) copy(resp *http.Response) {
 		switch {
 		case err == errEnded: //nolint:errorlint // ours, bare
 			return // of which the call is about to hear
-		case err == io.EOF:
+		case err == io.EOF: //nolint:errorlint // Read returns it bare
 			c.server.out.framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			c.server.remove(c)
 			return
