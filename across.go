@@ -36,7 +36,9 @@ func (s sideAcross) connect(ctx context.Context, _ string, trunk bool) (net.Conn
 func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 	return c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
 		s := x.idlest(not)
-		if s.instance < 0 && by.IsZero() { // else the parent waits
+		switch own := x.app.conf().Isolation == OwnProcess; {
+		case s.instance < 0 && by.IsZero(), // else the parent waits
+			!own && not != nil: // its one door has refused, for all of its instances
 			return nil, errNoOther
 		}
 		return s, nil

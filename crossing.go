@@ -50,6 +50,9 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if err == nil || c.givenUp(err) || !untouched(err) {
 			return resp, err
 		}
+		if errors.Is(err, errAway) {
+			return nil, c.gaveUp(err)
+		}
 		if n == 1 { // it waits anew: the first has not begun it
 			by = c.waitsUntil()
 		}

@@ -127,8 +127,10 @@ type drained struct{ Error string }
 
 type fault struct{ Error string }
 
-// kinds are the errors that keep their identity between processes.
-func kinds() []error { return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded} }
+// kinds are the errors that keep their identity between processes. One that wraps another follows it.
+func kinds() []error {
+	return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded, errAway}
+}
 
 // decode decodes a message.
 func decode[T any](m control.Message, f func(T)) error {

@@ -125,7 +125,7 @@ func (p *processes) pick(ctx context.Context, not side, by time.Time) (*own, err
 		select { // it is silent or about to end, or has, which its supervisor is about to notice
 		case <-change:
 		case <-due:
-			return nil, fmt.Errorf("%w: no instance shows that it lives", ErrUnavailable)
+			return nil, fmt.Errorf("%w that shows that it lives", errAway)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

@@ -182,7 +182,10 @@ func (a *app) backLocked() time.Time {
 	return first
 }
 
-// await returns when an instance is ready. It waits until by.
+// errAway means that no instance has come for as long as a call may wait, or that none will.
+var errAway = fmt.Errorf("%w: no instance is there", ErrUnavailable)
+
+// await returns when an instance is ready. It waits until by. Its own errors wrap errAway.
 func (a *app) await(ctx context.Context, by time.Time) error {
 	var due <-chan time.Time
 	for {
@@ -193,9 +196,9 @@ func (a *app) await(ctx context.Context, by time.Time) error {
 		case state == stateReady, state == stateSilent: // better than none
 			return nil
 		case state == stateFailed:
-			return fmt.Errorf("%w: %w", ErrUnavailable, a.ready())
+			return fmt.Errorf("%w: %w", errAway, a.ready())
 		case closing: // and does not come back, as one does whose only instance is replaced
-			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
+			return fmt.Errorf("%w: the app is %s", errAway, state)
 		}
 		if due == nil {
 			timer := time.NewTimer(time.Until(by))
@@ -205,7 +208,7 @@ func (a *app) await(ctx context.Context, by time.Time) error {
 		select {
 		case <-change:
 		case <-due:
-			return fmt.Errorf("%w: the app is %s", ErrUnavailable, state)
+			return fmt.Errorf("%w: the app is %s", errAway, state)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
