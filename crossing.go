@@ -50,21 +50,17 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if err == nil || c.givenUp(err) || !untouched(err) {
 			return resp, err
 		}
-		if errors.Is(err, errAway) {
-			return nil, c.gaveUp(err)
-		}
 		if n == 1 { // it waits anew: the first has not begun it
 			by = c.waitsUntil()
 		}
-		gone := unseen(err) || errors.Is(err, ErrUnavailable)
-		if !c.more(n, gone, by) {
+		if !c.more(n, err, by) {
 			return nil, c.gaveUp(err)
 		}
 		if req = wire.Again(req); req == nil {
 			return nil, err
 		}
 		var none error
-		if to, none = c.other(pick, to, gone, by); none != nil {
+		if to, none = c.other(pick, to, gone(err), by); none != nil {
 			closeBody(req)
 			return nil, c.gaveUp(err)
 		}
@@ -88,12 +84,15 @@ func (c *call) gaveUp(err error) error {
 	return err
 }
 
-// more reports whether a request may be sent once more, after n sides that have not begun it.
-func (c *call) more(n int, gone bool, by time.Time) bool {
+// gone reports whether err means that there is nobody, or nobody any more, and not that somebody has no room.
+func gone(err error) bool { return unseen(err) || errors.Is(err, ErrUnavailable) }
+
+// more reports whether a request may be sent once more, after n sides that have not begun it, the last because of err.
+func (c *call) more(n int, err error, by time.Time) bool {
 	switch {
-	case c.over() != nil:
+	case c.over() != nil, errors.Is(err, errAway): // who says so has waited
 		return false
-	case !gone:
+	case !gone(err):
 		return n == 1 // one try more is enough for who is full
 	case n < tries:
 		return true

@@ -281,7 +281,7 @@ func TestACallThatAnInstanceHasBegunWhenItDiesIsNotRepeatedOnBothWays(t *testing
 				got := make(chan string, 1)
 				go func() { got <- call(t.Context(), way, path) }()
 				come++
-				soon(t, "it to have begun", func() bool { return get(t.Context(), rt, "book.watt.local/").body == fmt.Sprint(come) })
+				soon(t, "it to have begun", func() bool { return get(t.Context(), rt, "book.watt.local/").body == strconv.Itoa(come) })
 				var pid int
 				soon(t, "it to be seen where", func() bool {
 					for _, in := range all() {
@@ -296,7 +296,7 @@ func TestACallThatAnInstanceHasBegunWhenItDiesIsNotRepeatedOnBothWays(t *testing
 				if got := within(t, got, "the end of the call"); got != want {
 					t.Errorf("%s, %s: got %s, want %s", way, path, got, want)
 				}
-				if now := get(t.Context(), rt, "book.watt.local/").body; now != fmt.Sprint(come) {
+				if now := get(t.Context(), rt, "book.watt.local/").body; now != strconv.Itoa(come) {
 					t.Errorf("%s, %s: begun %s times, want once", way, path, now)
 				}
 			}
