@@ -424,7 +424,7 @@ func TestCallsOfAnAppThatIsAwayWaitAtTheSameTime(t *testing.T) {
 		many[i] = going(t.Context(), rt, path)
 	}
 	for _, c := range many {
-		if r := <-c; r.err != nil || !strings.Contains(r.body, watt.ErrUnavailable.Error()) || r.took > 3*alone.took {
+		if r := <-c; r.err != nil || !strings.Contains(r.body, watt.ErrUnavailable.Error()) || r.took > 8*alone.took { // one after the other the last would take 16 times as long
 			t.Errorf("got %q, %v after %v, alone after %v", r.body, r.err, r.took, alone.took)
 		}
 	}
