@@ -25,11 +25,16 @@ type leaving struct {
 func (l *leaving) key() any { return l }
 func (l *leaving) doubt()   {}
 
-func (l *leaving) connect(ctx context.Context, caller string, _ bool) (net.Conn, error) {
-	if l.stays {
-		return l.door.connect(ctx, caller)
+func (l *leaving) connect(ctx context.Context, caller string, trunk bool) (net.Conn, error) {
+	switch {
+	case !l.stays:
+		return nil, l.err
+	case trunk:
+		near, far := net.Pipe()
+		l.door.serveTrunk(&foreign{Conn: far, what: connection{Caller: caller}, local: address(l.door.app.name)})
+		return near, nil
 	}
-	return nil, l.err
+	return l.door.connect(ctx, caller)
 }
 
 func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
@@ -47,38 +52,41 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 		"all of them":             {1000, refused, ErrUnavailable, time.Second},
 		"all, which take nothing": {1000, unsent, syscall.EPIPE, time.Second},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
-				if err := rt.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer rt.Shutdown(context.Background())
-				asked := 0
-				var last side
-				pick := func(_ context.Context, not side, _ time.Time) (side, error) {
-					if not != last {
-						t.Errorf("asked for another than %v, want %v", not, last)
+		for way, alone := range map[string]bool{"together": false, "alone": true} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
+					if err := rt.Start(t.Context()); err != nil {
+						t.Fatal(err)
 					}
-					asked++
-					last = &leaving{rt.app("a").place.(*door), asked > test.leave, test.err}
-					return last, nil
-				}
-				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
-				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
-				req.Close = true // so that it takes a connection of its own
-				began := time.Now()
-				resp, err := c.cross(req, pick)
-				if took := time.Since(began); !errors.Is(err, test.want) || took != test.took {
-					t.Errorf("got %v after %v, want %v after %v", err, took, test.want, test.took)
-				}
-				if err == nil {
-					io.Copy(io.Discard, resp.Body)
-					resp.Body.Close()
-				}
-				c.cancel(context.Canceled)
+					defer rt.Shutdown(context.Background())
+					asked := 0
+					var last side
+					pick := func(_ context.Context, not side, _ time.Time) (side, error) {
+						if not != last {
+							t.Errorf("asked for another than %v, want %v", not, last)
+						}
+						asked++
+						last = &leaving{rt.app("a").place.(*door), asked > test.leave, test.err}
+						return last, nil
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: ctx}
+					req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
+					req.Close = alone
+					began := time.Now()
+					resp, err := c.cross(req, pick)
+					if took := time.Since(began); !errors.Is(err, test.want) || took != test.took {
+						t.Errorf("got %v after %v, want %v after %v", err, took, test.want, test.took)
+					}
+					if err == nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -146,12 +154,13 @@ func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
 }
 
 // broken is an instance whose connections end before they answer.
-type broken struct{ doubts int }
+type broken struct{ doubts, asked int }
 
 func (b *broken) key() any { return b }
 func (b *broken) doubt()   { b.doubts++ }
 
 func (b *broken) connect(context.Context, string, bool) (net.Conn, error) {
+	b.asked++
 	here, there := net.Pipe()
 	go func() {
 		_, _ = there.Read(make([]byte, 4<<10))
@@ -161,14 +170,18 @@ func (b *broken) connect(context.Context, string, bool) (net.Conn, error) {
 }
 
 func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) {
-	rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
-	c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}, new(broken)
-	req, _ := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://a.watt.local/", nil)
-	req.Close = true // so that it takes a connection of its own
-	if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil }); !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 {
-		t.Errorf("got %v, %d doubts, want one", err, b.doubts)
+	for _, alone := range []bool{true, false} {
+		rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
+		ctx, cancel := context.WithCancel(t.Context())
+		c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, new(broken)
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
+		req.Close = alone
+		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil })
+		if !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 || b.asked != 1 {
+			t.Errorf("alone: %t: got %v, asked %d times, %d doubts, want one", alone, err, b.asked, b.doubts)
+		}
+		cancel()
 	}
-	c.cancel(context.Canceled)
 }
 
 func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {

@@ -292,8 +292,8 @@ func heist() *watt.Runtime {
 	return watt.New(
 		watt.App{Name: "thief", Isolation: watt.OwnProcess, Calls: []string{"lobby"}, New: func(context.Context, *watt.Env) (http.Handler, error) {
 			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-				handed := r.URL.Query().Has("handed")
-				say(fmt.Sprintf(`{"kind":"dial","data":{"ID":1000000,"App":%q,"Instance":-1,"Handed":%t}}`, r.URL.Path[1:], handed))
+				q := r.URL.Query()
+				say(fmt.Sprintf(`{"kind":"dial","data":{"ID":1000000,"App":%q,"Instance":-1,"Handed":%t,"Trunk":%t}}`, r.URL.Path[1:], q.Has("handed"), q.Has("trunk")))
 			}), nil
 		}},
 		watt.App{Name: "vault", Serve: counting(&vault)},
@@ -321,7 +321,7 @@ func TestTheParentGivesAChildOnlyConnectionsThatItsAppMayHave(t *testing.T) {
 	t.Parallel()
 	rt := heist()
 	top := watttest.Start(t, rt)
-	for _, app := range []string{"vault", "vault?handed", "nobody", "lobby", "lobby", "lobby"} {
+	for _, app := range []string{"vault", "vault?handed", "vault?trunk", "vault?handed&trunk", "nobody", "lobby", "lobby", "lobby"} {
 		if status, body := top.Get("http://thief.watt.local/" + app); status != http.StatusOK {
 			t.Errorf("got %d %s", status, body)
 		}

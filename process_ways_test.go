@@ -70,7 +70,8 @@ func tried(ctx context.Context, env *watt.Env, way, app, path string) string {
 	defer cancel()
 	by, _ := ctx.Deadline()
 	req := request(ctx, http.MethodGet, "http://"+app+".watt.local/"+path+"?by="+strconv.FormatInt(by.UnixNano(), 10), http.NoBody)
-	req.Header.Set("X-Watt-Timeout", "1")
+	req.Header.Set("X-Watt-Timeout", "1") // which only watt may say, as what follows
+	req.Header.Set("X-Watt-Caller", "somebody")
 	ways()[way](req)
 	resp, err := env.Client.Do(req)
 	if err != nil {
@@ -344,6 +345,56 @@ func TestCallsOfAnAppThatIsAwayWaitAsLongAsTheQueueAllowsOnBothWays(t *testing.T
 					}
 				}
 			}
+		})
+	}
+}
+
+func TestTimeoutEndsACallOfAnInstanceThatIsStoppedOnBothWays(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	watttest.Start(t, rt)
+	var ended []<-chan string
+	var wants []string
+	pid := statusOf(t, rt, "far").PerInstance[0].PID
+	for way := range ways() { // so that the connections are there
+		for _, call := range both(rt, "far") {
+			call(t.Context(), way, "told")
+		}
+	}
+	stop(t, pid)
+	began := time.Now()
+	for way := range ways() {
+		for caller, call := range both(rt, "far") {
+			got := make(chan string, 1)
+			go func() { got <- call(t.Context(), way, "told") }()
+			ended, wants = append(ended, got), append(wants, caller+">far late started=true timeout=true retry=false")
+		}
+	}
+	for i := range ended {
+		if got := within(t, ended[i], "the end of a call"); got != wants[i] {
+			t.Errorf("got %s, want %s", got, wants[i])
+		}
+	}
+	if took := time.Since(began); took > 1500*time.Millisecond { // sooner than the silence is noticed
+		t.Errorf("it took %v, want 400ms", took)
+	}
+	syscall.Kill(pid, syscall.SIGCONT)
+}
+
+func TestAnInstanceThatEndsDoesNotWaitForOtherProcessesThatKeepTheirConnectionsOnBothWays(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	watttest.Start(t, rt)
+	for way := range ways() {
+		soon(t, way+": a drain that soon ends what is kept", func() bool {
+			scouted(t.Context(), rt, way, "far", "told", http.Header{})
+			began := time.Now()
+			err := rt.Drain("far", 0)
+			took := time.Since(began)
+			if err := errors.Join(err, rt.Restart("far", 0)); err != nil {
+				t.Error(err)
+			}
+			return took < 500*time.Millisecond
 		})
 	}
 }
