@@ -72,7 +72,7 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 					}
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
-					c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: ctx}
+					c := &call{mesh: rt.mesh, edge: new(edge), app: rt.app("a"), ctx: ctx}
 					req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
 					req.Close = alone
 					began := time.Now()
@@ -94,7 +94,7 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 func TestACallThatHasWaitedAtAnInstanceWaitsAnewForTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
-		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}
+		c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}
 		req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
 		req.Close = true // so that it takes a connection of its own
 		var left []time.Duration
@@ -120,7 +120,7 @@ func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer rt.Shutdown(context.Background())
-				c := &call{mesh: rt.mesh, app: rt.app("a"), ctx: t.Context()}
+				c := &call{mesh: rt.mesh, edge: new(edge), app: rt.app("a"), ctx: t.Context()}
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
 				req.Close = true // so that it takes a connection of its own
 				var asked []side
@@ -173,7 +173,7 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 	for _, alone := range []bool{true, false} {
 		rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
 		ctx, cancel := context.WithCancel(t.Context())
-		c, b := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, new(broken)
+		c, b := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, new(broken)
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
 		req.Close = alone
 		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil })
@@ -194,7 +194,7 @@ func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {
 				rt := New(App{Name: "a", Handler: http.NotFoundHandler()})
 				ctx, cancel := context.WithCancelCause(t.Context())
 				time.AfterFunc(time.Second, func() { cancel(io.EOF) }) // as another connection has ended
-				c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
+				c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
 				req.Close = true // so that it takes a connection of its own
 				if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.EOF) || r.doubts != 0 {
@@ -242,7 +242,7 @@ func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 		rt := New(App{Name: "a", QueueTimeout: time.Minute, Handler: http.NotFoundHandler()})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second+tryPause/2) // in a pause
 		defer cancel()
-		c := &call{mesh: rt.mesh, app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
+		c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
 		req.Close = true // so that it takes a connection of its own
 		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return &refusing{word: refusedUnavailable}, nil })
