@@ -228,7 +228,10 @@ func (a *app) drain(ctx context.Context) error {
 	cut := a.place.quiet(ctx)
 	a.conns.refuse(errDraining)
 	a.pool.Refuse(errDraining)
-	err := errors.Join(cut, a.end(ctx, instances), a.place.settle(ctx))
+	err := errors.Join(cut, a.end(ctx, instances))
+	if ctx.Err() == nil { // else what is left are the answers of those who were cut
+		err = errors.Join(err, a.place.settle(ctx))
+	}
 	a.close(ctx)
 	a.conns.refuse(errStopped)
 	a.pool.Refuse(errStopped)
