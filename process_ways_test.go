@@ -33,7 +33,7 @@ func ways() map[string]func(*http.Request) {
 
 // twin has an app in a process of its own, and one in the first, which are called by main and from another process.
 func twin() *watt.Runtime {
-	target := watt.App{Workers: 1, Queue: -1, Timeout: 400 * time.Millisecond, Calls: []string{"book"}, New: newTarget}
+	target := watt.App{Workers: 8, Queue: -1, Timeout: 900 * time.Millisecond, Calls: []string{"book"}, New: newTarget}
 	far, home := target, target
 	far.Name, far.Isolation = "far", watt.OwnProcess
 	home.Name = "home"
@@ -215,6 +215,9 @@ func TestACallOfAnotherProcessThatHasNoRoomSaysWhenToTryAgainOnBothWays(t *testi
 	t.Parallel()
 	rt := twin()
 	setTimeouts(t, rt, time.Minute)
+	for _, app := range []string{"far", "home"} {
+		rt.Update(app, func(a *watt.App) { a.Workers = 1 })
+	}
 	watttest.Start(t, rt)
 	for _, app := range []string{"far", "home"} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -340,7 +343,7 @@ func TestCallsOfAnAppThatIsAwayWaitAsLongAsTheQueueAllowsOnBothWays(t *testing.T
 							t.Errorf("%s: got %s, want %s", way, got, want)
 						}
 					}
-					if took := time.Since(began); took < wait || took > 2*wait {
+					if took := time.Since(began); took < wait || took > 6*wait { // one after the other they would take ten times as long
 						t.Errorf("%s to %s: they took %v, want %v", way, app, took, wait)
 					}
 				}
@@ -352,6 +355,7 @@ func TestCallsOfAnAppThatIsAwayWaitAsLongAsTheQueueAllowsOnBothWays(t *testing.T
 func TestTimeoutEndsACallOfAnInstanceThatIsStoppedOnBothWays(t *testing.T) {
 	t.Parallel()
 	rt := twin()
+	setTimeouts(t, rt, 400*time.Millisecond)
 	watttest.Start(t, rt)
 	var ended []<-chan string
 	var wants []string
@@ -375,7 +379,7 @@ func TestTimeoutEndsACallOfAnInstanceThatIsStoppedOnBothWays(t *testing.T) {
 			t.Errorf("got %s, want %s", got, wants[i])
 		}
 	}
-	if took := time.Since(began); took > 1500*time.Millisecond { // sooner than the silence is noticed
+	if took := time.Since(began); took > 1900*time.Millisecond { // sooner than the silence is noticed
 		t.Errorf("it took %v, want 400ms", took)
 	}
 	syscall.Kill(pid, syscall.SIGCONT)
