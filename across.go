@@ -17,7 +17,14 @@ type across struct {
 type sideAcross struct {
 	child    *child
 	app      string
-	instance int // -1: the app
+	instance int  // -1: the app
+	door     bool // it has one in the first process, for all of its instances
+}
+
+// isDoor reports whether a side is the one door of an app.
+func isDoor(to side) bool {
+	s, ok := to.(sideAcross)
+	return ok && s.door
 }
 
 func (s sideAcross) key() any { return s }
@@ -36,9 +43,7 @@ func (s sideAcross) connect(ctx context.Context, _ string, trunk bool) (net.Conn
 func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 	return c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
 		s := x.idlest(not)
-		switch own := x.app.conf().Isolation == OwnProcess; {
-		case s.instance < 0 && by.IsZero(), // else the parent waits
-			!own && not != nil: // its one door has refused, for all of its instances
+		if s.instance < 0 && by.IsZero() { // else the parent waits
 			return nil, errNoOther
 		}
 		return s, nil
@@ -46,12 +51,13 @@ func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 }
 
 func (x *across) idlest(not side) sideAcross {
-	s := sideAcross{x.child, x.app.name, -1}
-	if x.app.conf().Isolation == OwnProcess {
+	own := x.app.conf().Isolation == OwnProcess
+	s := sideAcross{x.child, x.app.name, -1, !own && x.app.conf().Serve == nil}
+	if own {
 		where := x.child.slots[x.app.name]
 		s.instance = idlest(where.Len, func(i int) (int64, bool) {
 			slot := x.child.page.Slot(where.First + i)
-			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sideAcross{x.child, x.app.name, i}) != not
+			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sideAcross{x.child, x.app.name, i, false}) != not
 		})
 	}
 	return s

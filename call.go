@@ -183,8 +183,10 @@ func (c *call) accept(resp *http.Response) error {
 	}
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0
+	if n := resp.ContentLength; n > 0 && c.body != http.NoBody || n == 0 && resp.StatusCode != http.StatusNotModified {
+		c.note(n > longAnswer)
+	}
 	if c.body == http.NoBody {
-		c.note(false)
 		c.finish(count.None) // and the connection is another call's
 		return nil
 	}
@@ -343,7 +345,7 @@ func (c *call) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
 	c.edge.calls.Received.Add(int64(n))
 	c.got += int64(n)
-	if long := c.got > longAnswer; long && c.got-int64(n) <= longAnswer || !long && err == io.EOF { //nolint:errorlint // Read returns it bare
+	if long := c.got > longAnswer; !c.sized && (long && c.got-int64(n) <= longAnswer || !long && err == io.EOF && !c.read) { //nolint:errorlint // Read returns it bare
 		c.note(long)
 	}
 	if err == io.EOF && c.whole() { //nolint:errorlint // likewise

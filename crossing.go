@@ -53,7 +53,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if n == 1 { // it waits anew: the first has not begun it
 			by = c.waitsUntil()
 		}
-		if !c.more(n, err, by) {
+		if !c.more(n, to, err, by) {
 			return nil, c.gaveUp(err)
 		}
 		if req = wire.Again(req); req == nil {
@@ -87,10 +87,13 @@ func (c *call) gaveUp(err error) error {
 // gone reports whether err means that there is nobody, or nobody any more, and not that somebody has no room.
 func gone(err error) bool { return unseen(err) || errors.Is(err, ErrUnavailable) }
 
-// more reports whether a request may be sent once more, after n sides that have not begun it, the last because of err.
-func (c *call) more(n int, err error, by time.Time) bool {
+// more reports whether a request may be sent once more, after n sides that have not begun it, the last of which, to, because
+// of err.
+func (c *call) more(n int, to side, err error, by time.Time) bool {
 	switch {
 	case c.over() != nil, errors.Is(err, errAway): // who says so has waited
+		return false
+	case !unseen(err) && isDoor(to): // it has spoken for all instances
 		return false
 	case !gone(err):
 		return n == 1 // one try more is enough for who is full

@@ -97,7 +97,7 @@ func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
 		if err != nil && lost(err) && !unseen(err) && c.conn != nil && !c.begun() {
 			err = fmt.Errorf("%w: %w", wire.ErrNotSent, err) // it was taken back
 		}
-		if err == nil || !hungUp(err) || c.begun() || !c.more(n, err, by) {
+		if err == nil || !hungUp(err) || c.begun() || !c.more(n, nil, err, by) {
 			return resp, err
 		}
 		if req = wire.Again(req); req == nil {

@@ -34,7 +34,7 @@ func elsewhere(t *testing.T, rt *Runtime, app string) *trunk.Client {
 
 // long is the length of an answer of which most is under way while the rest has room in a pipe: its handler has
 // returned, so that a drain has more to wait for than handlers.
-const long = 300 << 10
+const long = 270 << 10
 
 // unread returns a runtime with an app that gives such an answer, and an answer.
 func unread(t *testing.T) (*Runtime, *http.Response) {

@@ -185,7 +185,7 @@ func (x *call) informed(p []byte) error {
 	s := scanner{s: string(p)}
 	i := inform{status: int(s.number()), header: s.header()}
 	x.mu.Lock()
-	if s.bad || x.answer != nil {
+	if s.bad || x.answer != nil || !informs(x.req) {
 		x.mu.Unlock()
 		return ErrMalformed
 	}

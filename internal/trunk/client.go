@@ -42,8 +42,9 @@ type Client struct {
 
 // dial is one that many wait for.
 type dial struct {
-	over chan struct{} // closed when it is
-	err  error         // why there is no connection, if that is no matter of who has dialled alone
+	began time.Time
+	over  chan struct{} // closed when it is
+	err   error         // why there is no connection, if that is no matter of who has dialled alone
 }
 
 // RoundTrip sends req, of which Takes has approved, and returns as soon as there is the head of an answer, the context of req
@@ -84,6 +85,7 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 	if k != nil {
 		return k, nil
 	}
+	came := time.Now()
 	if !by.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, by)
@@ -95,7 +97,7 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 		}
 		select {
 		case <-others.over:
-			if others.err != nil {
+			if others.err != nil && came.Sub(others.began) < time.Since(others.began)/2 {
 				return nil, others.err
 			}
 		case <-ctx.Done():
@@ -115,12 +117,12 @@ func (c *Client) kept() (k *conn, others *dial) {
 	case c.dialling != nil:
 		return nil, c.dialling
 	}
-	c.dialling = &dial{over: make(chan struct{})}
+	c.dialling = &dial{began: time.Now(), over: make(chan struct{})}
 	return nil, nil
 }
 
-// dial makes a connection for all who wait for one. If it fails they fail too, since each would take as long to find that
-// out; but if it was given up by who has dialled, the next one dials.
+// dial makes a connection for all who wait for one. If it fails, so do those who have waited for most of it, since each
+// would take as long to find that out. Of those who came later one dials for them, as it does if the first has given up.
 func (c *Client) dial(ctx context.Context) (k *conn, err error) {
 	var nc net.Conn
 	defer func() {

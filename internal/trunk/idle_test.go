@@ -249,3 +249,31 @@ func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 		}
 	})
 }
+
+// TestWhoComesLateToADialThatFailsHasOneMore has one come at its end, who has not waited, and one soon after its beginning.
+func TestWhoComesLateToADialThatFailsHasOneMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, _ := serve(t, pipes, func(*trunk.Call) {})
+		dials := 0
+		client.Dial = func(context.Context) (net.Conn, error) {
+			dials++
+			time.Sleep(time.Second)
+			return nil, errOver
+		}
+		var callers sync.WaitGroup
+		for comes, over := range map[time.Duration]time.Duration{0: time.Second, 100 * time.Millisecond: time.Second, 900 * time.Millisecond: 2 * time.Second} {
+			callers.Go(func() {
+				began := time.Now()
+				time.Sleep(comes)
+				_, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
+				if got := time.Since(began); !errors.Is(err, errOver) || got != over {
+					t.Errorf("who came after %v has got %v after %v, want it after %v", comes, err, got, over)
+				}
+			})
+		}
+		callers.Wait()
+		if dials != 2 {
+			t.Errorf("dialled %d times, want twice", dials)
+		}
+	})
+}

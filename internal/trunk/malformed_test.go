@@ -50,6 +50,7 @@ func TestWhatIsNoAnswerEndsTheConnection(t *testing.T) {
 		"an inform after the answer":   begin + frame(kindInform, 1, number(103)+number(0)),
 		"an inform without a header":   frame(kindInform, 1, number(103)),
 		"an empty inform":              frame(kindInform, 1, ""),
+		"an inform that nobody wants":  frame(kindInform, 1, number(103)+number(0)) + ok,
 		"an end without a header":      begin + frame(kindEnd, 1, ""),
 		"an end with half a header":    begin + frame(kindEnd, 1, number(1)+text("T")),
 		"a body of more than its room": begin + strings.Repeat(frame(kindData, 1, strings.Repeat("x", 32<<10)), 9),

@@ -32,6 +32,12 @@ const (
 	flagInforms             // the caller wants to hear of informational answers
 )
 
+// informs reports whether the caller wants to hear of informational answers.
+func informs(req *http.Request) bool {
+	trace := httptrace.ContextClientTrace(req.Context())
+	return trace != nil && trace.Got1xxResponse != nil
+}
+
 // appendRequest appends the frame of a request, of which Takes has approved.
 func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 	start := len(b)
@@ -41,7 +47,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 	if hasBody {
 		flags |= flagBody
 	}
-	if trace := httptrace.ContextClientTrace(req.Context()); trace != nil && trace.Got1xxResponse != nil {
+	if informs(req) {
 		flags |= flagInforms
 	}
 	b = append(b, flags)

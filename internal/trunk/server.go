@@ -218,11 +218,10 @@ func (c *Call) copy(resp *http.Response) {
 	defer func() { _ = resp.Body.Close() }()
 	size := minPart
 	for {
-		room := c.wait()
-		if room == 0 {
+		if !c.wait(size) {
 			return // nobody takes it
 		}
-		n, err := c.copyPart(resp.Body, min(room, size))
+		n, err := c.copyPart(resp.Body, size)
 		switch {
 		case err == errEnded: //nolint:errorlint // ours, bare
 			return // of which the call is about to hear
@@ -269,17 +268,14 @@ func (c *Call) copyPart(body io.Reader, size int) (int, error) {
 	return n, err
 }
 
-// wait returns how much of the body may be sent, once it is something; nothing when nobody takes it any more.
-func (c *Call) wait() int {
+// wait waits until so much of the body may be sent. It reports false if nobody takes it any more.
+func (c *Call) wait(size int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.room == 0 && !c.over {
+	for c.room < size && !c.over { // who has read all withholds less than a quarter of the window
 		c.changed.Wait()
 	}
-	if c.over {
-		return 0
-	}
-	return c.room
+	return !c.over
 }
 
 func (c *Call) spend(n int) {

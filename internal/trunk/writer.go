@@ -19,8 +19,8 @@ const maxRounds = 4
 var errUnread = errors.New("the other side does not read")
 
 // writer writes the frames of many goroutines to one connection. Whoever finds nobody writing writes at once, as much as the
-// system takes; what others bring meanwhile goes out after it, in one piece. No goroutine but one of the writer's own
-// waits for the other side to read.
+// system takes; what others bring meanwhile goes out after it, in one piece. Nobody waits for the other side to
+// read but a goroutine of the writer's own, and those who have much to write.
 type writer struct {
 	nc      net.Conn
 	attempt attempt
@@ -29,6 +29,7 @@ type writer struct {
 	mu      sync.Mutex
 	turn    sync.Cond // nobody writes, for those who have much to write
 	stopped sync.Cond // nobody writes, and nobody will any more
+	inTurn  int       // how many wait for turn
 	busy    bool      // somebody writes
 	waiting []byte    // frames to be written next
 	other   []byte    // memory for those that come after them; what is being written is in it
@@ -77,7 +78,9 @@ func (w *writer) tell(p []byte) {
 func (w *writer) sendInTurn(p []byte) error {
 	w.mu.Lock()
 	for w.busy && w.err == nil {
+		w.inTurn++
 		w.turn.Wait()
+		w.inTurn--
 	}
 	if w.err != nil {
 		defer w.mu.Unlock()
@@ -117,7 +120,7 @@ func (w *writer) sendLocked(p []byte) (end uint64, err error) {
 func (w *writer) hold() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.busy || w.err != nil {
+	if w.busy || w.err != nil || w.inTurn > 0 {
 		return false
 	}
 	w.busy = true
