@@ -277,10 +277,10 @@ func TestACallThatAnInstanceHasBegunWhenItDiesIsNotRepeatedOnBothWays(t *testing
 	rt.Update("far", func(a *watt.App) { a.Instances = 2 })
 	watttest.Start(t, rt)
 	come := 0
+	all := func() []watt.InstanceStatus { return statusOf(t, rt, "far").PerInstance }
 	for way := range ways() {
 		for caller, call := range both(rt, "far") {
 			for path, want := range map[string]string{"hold": "", "stream": "200 5 "} {
-				all := func() []watt.InstanceStatus { return statusOf(t, rt, "far").PerInstance }
 				soon(t, "both instances", func() bool { return all()[0].State == "ready" && all()[1].State == "ready" })
 				got := make(chan string, 1)
 				go func() { got <- call(t.Context(), way, path) }()
@@ -306,6 +306,9 @@ func TestACallThatAnInstanceHasBegunWhenItDiesIsNotRepeatedOnBothWays(t *testing
 			}
 		}
 	}
+	soon(t, "the last end to be seen, before the shutdown would tell of it", func() bool {
+		return all()[0].Restarts["killed"]+all()[1].Restarts["killed"] == uint64(come)
+	})
 }
 
 func TestCallsOfAnAppThatIsAwayWaitAsLongAsTheQueueAllowsOnBothWays(t *testing.T) {
