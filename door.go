@@ -215,11 +215,11 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.intake = in
 	in.serves(&q.requestContext)
 	q.limit()
-	d.serve(w, r.WithContext(q), q)
+	d.dispatch(w, r.WithContext(q), q)
 }
 
-// serve gets a worker for a request and serves it with that, or has a sibling do so. The context of r is q.
-func (d *door) serve(w http.ResponseWriter, r *http.Request, q *request) {
+// dispatch gets a worker for a request and serves it with that, or has a sibling do so. The context of r is q.
+func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
 	if to != nil {

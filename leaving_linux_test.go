@@ -24,20 +24,9 @@ func TestWhoComesDuringAShutdownIsAnsweredOrRefused(t *testing.T) {
 		"in process": func() *watt.Runtime {
 			return watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
 		},
-		"a server of its own": func() *watt.Runtime {
-			return watt.New(watt.App{Name: "shift", Listen: "127.0.0.1:0", Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
-				server := &http.Server{Handler: http.NotFoundHandler()}
-				go server.Serve(ln)
-				<-ctx.Done()
-				return server.Shutdown(context.Background())
-			}})
-		},
 		"processes": shift,
 	} {
 		t.Run(name, func(t *testing.T) { leave(t, made(), 64, new(http.Transport)) })
-		if name == "a server of its own" { // which drops what it has only just accepted
-			continue
-		}
 		t.Run(name+", with few who keep no connection", func(t *testing.T) { // so that at times there is none
 			leave(t, made(), 2, &http.Transport{DisableKeepAlives: true})
 		})

@@ -45,14 +45,14 @@ func (c *call) carry(req *http.Request, by *trunk.Client) (*http.Response, error
 type carried struct {
 	exchanged
 	door *door
-	by   *trunk.Call
+	by   *trunk.Incoming
 }
 
 // serveTrunk serves the calls that come over a connection from another process.
 func (d *door) serveTrunk(conn *foreign) {
 	p := &peer{caller: conn.what.Caller}
 	from := conn.RemoteAddr().String()
-	conn.trunk = trunk.NewServer(conn.Conn, &d.app.rt.buffers, func(c *trunk.Call) { d.serveCarried(c, p, from) })
+	conn.trunk = trunk.NewServer(conn.Conn, &d.app.rt.buffers, func(c *trunk.Incoming) { d.serveCarried(c, p, from) })
 	d.callers.enter(conn)
 	d.app.rt.owned.Go(func() {
 		defer func() { _ = conn.Close() }()
@@ -63,7 +63,7 @@ func (d *door) serveTrunk(conn *foreign) {
 }
 
 // serveCarried serves one of them.
-func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
+func (d *door) serveCarried(c *trunk.Incoming, p *peer, from string) {
 	direct.MakeRoom()
 	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, by: c}
 	q, x := &both.request, &both.exchange
@@ -82,7 +82,7 @@ func (d *door) serveCarried(c *trunk.Call, p *peer, from string) {
 // Serve implements [direct.Callee].
 func (c *carried) Serve(r *http.Request) {
 	c.by.OnGone(c.exchange.Abandon)
-	c.door.serve(&c.exchange, r, &c.request)
+	c.door.dispatch(&c.exchange, r, &c.request)
 }
 
 // PeerClosed ends the context of a request whose caller has gone.

@@ -232,7 +232,7 @@ func (t *trunked) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.plain.fallback.RoundTrip(req)
 }
 
-func (p *plain) carried(c *trunk.Call) {
+func (p *plain) carried(c *trunk.Incoming) {
 	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
@@ -254,7 +254,7 @@ func (p *plain) carried(c *trunk.Call) {
 
 type carried struct {
 	callee
-	call *trunk.Call
+	call *trunk.Incoming
 }
 
 func (c *carried) Serve(r *http.Request) {

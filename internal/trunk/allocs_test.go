@@ -16,11 +16,11 @@ import (
 func TestACallCostsFewAllocations(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
-		answer  func(*trunk.Call)
+		answer  func(*trunk.Incoming)
 		most    float64 // on both sides, with what the test itself allocates
 	}{
-		"a small GET":  {"", func(c *trunk.Call) { whole(c, "hello") }, 25},
-		"a small POST": {"hello", func(c *trunk.Call) { whole(c, "hello") }, 30},
+		"a small GET":  {"", func(c *trunk.Incoming) { whole(c, "hello") }, 25},
+		"a small POST": {"hello", func(c *trunk.Incoming) { whole(c, "hello") }, 30},
 	} {
 		client, _ := serve(t, pair, test.answer)
 		got := testing.AllocsPerRun(500, func() {

@@ -44,7 +44,7 @@ func TestAnAnswerArrivesAsItWasGiven(t *testing.T) {
 			given := make(chan *http.Response, 1)
 			copied := test.resp
 			given <- &copied
-			client, _ := serve(t, pair, func(c *trunk.Call) {
+			client, _ := serve(t, pair, func(c *trunk.Incoming) {
 				resp := <-given
 				if resp.Body = http.NoBody; !test.whole {
 					resp.Body = &trailing{Reader: strings.NewReader(test.content), then: func() { resp.Trailer = test.trailer }}
@@ -97,13 +97,13 @@ func (b *trailing) Close() error { return nil }
 func TestAnAnswerThatIsCutOffSaysSo(t *testing.T) {
 	errCallee := errors.New("the callee has failed")
 	for name, test := range map[string]struct {
-		answer func(*trunk.Call)
+		answer func(*trunk.Incoming)
 		want   string
 	}{
-		"before it":             {func(c *trunk.Call) { c.Answer(nil, nil, false, io.ErrUnexpectedEOF) }, "unexpected EOF"},
-		"before it, with words": {func(c *trunk.Call) { c.Answer(nil, nil, false, errCallee) }, errCallee.Error()},
-		"in it":                 {func(c *trunk.Call) { streamed(c, cut(io.ErrUnexpectedEOF)) }, "unexpected EOF"},
-		"in it, with words":     {func(c *trunk.Call) { streamed(c, cut(errCallee)) }, errCallee.Error()},
+		"before it":             {func(c *trunk.Incoming) { c.Answer(nil, nil, false, io.ErrUnexpectedEOF) }, "unexpected EOF"},
+		"before it, with words": {func(c *trunk.Incoming) { c.Answer(nil, nil, false, errCallee) }, errCallee.Error()},
+		"in it":                 {func(c *trunk.Incoming) { streamed(c, cut(io.ErrUnexpectedEOF)) }, "unexpected EOF"},
+		"in it, with words":     {func(c *trunk.Incoming) { streamed(c, cut(errCallee)) }, errCallee.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := serve(t, pair, test.answer)
@@ -136,9 +136,11 @@ func cut(err error) func(io.Writer) error {
 }
 
 func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
-	for name, handle := range map[string]func(*trunk.Call){
-		"whole":    func(c *trunk.Call) { whole(c, "content") },
-		"in parts": func(c *trunk.Call) { streamed(c, func(w io.Writer) error { io.WriteString(w, "content"); return nil }) },
+	for name, handle := range map[string]func(*trunk.Incoming){
+		"whole": func(c *trunk.Incoming) { whole(c, "content") },
+		"in parts": func(c *trunk.Incoming) {
+			streamed(c, func(w io.Writer) error { io.WriteString(w, "content"); return nil })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := serve(t, pair, handle)
@@ -165,9 +167,9 @@ func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
 }
 
 func TestReadingEndsWithTheContext(t *testing.T) {
-	for name, handle := range map[string]func(*trunk.Call){
-		"whole":    func(c *trunk.Call) { whole(c, "content") },
-		"in parts": func(c *trunk.Call) { streamed(c, endless) },
+	for name, handle := range map[string]func(*trunk.Incoming){
+		"whole":    func(c *trunk.Incoming) { whole(c, "content") },
+		"in parts": func(c *trunk.Incoming) { streamed(c, endless) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := serve(t, pair, handle)
@@ -213,7 +215,7 @@ func TestABodyThatNobodyReadsIsBoundedAndDoesNotHoldUpOthers(t *testing.T) {
 	const window = 256 << 10
 	left := make(chan struct{})
 	var body counting
-	client, n := serve(t, pair, func(c *trunk.Call) {
+	client, n := serve(t, pair, func(c *trunk.Incoming) {
 		if c.Request.Method == http.MethodGet {
 			whole(c, "answer")
 			return

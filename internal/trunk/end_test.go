@@ -19,10 +19,10 @@ import (
 )
 
 func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
-	never := func(*trunk.Call) {}
-	long := func(c *trunk.Call) { streamed(c, endless) }
+	never := func(*trunk.Incoming) {}
+	long := func(c *trunk.Incoming) { streamed(c, endless) }
 	for name, test := range map[string]struct {
-		answer func(*trunk.Call)
+		answer func(*trunk.Incoming)
 		by     time.Duration // 0: none
 		then   func(resp *http.Response, cancel func())
 		want   error // of RoundTrip
@@ -36,7 +36,7 @@ func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, left := make(chan struct{}), make(chan struct{})
-				client, n := serve(t, pipes, func(c *trunk.Call) {
+				client, n := serve(t, pipes, func(c *trunk.Incoming) {
 					if c.Request.Method == http.MethodPut {
 						whole(c, "answer")
 						return
@@ -87,8 +87,8 @@ func TestAContextThatHasEndedSendsNothing(t *testing.T) {
 }
 
 func TestWhatWasSentToACalleeThatLeavesIsAnswered(t *testing.T) {
-	begun, answer := make(chan *trunk.Call), make(chan struct{})
-	client, n := serve(t, pair, func(c *trunk.Call) {
+	begun, answer := make(chan *trunk.Incoming), make(chan struct{})
+	client, n := serve(t, pair, func(c *trunk.Incoming) {
 		if c.Request.Method == http.MethodGet {
 			whole(c, "another")
 			return
@@ -130,7 +130,7 @@ func TestWhatWasSentToACalleeThatLeavesIsAnswered(t *testing.T) {
 }
 
 func TestAConnectionWithoutCallsEndsWhenTheCalleeLeaves(t *testing.T) {
-	client, n := serve(t, pair, func(c *trunk.Call) { whole(c, "answer") })
+	client, n := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
 	for i := range 3 {
 		if got := get(t, client); got != "answer" || n.dials() != i+1 {
 			t.Errorf("got %q on connection %d", got, n.dials())
@@ -190,7 +190,7 @@ func TestEachCallHearsThatItsCallerHasGone(t *testing.T) {
 	var left, begun sync.WaitGroup
 	left.Add(calls)
 	begun.Add(calls)
-	b, served := caller(t, pair, func(c *trunk.Call) {
+	b, served := caller(t, pair, func(c *trunk.Incoming) {
 		if c.Request.Method == http.MethodPut {
 			streamed(c, endless)
 		}
@@ -211,7 +211,7 @@ func TestEachCallHearsThatItsCallerHasGone(t *testing.T) {
 
 func TestWhoAsksLateHearsAtOnceThatItsCallerHasGone(t *testing.T) {
 	ask, told := make(chan struct{}), make(chan struct{})
-	b, served := caller(t, pair, func(c *trunk.Call) {
+	b, served := caller(t, pair, func(c *trunk.Incoming) {
 		<-ask
 		c.OnGone(func() { close(told) })
 	})
@@ -229,7 +229,7 @@ func TestAnEndThatComesInTheMiddleIsTold(t *testing.T) {
 		"in a content":   frame(kindRequest, 1, plainRequest())[:15],
 		"in a long one":  frame(kindRequest, 1, strings.Repeat("x", 100_000))[:50_000],
 	} {
-		b, served := caller(t, pair, func(*trunk.Call) {})
+		b, served := caller(t, pair, func(*trunk.Incoming) {})
 		b.say(end)
 		b.Close()
 		want := io.ErrUnexpectedEOF
@@ -246,7 +246,7 @@ func TestAnEndThatComesInTheMiddleIsTold(t *testing.T) {
 func TestANumberInUseEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun, left := make(chan struct{}), make(chan struct{})
-		b, served := caller(t, pipes, func(c *trunk.Call) {
+		b, served := caller(t, pipes, func(c *trunk.Incoming) {
 			c.OnGone(func() { close(left) })
 			close(begun)
 		})
@@ -263,8 +263,8 @@ func TestANumberInUseEndsTheConnection(t *testing.T) {
 // TestANumberThatIsUsedAgainBelongsToTheLatestCall has an earlier one be answered although its caller has gone.
 func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := make(chan *trunk.Call)
-		b, served := caller(t, pipes, func(c *trunk.Call) { calls <- c })
+		calls := make(chan *trunk.Incoming)
+		b, served := caller(t, pipes, func(c *trunk.Incoming) { calls <- c })
 		b.say(frame(kindRequest, 1, plainRequest()))
 		first := <-calls
 		left := gone(first)
@@ -288,7 +288,7 @@ func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
 func TestACallerThatHasReadAllIsNotGone(t *testing.T) {
 	const size, calls = 10_000, 2000
 	left := make(chan struct{}, calls)
-	client, _ := serve(t, pair, func(c *trunk.Call) {
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
 		resp := response()
 		resp.ContentLength, resp.Body = size, io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", size))))
 		c.OnGone(func() { left <- struct{}{} })

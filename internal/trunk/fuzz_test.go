@@ -27,7 +27,7 @@ func FuzzServer(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		b, served := caller(t, pair, func(c *trunk.Call) {
+		b, served := caller(t, pair, func(c *trunk.Incoming) {
 			switch c.Request.URL.RawQuery {
 			case "whole":
 				whole(c, "answer")

@@ -15,7 +15,7 @@ import (
 )
 
 func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
-	client, n := serve(t, pair, func(c *trunk.Call) { whole(c, "answer") })
+	client, n := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
 	client.IdleTimeout = time.Millisecond
 	var callers sync.WaitGroup
 	for range 4 {
@@ -33,7 +33,7 @@ func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
 
 func TestWithoutAnIdleTimeAConnectionIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		for range 3 {
 			get(t, client)
 			time.Sleep(1000 * time.Hour)
@@ -46,7 +46,7 @@ func TestWithoutAnIdleTimeAConnectionIsKept(t *testing.T) {
 
 func TestCloseIdleLeavesCallsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) {
+		client, n := serve(t, pipes, func(c *trunk.Incoming) {
 			if c.Request.Method == http.MethodPost {
 				time.Sleep(time.Minute)
 			}
@@ -79,7 +79,7 @@ func TestCloseIdleLeavesCallsAlone(t *testing.T) {
 
 func TestNothingIsKeptAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		get(t, client)
 		for i := range 3 {
 			client.Close()
@@ -95,7 +95,7 @@ func TestNothingIsKeptAfterClose(t *testing.T) {
 // TestCloseWhileOthersDial has nothing be kept that they have dialled.
 func TestCloseWhileOthersDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		client.Dial = slow(client.Dial, time.Second)
 		var callers sync.WaitGroup
 		for range 5 {
@@ -122,7 +122,7 @@ func slow(dial func(context.Context) (net.Conn, error), takes time.Duration) fun
 
 func TestCallsShareOneDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		client.Dial = slow(client.Dial, time.Second)
 		var callers sync.WaitGroup
 		for range 10 {
@@ -142,7 +142,7 @@ func TestCallsShareOneDial(t *testing.T) {
 // TestADialConcernsWhoDials has some callers give up while one of them dials for all.
 func TestADialConcernsWhoDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		const takes = 4 * time.Second
 		client.Dial = slow(client.Dial, takes)
 		start := time.Now()
@@ -177,7 +177,7 @@ func TestADialConcernsWhoDials(t *testing.T) {
 
 func TestADialThatFailsConcernsAllWhoWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Call) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
 		var tried int
 		dial := client.Dial
 		client.Dial = slow(func(ctx context.Context) (net.Conn, error) {
@@ -204,7 +204,7 @@ func TestADialThatFailsConcernsAllWhoWaitForIt(t *testing.T) {
 }
 
 func TestADialThatPanicsLetsOthersDial(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Call) { whole(c, "answer") })
+	client, _ := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
 	dial := client.Dial
 	client.Dial = func(context.Context) (net.Conn, error) { panic(errOver) }
 	func() {
@@ -224,7 +224,7 @@ func TestADialThatPanicsLetsOthersDial(t *testing.T) {
 func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const idle = time.Minute
-		client, n := serve(t, pipes, func(c *trunk.Call) {
+		client, n := serve(t, pipes, func(c *trunk.Incoming) {
 			if c.Request.Method == http.MethodPost {
 				time.Sleep(10 * idle)
 			}
@@ -253,7 +253,7 @@ func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 // TestWhoComesLateToADialThatFailsHasOneMore has one come at its end, who has not waited, and one soon after its beginning.
 func TestWhoComesLateToADialThatFailsHasOneMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, _ := serve(t, pipes, func(*trunk.Call) {})
+		client, _ := serve(t, pipes, func(*trunk.Incoming) {})
 		dials := 0
 		client.Dial = func(context.Context) (net.Conn, error) {
 			dials++

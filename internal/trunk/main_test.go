@@ -51,7 +51,7 @@ func pipes(testing.TB) (near, far net.Conn) { return net.Pipe() }
 
 // network serves what a client dials, until the test ends.
 type network struct {
-	handle func(*trunk.Call)
+	handle func(*trunk.Incoming)
 	pair   func() (near, far net.Conn)
 	serves sync.WaitGroup
 
@@ -62,7 +62,7 @@ type network struct {
 }
 
 // serve returns a client, whose callee calls handle for each call.
-func serve(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Call)) (*trunk.Client, *network) {
+func serve(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Incoming)) (*trunk.Client, *network) {
 	tb.Helper()
 	n := &network{handle: handle, pair: func() (near, far net.Conn) { return pair(tb) }}
 	client := newClient(func(context.Context) (net.Conn, error) { return n.dial(), nil })
@@ -120,14 +120,14 @@ func response() *http.Response {
 }
 
 // whole answers with all of content at once.
-func whole(c *trunk.Call, content string) {
+func whole(c *trunk.Incoming, content string) {
 	resp := response()
 	resp.ContentLength = int64(len(content))
 	c.Answer(resp, []byte(content), true, nil)
 }
 
 // streamed answers with what write writes, in another goroutine.
-func streamed(c *trunk.Call, write func(io.Writer) error) {
+func streamed(c *trunk.Incoming, write func(io.Writer) error) {
 	resp := response()
 	resp.ContentLength, resp.TransferEncoding = -1, []string{"chunked"}
 	r, w := io.Pipe()
@@ -138,7 +138,7 @@ func streamed(c *trunk.Call, write func(io.Writer) error) {
 }
 
 // gone returns what is closed when the caller of c has gone.
-func gone(c *trunk.Call) <-chan struct{} {
+func gone(c *trunk.Incoming) <-chan struct{} {
 	done := make(chan struct{})
 	c.OnGone(func() { close(done) })
 	return done
@@ -244,7 +244,7 @@ func script(tb testing.TB, pair func(testing.TB) (near, far net.Conn), scripts .
 }
 
 // caller returns a caller in frames, of a server that calls handle for each call, and what tells how Serve has ended.
-func caller(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Call)) (*bare, <-chan error) {
+func caller(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Incoming)) (*bare, <-chan error) {
 	tb.Helper()
 	near, far := pair(tb)
 	served := make(chan error, 1)

@@ -21,8 +21,8 @@ import (
 )
 
 func TestARequestArrivesAsItWasMade(t *testing.T) {
-	calls := make(chan *trunk.Call, 1)
-	client, _ := serve(t, pair, func(c *trunk.Call) {
+	calls := make(chan *trunk.Incoming, 1)
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
 		calls <- c
 		whole(c, "")
 	})
@@ -130,7 +130,7 @@ type closing struct {
 func (c *closing) Close() error { c.closed++; return nil }
 
 func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Call) { whole(c, "") })
+	client, _ := serve(t, pair, func(c *trunk.Incoming) { whole(c, "") })
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, test := range map[string]struct {
@@ -159,7 +159,7 @@ func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
 }
 
 func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Call) {
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
 		for i := range 3 {
 			c.Inform(http.StatusEarlyHints, http.Header{"Link": {strconv.Itoa(i)}})
 		}
@@ -187,7 +187,7 @@ func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
 
 func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 	left := make(chan struct{}, 1)
-	client, _ := serve(t, pair, func(c *trunk.Call) {
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
 		done := gone(c)
 		c.Inform(http.StatusEarlyHints, http.Header{})
 		<-done
@@ -219,10 +219,12 @@ func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 
 func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	const each = 64 << 10
-	inform := func(c *trunk.Call) { c.Inform(http.StatusEarlyHints, http.Header{"Link": {strings.Repeat("x", each)}}) }
+	inform := func(c *trunk.Incoming) {
+		c.Inform(http.StatusEarlyHints, http.Header{"Link": {strings.Repeat("x", each)}})
+	}
 	t.Run("heard", func(t *testing.T) {
 		heard := make(chan struct{})
-		client, _ := serve(t, pair, func(c *trunk.Call) {
+		client, _ := serve(t, pair, func(c *trunk.Incoming) {
 			for range 4 * wire.MaxHeader / each {
 				inform(c)
 				<-heard
@@ -239,7 +241,7 @@ func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	})
 	t.Run("unheard", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			client, _ := serve(t, pipes, func(c *trunk.Call) {
+			client, _ := serve(t, pipes, func(c *trunk.Incoming) {
 				for range 2 * wire.MaxHeader / each {
 					inform(c)
 				}
