@@ -176,9 +176,10 @@ func endServers(all []*server) {
 	}
 }
 
-// usage returns the processor time that servers have used, and the memory that they hold, in MiB. It is 0 where the
-// system does not tell.
+// usage returns the processor time that servers have used, and the memory that they hold, in MiB: what each has to
+// itself, and once the file that all of them run, of which there is one copy. It is 0 where the system does not tell.
 func usage(all []*server) (cpu time.Duration, memory float64) {
+	var file float64
 	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
 	for _, s := range all {
 		dir := fmt.Sprintf("/proc/%d/", s.cmd.Process.Pid)
@@ -193,9 +194,10 @@ func usage(all []*server) (cpu time.Duration, memory float64) {
 				cpu += time.Duration(user+system) * tick
 			}
 		}
-		memory += resident(dir)
+		memory += mebibytes(dir+"status", "RssAnon:")
+		file = max(file, mebibytes(dir+"status", "RssFile:"))
 	}
-	return cpu, memory
+	return cpu, memory + file
 }
 
 // resident returns the resident memory of a process, in MiB.
