@@ -51,7 +51,7 @@ func said(state *os.ProcessState, output string) string {
 		}
 	}
 	last := output[strings.LastIndexByte(output, '\n')+1:]
-	if last == "" {
+	if last == "" || last[0] == '\t' { // the end of a stack that was logged for another reason
 		return state.String()
 	}
 	return fmt.Sprintf("%v: %s", state, last)

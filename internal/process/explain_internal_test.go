@@ -27,6 +27,8 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 		{explain(killed, "", slow, true), "killed: it was slow"},
 		{explain(terminated, "", slow, true), "killed by SIGTERM"},
 		{explain(exited, "", nil, true), "exit status 137"},
+		{explain(exited, "no database", nil, false), "exit status 137: no database"},
+		{explain(exited, "handler panicked\ngoroutine 1 [running]:\nmain.main()\n\tmain.go:7 +0x18", nil, false), "exit status 137"},
 		{explain(crash, quit, nil, false), "SIGQUIT: quit"},
 		{explain(crash, "runtime: out of memory\n", nil, false), "runtime: out of memory"},
 		{explain(nil, "", nil, false), "ended, and somebody else in this program was told how"},
