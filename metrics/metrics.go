@@ -25,7 +25,8 @@ import (
 
 // Handler returns what Prometheus scrapes: the runtime's metrics ([NewCollector]), those that apps have registered in
 // their Env.Metrics, and those of the first process and its Go runtime. If some cannot be had, the others are
-// answered, and rt.Logger says why.
+// answered, and rt.Logger says why. Every path is answered so: a probe needs another handler beside it in a mux, which
+// asks [watt.Runtime.Ready].
 func Handler(rt *watt.Runtime) http.Handler {
 	own := prometheus.NewRegistry()
 	own.MustRegister(NewCollector(rt), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
