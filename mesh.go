@@ -112,6 +112,9 @@ func (m *mesh) resolve(name string) (*edge, error) {
 	if (*apps)[name] == nil {
 		return nil, m.failed(name, fmt.Errorf("%w: there are %s", ErrNoSuchApp, listed(slices.Collect(maps.Keys(*apps)))))
 	}
+	if name == m.caller {
+		return nil, m.failed(name, fmt.Errorf("%w: no app calls itself", ErrNotAllowed))
+	}
 	return nil, m.failed(name, fmt.Errorf("%w: add %q to Calls of app %q", ErrNotAllowed, name, m.caller))
 }
 
