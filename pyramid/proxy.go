@@ -48,7 +48,8 @@ import (
 //
 // Failed calls are answered by [watt.WriteError]. An app that breaks off its answer has the client's cut, never
 // ended. A client that breaks off its request is answered with 400. Event streams and WebSockets are cut when the
-// drain of the entrypoint begins; what the app behind says then does not arrive.
+// drain of the entrypoint begins; what the app behind says then does not arrive. A WebSocket that the app has ended is
+// cut after 5 s, if its client has not ended it by then.
 //
 // Proxy panics if env is nil, or app can never be called: it is meant for [watt.App.New], whose
 // panics are errors of the start. Fields of what it returns may be changed, or wrapped, before it is used; then
@@ -153,8 +154,9 @@ func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := p.transport.RoundTrip(r)
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // which ReverseProxy forgets if it cannot pass it on
-		body := resp.Body
+		body := newUpgraded(r, resp)
 		context.AfterFunc(r.Context(), func() { _ = body.Close() })
+		resp.Body = body
 	}
 	return resp, err
 }

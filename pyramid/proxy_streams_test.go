@@ -14,11 +14,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/org/watt"
 	"github.com/org/watt/pyramid"
+	"github.com/org/watt/watttest"
 )
 
 // versions are those of HTTP that a client may speak without encryption.
@@ -160,6 +163,17 @@ func chat(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(conn, "goodbye")
 }
 
+// hangUp upgrades to a WebSocket, says goodbye, and is gone.
+func hangUp(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Upgrade", r.Header.Get("Upgrade"))
+	w.Header().Set("Connection", "Upgrade")
+	w.WriteHeader(http.StatusSwitchingProtocols)
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		io.WriteString(conn, "goodbye")
+		conn.Close()
+	}
+}
+
 func TestWebsocketsPass(t *testing.T) {
 	f := startFront(t, watt.App{Workers: 1}, watt.App{Name: "chat", Workers: 1, Handler: http.HandlerFunc(chat)})
 	conn := f.dial(t)
@@ -204,6 +218,45 @@ func TestWebsocketsAreCutWhenTheEntrypointDrains(t *testing.T) {
 		t.Errorf("got %q, %v, want the end alone", got, err)
 	}
 	soon(t, "the end", func() bool { return f.statusOf(t, "chat").Conns == 0 && f.statusOf(t, "gateway").Conns == 0 })
+}
+
+func TestAWebsocketThatTheAppHasEndedIsCutWhenTheEntrypointDrains(t *testing.T) {
+	f := newFront(t, handling("chat", hangUp))
+	conn := f.dial(t)
+	io.WriteString(conn, "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	in := bufio.NewReader(conn)
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	if got, err := io.ReadAll(in); string(got) != "goodbye" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := f.rt.Restart("gateway", 0); err != nil { // though the client has not closed its end
+		t.Error(err)
+	}
+	soon(t, "the end", func() bool { return f.statusOf(t, "gateway").Conns == 0 })
+	f.wantSilence(t, zap.WarnLevel)
+}
+
+func TestTheClientOfAWebsocketThatTheAppHasEndedIsWaitedForShortly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(pyramid.New(watt.App{Name: "gateway"}, handling("chat", hangUp))...)
+		watttest.Start(t, rt)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://gateway.watt.local/chat", http.NoBody)
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+		resp, err := rt.Env().Client.Do(req)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+		defer resp.Body.Close()
+		if got, err := io.ReadAll(resp.Body); string(got) != "goodbye" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		time.Sleep(time.Minute)
+		if n := rt.Status()[0].Conns; n != 0 {
+			t.Errorf("a minute later the gateway has %d connections", n)
+		}
+	})
 }
 
 func TestAWebsocketThatCannotBePassedOnIsClosed(t *testing.T) {

@@ -1,0 +1,77 @@
+package pyramid
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// linger is how long the client of a WebSocket may take to close its end when the app has closed the other.
+const linger = 5 * time.Second
+
+var errLingers = errors.New("pyramid: the client does not close its end")
+
+// upgraded is the app's end of an upgraded connection. Once that has ended, ReverseProxy waits for the client to end
+// its own for as long as it likes, drain or not: what ends the wait is an error of WriteTo.
+type upgraded struct {
+	io.ReadWriteCloser
+	ctx       context.Context // of the request
+	websocket bool
+	once      sync.Once
+	done      chan struct{} // closed when the client has said all, or nobody waits any more
+}
+
+// newUpgraded returns the body of a 101 answer to r, as ReverseProxy is to have it.
+func newUpgraded(r *http.Request, resp *http.Response) io.ReadCloser {
+	conn, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		return resp.Body
+	}
+	return &upgraded{
+		ReadWriteCloser: conn, ctx: r.Context(), done: make(chan struct{}),
+		websocket: strings.EqualFold(resp.Header.Get("Upgrade"), "websocket"),
+	}
+}
+
+// WriteTo passes on what the app says. Then it ends that direction of the client's, and waits for the other.
+func (u *upgraded) WriteTo(client io.Writer) (int64, error) {
+	n, err := io.Copy(client, struct{ io.Reader }{u.ReadWriteCloser})
+	half, ok := client.(interface{ CloseWrite() error })
+	if err != nil || !ok {
+		return n, err
+	}
+	if err := half.CloseWrite(); err != nil {
+		return n, err
+	}
+	var late <-chan time.Time
+	if u.websocket { // to which half a connection is none
+		late = time.After(linger)
+	}
+	select {
+	case <-u.done:
+		return n, nil
+	case <-late:
+		return n, errLingers
+	case <-u.ctx.Done():
+		return n, context.Cause(u.ctx)
+	}
+}
+
+// CloseWrite tells the app that the client has said all.
+func (u *upgraded) CloseWrite() error {
+	u.once.Do(func() { close(u.done) })
+	if half, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return u.ReadWriteCloser.Close()
+}
+
+// Close ends both directions.
+func (u *upgraded) Close() error {
+	u.once.Do(func() { close(u.done) })
+	return u.ReadWriteCloser.Close()
+}
