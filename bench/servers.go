@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	wattlib "github.com/org/watt"
@@ -110,8 +111,9 @@ func gatewayTo(apps []string) http.Handler {
 	mux.HandleFunc("GET /home", composing(&http.Client{Transport: transport}, apps))
 	to := &neturl.URL{Scheme: "http", Host: apps[0]}
 	mux.Handle("GET /orders/", http.StripPrefix("/orders", &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to); r.SetXForwarded() },
+		Transport:  transport,
+		BufferPool: &buffers{}, // as pyramid.Proxy has one
+		Rewrite:    func(r *httputil.ProxyRequest) { r.SetURL(to); r.SetXForwarded() },
 	}))
 	return mux
 }
@@ -221,3 +223,17 @@ func mebibytes(file, field string) float64 {
 	}
 	return 0
 }
+
+// buffers is an [httputil.BufferPool].
+type buffers struct{ pool sync.Pool }
+
+// Get returns a buffer for one answer.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return *buf
+	}
+	return make([]byte, 32<<10)
+}
+
+// Put takes a buffer back.
+func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }
