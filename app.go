@@ -133,7 +133,9 @@ type App struct {
 	DrainTimeout time.Duration
 
 	// MaxRestarts is how often in a row an instance is restarted without a stable minute in between
-	// before it counts as failed. If zero, 10. -1: no limit.
+	// before it counts as failed, and stays down until [Runtime.Restart]. The pauses between are random, of up to 100 ms
+	// for the first and twice as much for each that follows, at most 30 s: ten starts that fail at once take some 40 s. What
+	// cannot start without a backend that may be away for longer needs more. If zero, 10. -1: no limit.
 	MaxRestarts int
 
 	// Critical ends Run, with the instance's error, when an instance of this app has failed.
