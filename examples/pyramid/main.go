@@ -53,6 +53,7 @@ func newGateway(_ context.Context, env *watt.Env) (http.Handler, error) {
 func users() http.Handler {
 	r := chi.NewRouter()
 	r.Get("/{id}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{"id": r.PathValue("id"), "name": "Ada"})
 	})
 	return r
@@ -60,6 +61,7 @@ func users() http.Handler {
 
 func orders() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode([]string{"tea for user " + r.FormValue("user")})
 	})
 }
