@@ -22,10 +22,10 @@ type call struct {
 	req  *http.Request
 	wake chan struct{} // has an element when there is something new
 
-	heard bool // the caller's trace knows that there is something of the answer
+	began bool // the caller's trace was told of the answer's first byte
 
 	mu      sync.Mutex
-	informs []inform // that the caller's trace has yet to hear of
+	informs []inform // of which the caller's trace has yet to be told
 	size    int      // of them, in bytes
 	answer  *answer
 	err     error // why there is none, or no more of it
@@ -68,7 +68,7 @@ func (x *call) roundTrip(ctx context.Context, by time.Time) (*http.Response, err
 		_ = x.conn.nc.Close()
 		return nil, err
 	}
-	x.hears(trace)
+	x.gotFirstByte(trace)
 	if taken = true; !x.answer.whole() || len(x.answer.body) > 0 {
 		resp.Body = newBody(ctx, x, resp)
 	}
@@ -131,14 +131,14 @@ func (x *call) wait(ctx context.Context, by time.Time, trace *httptrace.ClientTr
 	}
 }
 
-// news tells the trace what it has to hear, and reports whether there is an answer.
+// news tells the trace what there is to tell, and reports whether there is an answer.
 func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 	x.mu.Lock()
 	informs := x.informs
 	x.informs, x.size, there, err = nil, 0, x.answer != nil, x.err
 	x.mu.Unlock()
 	for _, i := range informs { // there are only some for a trace that wants them
-		x.hears(trace)
+		x.gotFirstByte(trace)
 		if err := trace.Got1xxResponse(i.status, textproto.MIMEHeader(i.header)); err != nil {
 			return false, err
 		}
@@ -149,12 +149,12 @@ func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 	return false, err
 }
 
-// hears tells the trace, once, that there is something of the answer.
-func (x *call) hears(trace *httptrace.ClientTrace) {
-	if !x.heard && trace != nil && trace.GotFirstResponseByte != nil {
+// gotFirstByte tells the trace, once, that there is something of the answer.
+func (x *call) gotFirstByte(trace *httptrace.ClientTrace) {
+	if !x.began && trace != nil && trace.GotFirstResponseByte != nil {
 		trace.GotFirstResponseByte()
 	}
-	x.heard = true
+	x.began = true
 }
 
 // giveUp ends the call early, and tells the callee.

@@ -97,9 +97,9 @@ func (k *conn) expire() {
 	}
 }
 
-// read hears what the callee says, until the connection ends.
+// read takes what the callee sends, until the connection ends.
 func (k *conn) read() {
-	err := readAll(k.nc, &k.out, k.heard)
+	err := readAll(k.nc, &k.out, k.receive)
 	_ = k.nc.Close()
 	k.out.fail(err)
 	k.leave()
@@ -115,34 +115,32 @@ func (k *conn) read() {
 	}
 }
 
-func (k *conn) heard(f frame, r *bufio.Reader) (err error) {
+// receive takes a frame from the callee, whose head has been read.
+func (k *conn) receive(f frame, r *bufio.Reader) error {
 	x := k.of(f.id)
 	if f.kind == kindData {
 		if x == nil { // it was given up
-			_, err = r.Discard(f.length)
+			_, err := r.Discard(f.length)
 			return cutShort(err)
 		}
 		return x.take(f, r)
 	}
-	contentErr := f.content(r, func(p []byte) {
+	return f.content(r, func(p []byte) error {
 		switch {
 		case f.kind == kindLeave:
 			k.leave()
 		case f.kind < kindInform || f.kind > kindLeave:
-			err = fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
+			return fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
 		case x == nil: // it was given up
 		case f.kind == kindInform:
-			err = x.informed(p)
+			return x.informed(p)
 		case f.kind == kindAnswer:
-			err = x.answered(p)
+			return x.answered(p)
 		case f.kind == kindEnd:
-			err = x.ended(p)
-		default:
+			return x.ended(p)
+		case f.kind == kindCut:
 			x.cut(p)
 		}
+		return nil
 	})
-	if err == nil {
-		err = contentErr
-	}
-	return err
 }

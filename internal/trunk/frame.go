@@ -78,23 +78,21 @@ func next(r *bufio.Reader) (f frame, err error) {
 	return f, nil
 }
 
-// content calls use with the content of a frame, which is of use only until that returns.
-func (f frame) content(r *bufio.Reader, use func([]byte)) error {
-	if f.length <= r.Size() {
-		p, err := r.Peek(f.length)
-		if err != nil {
+// content calls use with the content of a frame, which is valid only until that returns, and returns its error.
+func (f frame) content(r *bufio.Reader, use func([]byte) error) error {
+	if f.length > r.Size() {
+		p := make([]byte, f.length)
+		if _, err := io.ReadFull(r, p); err != nil {
 			return cutShort(err)
 		}
-		use(p)
-		_, _ = r.Discard(f.length)
-		return nil
+		return use(p)
 	}
-	p := make([]byte, f.length)
-	if _, err := io.ReadFull(r, p); err != nil {
+	p, err := r.Peek(f.length)
+	if err != nil {
 		return cutShort(err)
 	}
-	use(p)
-	return nil
+	defer r.Discard(f.length) //nolint:errcheck // it is there
+	return use(p)
 }
 
 func cutShort(err error) error {

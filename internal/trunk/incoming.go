@@ -23,15 +23,15 @@ type Incoming struct {
 
 	mu      sync.Mutex
 	changed sync.Cond
-	room    int  // what may be sent of a long body, in bytes
-	over    bool // the caller has gone
-	tell    func()
+	room    int    // what may be sent of a long body, in bytes
+	over    bool   // the caller has gone
+	onGone  func() // set by OnGone
 }
 
 // OnGone has f called when the caller does without the answer, or has gone: at once if that has been.
 func (c *Incoming) OnGone(f func()) {
 	c.mu.Lock()
-	c.tell = f
+	c.onGone = f
 	over := c.over
 	c.mu.Unlock()
 	if over {
@@ -42,12 +42,12 @@ func (c *Incoming) OnGone(f func()) {
 func (c *Incoming) gone() {
 	c.server.remove(c)
 	c.mu.Lock()
-	first, tell := !c.over, c.tell
+	first, onGone := !c.over, c.onGone
 	c.over = true
 	c.mu.Unlock()
 	c.changed.Broadcast()
-	if first && tell != nil {
-		tell()
+	if first && onGone != nil {
+		onGone()
 	}
 }
 

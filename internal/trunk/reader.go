@@ -10,12 +10,13 @@ import (
 // readSize is how much is read at once, in bytes.
 const readSize = 16 << 10
 
-// readAll has heard read the content of each frame that comes, until the connection ends or heard returns an error, which it
-// returns.
+// readAll reads the head of each frame that comes, and has receive take the rest of it. It returns why the connection has
+// ended, or the first error of receive.
 //
-// Frames that have come together make many goroutines run, which are about to send something. All that goes out in one
-// piece: meanwhile it is the reader's turn to write, which lets them run first, and then writes.
-func readAll(nc net.Conn, out *writer, heard func(frame, *bufio.Reader) error) error {
+// Frames that come together wake many goroutines, most of which are about to send something. So that all of that goes out
+// in one piece, the reader takes the turn to write while it hands such frames on. At the end of its turn it lets those
+// goroutines run, and then writes what they have left.
+func readAll(nc net.Conn, out *writer, receive func(frame, *bufio.Reader) error) error {
 	r := bufio.NewReaderSize(nc, readSize)
 	turn := turn{out: out}
 	defer turn.end()
@@ -33,21 +34,21 @@ func readAll(nc net.Conn, out *writer, heard func(frame, *bufio.Reader) error) e
 		case n > f.length:
 			turn.begin()
 		}
-		if err := heard(f, r); err != nil {
+		if err := receive(f, r); err != nil {
 			return err
 		}
 	}
 }
 
-// Where something computes, others may take long to let the reader go on. Then it does not wait for them for a while, which is
-// longer each time in a row.
+// On a busy processor it may be long until the reader runs again. Then it takes no turn for a while, which is twice as long
+// each time that this happens in a row.
 const (
 	longTurn   = time.Millisecond
 	firstPause = 10 * time.Millisecond
 	mostPause  = time.Second
 )
 
-// turn is a reader's to write.
+// turn is a reader's turn to write.
 type turn struct {
 	out   *writer
 	held  bool

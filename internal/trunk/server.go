@@ -28,10 +28,10 @@ func NewServer(nc net.Conn, buffers *pipe.Buffers, handle func(*Incoming)) *Serv
 	return s
 }
 
-// Serve takes calls until the connection ends, and closes it. Calls in progress hear then that their caller has gone. It
+// Serve takes calls until the connection ends, and closes it. Calls in progress are told then that their caller has gone. It
 // returns [io.EOF] if the caller has closed it, and an error that wraps ErrMalformed if it has sent what it must not.
 func (s *Server) Serve() error {
-	err := readAll(s.nc, &s.out, s.heard)
+	err := readAll(s.nc, &s.out, s.receive)
 	_ = s.nc.Close()
 	s.out.fail(err)
 	s.mu.Lock()
@@ -60,17 +60,19 @@ func (s *Server) Calls() int {
 	return n
 }
 
-func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
-	contentErr := f.content(r, func(p []byte) {
+// receive takes a frame from the caller, whose head has been read.
+func (s *Server) receive(f frame, r *bufio.Reader) error {
+	return f.content(r, func(p []byte) error {
 		switch f.kind {
 		case kindRequest:
-			err = s.begin(f.id, p)
+			return s.begin(f.id, p)
 		case kindCredit:
 			sc := scanner{s: string(p)}
 			n := sc.number()
 			if sc.bad || n > window {
-				err = ErrMalformed
-			} else if c := s.of(f.id); c != nil {
+				return ErrMalformed
+			}
+			if c := s.of(f.id); c != nil {
 				c.credit(int(n))
 			}
 		case kindGone:
@@ -78,13 +80,10 @@ func (s *Server) heard(f frame, r *bufio.Reader) (err error) {
 				c.gone()
 			}
 		default:
-			err = fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
+			return fmt.Errorf("%w: of kind %d", ErrMalformed, f.kind)
 		}
+		return nil
 	})
-	if err == nil {
-		err = contentErr
-	}
-	return err
 }
 
 func (s *Server) begin(id uint64, p []byte) error {
