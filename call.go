@@ -34,7 +34,7 @@ type call struct {
 	served *request        // during which the call is made, or nil
 	began  time.Time
 	edge   *edge
-	kind   *length    // of the answer, if that is to be noted
+	length *length    // of answers such as this one, until it is noted whether this is long; nil if that does not matter
 	by     time.Time  // when the first byte of the answer must be there; zero if ctx sees to that
 	conn   *pipe.Conn // of the request to a Serve app
 	sent   uint64     // what the other side had read of it before
@@ -184,7 +184,7 @@ func (c *call) accept(resp *http.Response) error {
 	c.answered.Store(true)
 	c.body, c.sized = resp.Body, resp.ContentLength >= 0
 	if n := resp.ContentLength; n > 0 && c.body != http.NoBody || n == 0 && resp.StatusCode != http.StatusNotModified {
-		c.note(n > longAnswer)
+		c.noteLength(n > longAnswer)
 	}
 	if c.body == http.NoBody {
 		c.finish(count.None) // and the connection is another call's
@@ -345,8 +345,8 @@ func (c *call) Read(p []byte) (int, error) {
 	n, err := c.body.Read(p)
 	c.edge.calls.Received.Add(int64(n))
 	c.got += int64(n)
-	if long := c.got > longAnswer; !c.sized && (long && c.got-int64(n) <= longAnswer || !long && err == io.EOF && !c.read) { //nolint:errorlint // Read returns it bare
-		c.note(long)
+	if c.got > longAnswer || err == io.EOF { //nolint:errorlint // Read returns it bare
+		c.noteLength(c.got > longAnswer)
 	}
 	if err == io.EOF && c.whole() { //nolint:errorlint // likewise
 		c.read = true

@@ -9,18 +9,19 @@ import (
 // megabyte takes two to three times as long.
 const longAnswer = 16 << 10
 
-// longMemory is for how many short answers a long one is remembered. One that is long and goes over a trunk costs as much
-// more as many short ones do that have a connection of their own.
+// longMemory is for how many short answers a long one is remembered. A long answer that goes over a trunk costs as much
+// time as many short ones that needlessly have a connection of their own.
 const longMemory = 64
 
-// lengths is what is known of the answers that an app gives another: whether those to paths with one first segment were
-// long lately, and all together. Segments may share a place, which costs time and nothing else.
+// lengths remembers whether the answers that an app gives another were long lately: those to paths with the same first
+// segment, and all together. Two segments may share an entry, which at worst costs time.
 type lengths struct {
 	all  length
 	some [64]length
 }
 
-// length is for how many more answers a kind counts as long. It is below zero if none of late was, and zero if nothing is known.
+// length says what to expect of an answer. Above zero: a long one, until so many have been short. Below zero: a short one,
+// as all were lately. Zero: nothing is known.
 type length struct{ atomic.Int32 }
 
 func (l *length) note(long bool) {
@@ -32,7 +33,7 @@ func (l *length) note(long bool) {
 	}
 }
 
-// of returns what kind the answer to a request for a path is.
+// of returns the length of answers to requests for a path.
 func (l *lengths) of(path string) *length {
 	segment, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	hash := uint32(2166136261) // FNV-1a
@@ -42,16 +43,16 @@ func (l *lengths) of(path string) *length {
 	return &l.some[hash%uint32(len(l.some))]
 }
 
-// long reports whether an answer of a kind is expected to be long.
-func (l *lengths) long(kind *length) bool {
-	if n := kind.Load(); n != 0 {
+// long reports whether an answer is expected to be long.
+func (l *lengths) long(known *length) bool {
+	if n := known.Load(); n != 0 {
 		return n > 0
 	}
 	return l.all.Load() > 0
 }
 
-// note notes whether an answer is long.
-func (l *lengths) note(kind *length, long bool) {
-	kind.note(long)
+// note notes whether an answer was long.
+func (l *lengths) note(known *length, long bool) {
+	known.note(long)
 	l.all.note(long)
 }

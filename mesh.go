@@ -61,9 +61,9 @@ type mesh struct {
 
 // edge is an app that another may call.
 type edge struct {
-	app   *app
-	calls *count.Calls // counts them
-	kinds lengths      // of answers
+	app     *app
+	calls   *count.Calls // counts them
+	lengths lengths      // of their answers
 }
 
 func newMesh(rt *Runtime, caller string) *mesh {

@@ -21,14 +21,15 @@ func (c *call) byTrunk(req *http.Request) bool {
 	if c.app.conf().Serve != nil || !direct.Takes(req) || !trunk.Takes(req) {
 		return false
 	}
-	c.kind = c.edge.kinds.of(req.URL.Path)
-	return !c.edge.kinds.long(c.kind)
+	c.length = c.edge.lengths.of(req.URL.Path)
+	return !c.edge.lengths.long(c.length)
 }
 
-// note notes whether the answer is long, if that matters.
-func (c *call) note(long bool) {
-	if c.kind != nil {
-		c.edge.kinds.note(c.kind, long)
+// noteLength notes, once, whether the answer is long, if that matters.
+func (c *call) noteLength(long bool) {
+	if c.length != nil {
+		c.edge.lengths.note(c.length, long)
+		c.length = nil
 	}
 }
 
