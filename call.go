@@ -2,23 +2,17 @@ package watt
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
-	"reflect"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
 )
 
 // meshIdleTimeout is how long a connection of the mesh is kept for the next call.
@@ -119,7 +113,7 @@ func (c *call) admit(req *http.Request) error {
 	}
 	closeBody(req)
 	if shedError(err) == nil && c.ctx.Err() != nil { // why it has ended says nothing about the callee
-		return &CallError{App: c.app.name, Err: c.over()}
+		return &CallError{App: c.app.name, Err: c.endError()}
 	}
 	return c.app.explain(err)
 }
@@ -177,7 +171,7 @@ func (c *call) begun() bool { return c.conn != nil && c.conn.Delivered() != c.se
 
 // accept makes the answer the caller's, unless it comes too late or is none of the app's.
 func (c *call) accept(resp *http.Response) error {
-	if err := c.ended(); err != nil { // what the callee says now may be because of that
+	if err := c.endCause(); err != nil { // what the callee says now may be because of that
 		_ = resp.Body.Close()
 		return err
 	}
@@ -203,20 +197,6 @@ func (c *call) accept(resp *http.Response) error {
 	return nil
 }
 
-// cause returns why the caller has closed the connection, in the context package's word and its own.
-func (c *call) cause() (err, cause error) {
-	cause = c.ended()
-	switch {
-	case cause == nil:
-		return context.Canceled, context.Canceled
-	case c.ctx.Err() != nil && isDrain(cause):
-		return c.ctx.Err(), fmt.Errorf("%w: the caller is gone: %v", c.ctx.Err(), cause) //nolint:errorlint // it is not the callee that drains
-	case c.ctx.Err() != nil:
-		return c.ctx.Err(), cause
-	}
-	return context.Canceled, cause // the callee's Timeout is no deadline
-}
-
 // finish ends the call on the caller's side, and counts it as failed if it has.
 func (c *call) finish(failed count.Kind) {
 	c.once.Do(func() {
@@ -235,107 +215,6 @@ func (c *call) finish(failed count.Kind) {
 			c.unheed()
 		}
 	})
-}
-
-// failure explains why the call, which was on its way, has failed with err.
-func (c *call) failure(err error) error {
-	if c.known(err) {
-		return c.mesh.failed(c.app.name, err)
-	}
-	e := &CallError{Caller: c.mesh.caller, App: c.app.name, Started: c.givenUp(err) || !unseen(err) || c.begun(), Err: err}
-	over := c.over()
-	switch {
-	case over != nil:
-		e.Err = over
-	case errors.Is(err, ErrUnavailable): // no instance came in time
-	case unseen(err):
-		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case lost(err):
-		e.Err = fmt.Errorf("%w: the connection was cut: %w", ErrInstanceDied, err)
-	}
-	return e
-}
-
-// over returns the error of a call whose time is over, or nil.
-func (c *call) over() error {
-	cause := c.ended()
-	switch {
-	case cause == nil:
-		return nil
-	case isCall(cause), isDrain(cause): // another, or the caller's own matter
-		return fmt.Errorf("%w: %v", c.ctx.Err(), cause) //nolint:errorlint // its kind is not this one's
-	case errors.Is(cause, context.DeadlineExceeded) && c.late():
-		return fmt.Errorf("its Timeout of %v has passed: %w", c.by.Sub(c.began), cause)
-	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, context.Canceled):
-		return cause
-	}
-	return fmt.Errorf("%w: %w", c.ctx.Err(), cause)
-}
-
-// ended returns why the call's time is over, or nil. The callee's clock may strike first: it has the
-// same deadline.
-func (c *call) ended() error {
-	if cause := context.Cause(c.ctx); cause != nil {
-		return cause
-	}
-	by, limited := c.ctx.Deadline()
-	if !c.by.IsZero() && !c.answered.Load() {
-		by, limited = c.by, true
-	}
-	if limited && !time.Now().Before(by) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// late reports whether it was the callee's Timeout that has passed, and not the caller's deadline.
-func (c *call) late() bool { return !c.by.IsZero() && !c.answered.Load() && !time.Now().Before(c.by) }
-
-// known reports whether err says what has become of the call, as an error of this package does.
-func (c *call) known(err error) bool {
-	said, known := errors.AsType[*CallError](err)
-	others, _ := errors.AsType[*CallError](context.Cause(c.ctx))
-	return known && said != others && !bodys(err)
-}
-
-// givenUp reports whether err is only why the call's context has ended. That may be what another call, or a connection
-// elsewhere, has met, and says nothing about this one.
-func (c *call) givenUp(err error) bool {
-	cause := context.Cause(c.ctx)
-	return cause != nil && reflect.ValueOf(err).Comparable() && err == cause //nolint:errorlint // not what wraps it
-}
-
-// isDrain reports whether a request has ended because its app drains.
-func isDrain(cause error) bool { return errors.Is(cause, errCut) || errors.Is(cause, errDraining) }
-
-func isCall(err error) bool {
-	_, is := errors.AsType[*CallError](err)
-	return is
-}
-
-// bodys reports whether err is what reading or closing the request's body has met. It may look like a failed connection,
-// or be the error of another call, and says nothing about this one.
-func bodys(err error) bool {
-	_, found := errors.AsType[*wire.BodyError](err)
-	return found
-}
-
-// unseen reports whether err means that there was no connection, or none any more, so that nobody has seen the request.
-func unseen(err error) bool {
-	if bodys(err) {
-		return false
-	}
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" || errors.Is(err, wire.ErrNotSent)
-}
-
-// lost reports whether err means that the connection has ended under the call.
-func lost(err error) bool {
-	if bodys(err) {
-		return false
-	}
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
-		func(target error) bool { return errors.Is(err, target) })
 }
 
 // Read reads the body of the answer. Its end ends the call.
@@ -361,7 +240,7 @@ func (c *call) Read(p []byte) (int, error) {
 // whole reports whether what ends here is all of the answer. If its length is not known and the time
 // is up, it may as well be what a callee that was told to stop has left.
 func (c *call) whole() bool {
-	return c.read || c.sized || c.ended() == nil
+	return c.read || c.sized || c.endCause() == nil
 }
 
 // Close gives up what was not read of the answer.

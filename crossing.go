@@ -42,7 +42,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		return nil, c.gaveUp(&CallError{Err: err}) // nobody has seen the request
 	}
 	for n := 1; ; n++ {
-		if over := c.over(); over != nil {
+		if over := c.endError(); over != nil {
 			closeBody(req)
 			return nil, &CallError{Err: over}
 		}
@@ -78,20 +78,17 @@ func (c *call) waitsUntil() time.Time {
 
 // gaveUp returns why a request that met err, and that nobody has begun, is not sent once more: its time is up, or err.
 func (c *call) gaveUp(err error) error {
-	if over := c.over(); over != nil {
+	if over := c.endError(); over != nil {
 		return &CallError{Err: over}
 	}
 	return err
 }
 
-// gone reports whether err means that there is nobody, or nobody any more, and not that somebody has no room.
-func gone(err error) bool { return unseen(err) || errors.Is(err, ErrUnavailable) }
-
 // more reports whether a request may be sent once more, after n sides that have not begun it, the last of which, to, because
 // of err.
 func (c *call) more(n int, to side, err error, by time.Time) bool {
 	switch {
-	case c.over() != nil, errors.Is(err, errAway): // who says so has waited
+	case c.endError() != nil, errors.Is(err, errAway): // who says so has waited
 		return false
 	case !unseen(err) && isDoor(to): // it has spoken for all instances
 		return false
@@ -153,12 +150,6 @@ func idlest(n int, load func(i int) (int64, bool)) int {
 		}
 	}
 	return best
-}
-
-// untouched reports whether err is the refusal of a door, or means that there was none.
-func untouched(err error) bool {
-	call, refused := errors.AsType[*CallError](err)
-	return refused && !bodys(err) && !call.Started && !errors.Is(err, context.DeadlineExceeded) || unseen(err)
 }
 
 func closeBody(req *http.Request) {

@@ -280,7 +280,7 @@ func (x *passing) failed(err error) {
 		return
 	}
 	if x.request.reason() == nil {
-		if bodys(err) { // the client has failed it
+		if bodyFailed(err) { // the client has failed it
 			err = &CallError{Status: http.StatusBadRequest, Started: true, Err: err}
 		} else {
 			x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))

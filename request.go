@@ -336,7 +336,7 @@ func (q *request) answering() {
 }
 
 // PeerClosed ends the context of a request whose call is over.
-func (q *request) PeerClosed() { q.cancelAs(q.call.cause()) }
+func (q *request) PeerClosed() { q.cancelAs(q.call.endAtCallee()) }
 
 // cut ends the context, and wakes a handler that waits for the other side: reading at once, writing after
 // a moment in which it may still answer.
