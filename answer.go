@@ -118,7 +118,7 @@ func (a *answer) writing(n int) error {
 		return a.refused
 	}
 	if !a.out {
-		a.request.answering()
+		a.request.stopTimer()
 		if a.missed() {
 			a.refused = context.DeadlineExceeded
 			return a.refused
@@ -179,7 +179,7 @@ func (a *answer) begin(status int) {
 	}
 	if isEventStream(h) {
 		a.out = true
-		a.request.answering() // the first event may be long in coming
+		a.request.stopTimer() // the first event may be long in coming
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable
 			WriteError(a.ResponseWriter, err)
@@ -233,7 +233,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	a.begun, a.out, a.hijacked, a.status = true, true, cut, http.StatusSwitchingProtocols
-	a.request.answering()
+	a.request.stopTimer()
 	a.request.intake.hijacked()
 	a.request.hijacked()
 	return cut, rw, nil

@@ -214,7 +214,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.answer.answer = answer{ResponseWriter: w, request: q}
 	q.intake = in
 	in.serves(&q.requestContext)
-	q.limit()
+	q.startTimer()
 	d.dispatch(w, r.WithContext(q), q)
 }
 
@@ -226,7 +226,7 @@ func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 		if d.app.rt.child.handover.pass(to, w, r, q) {
 			return
 		}
-		q.resume()
+		q.restartTimer()
 		_, err = d.admit(r, q, nil)
 	}
 	if err != nil {

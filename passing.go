@@ -66,7 +66,7 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q
 			x.end()
 		}
 	}()
-	q.answering()
+	q.stopTimer()
 	_ = q.answer.EnableFullDuplex() // as the handler may have it there
 	x.proxy().ServeHTTP(x, r)
 	if x.whole != nil {

@@ -87,18 +87,6 @@ func Caller(ctx context.Context) string {
 	return ""
 }
 
-// AnswerBy returns the time by which the first byte of the answer to the request of ctx must be out: the
-// earlier of what the app's Timeout leaves and ctx's deadline. It reports false where nothing limits it.
-// Timeout is no deadline, since an answer that has begun may go on; whoever gathers the parts of an answer
-// has to come before it nevertheless.
-func AnswerBy(ctx context.Context) (time.Time, bool) {
-	by, limited := ctx.Deadline()
-	if q := requestOf(ctx); q != nil && !q.by.IsZero() && (!limited || q.by.Before(by)) {
-		return q.by, true
-	}
-	return by, limited
-}
-
 // Arrived returns when the request of ctx came to the app's door. From then until its handler was called, it has waited
 // for a worker. Arrived reports false if ctx is of no request.
 func Arrived(ctx context.Context) (time.Time, bool) {
@@ -141,9 +129,9 @@ func (q *request) Serve(r *http.Request) {
 	}()
 	q.gen.handler.ServeHTTP(a.writer(), r)
 	// Whether it has come in time is decided now.
-	q.answering()
+	q.stopTimer()
 	if a.missed() && !a.broken { // nobody has said so yet
-		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.late(q.reason())))
+		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
 	}
 	if a.missed() || a.broken && a.hijacked == nil {
 		panic(http.ErrAbortHandler)
@@ -154,18 +142,10 @@ func (q *request) Serve(r *http.Request) {
 	if err := q.reason(); err != nil { // and that is why there is no answer
 		a.begin(http.StatusServiceUnavailable)
 		q.peer.sayLate(a.Header(), err)
-		writeError(a, q.late(err))
+		writeError(a, q.explainTimeout(err))
 		return
 	}
 	a.WriteHeader(http.StatusOK)
-}
-
-// late says of a deadline that has passed whether it was the app's own.
-func (q *request) late(err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) || q.by.IsZero() || time.Now().Before(q.by) {
-		return err
-	}
-	return fmt.Errorf("Timeout of %v has passed: %w", q.by.Sub(q.arrived), err)
 }
 
 var errPanicked = errors.New("watt: handler panicked")
@@ -253,7 +233,7 @@ func (q *request) logFailure(status int, err error) int {
 func (q *request) tooLate(status int, err error) error {
 	cut := status == http.StatusInternalServerError && errors.Is(err, io.ErrUnexpectedEOF)
 	if reason := q.reason(); (cut || ended(err)) && errors.Is(reason, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", q.late(reason), err)
+		return fmt.Errorf("%w: %w", q.explainTimeout(reason), err)
 	}
 	return nil
 }
@@ -276,63 +256,12 @@ func (q *request) gone() bool {
 	return errors.Is(q.Err(), context.Canceled)
 }
 
-// clocksApart is by how much the clock of a caller in another process may be ahead: it counts from before this one's. Where
-// there is little time, that is half of it at most.
-const clocksApart = 100 * time.Millisecond
-
-// reason returns the cause of the end of the request's context, or nil. Who has gone when time was up has gone for that.
-func (q *request) reason() error {
-	cause := q.requestContext.reason()
-	if q.call == nil && errors.Is(cause, context.Canceled) && q.timeUp() {
-		return context.DeadlineExceeded
-	}
-	return cause
-}
-
-// timeUp reports whether the caller's deadline has passed, or Timeout, which an answer that is going out no longer has.
-func (q *request) timeUp() bool {
-	by := q.deadline
-	if !q.answer.out && !q.by.IsZero() && (by.IsZero() || q.by.Before(by)) {
-		by = q.by
-	}
-	return !by.IsZero() && time.Until(by) < min(clocksApart, by.Sub(q.arrived)/2)
-}
-
-// limit sets the time by which the request has to be answered.
-func (q *request) limit() {
-	if d := q.app.conf().Timeout; d > 0 {
-		q.by = q.arrived.Add(d)
-		q.timer = time.AfterFunc(time.Until(q.by), q.expire)
-	}
-}
-
-// resume keeps time again, for a request that no sibling has answered.
-func (q *request) resume() {
-	if q.timer != nil {
-		q.mu.Lock()
-		q.untimed = false
-		q.mu.Unlock()
-		q.timer.Reset(time.Until(q.by))
-	}
-}
-
 // what describes the request to whoever has to find out why it does not end.
 func (q *request) what() string {
 	if q.peer.caller == "" {
 		return q.method + " " + q.path
 	}
 	return q.method + " " + q.path + " from " + q.peer.caller
-}
-
-// answering is called before the first byte of the answer goes out. The timer strikes no more from then on.
-func (q *request) answering() {
-	if q.timer == nil {
-		return
-	}
-	q.timer.Stop()
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.untimed = true
 }
 
 // PeerClosed ends the context of a request whose call is over.
@@ -359,18 +288,9 @@ func (q *request) interrupt(cause error) {
 	_ = http.NewResponseController(q.answer.ResponseWriter).SetReadDeadline(time.Now())
 }
 
-// expire interrupts a request that has not been answered in time.
-func (q *request) expire() {
-	q.mu.Lock()
-	defer q.mu.Unlock() // the server's writer is of no use to anybody once the request is over
-	if !q.untimed {
-		q.interrupt(context.DeadlineExceeded)
-	}
-}
-
 // end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
-	q.answering()
+	q.stopTimer()
 	if q.spent.Load() && !q.answer.last { // since the status was said
 		closeAfter(q.intake.writer)
 	}

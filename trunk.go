@@ -72,7 +72,7 @@ func (d *door) serveCarried(c *trunk.Incoming, p *peer, from string) {
 	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
 	r := x.Given(q, c.Request)
 	both.comes(r, from)
-	q.limit()
+	q.startTimer()
 	var inform func(int, http.Header)
 	if c.Informs {
 		inform = c.Inform
