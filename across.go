@@ -13,35 +13,35 @@ type across struct {
 	child *child
 }
 
-// sideAcross is one instance there, or the app as a whole.
-type sideAcross struct {
+// targetAcross is one instance of such an app, or the app as a whole.
+type targetAcross struct {
 	child    *child
 	app      string
 	instance int  // -1: the app
 	door     bool // it has one in the first process, for all of its instances
 }
 
-// isDoor reports whether a side is the one door of an app.
-func isDoor(to side) bool {
-	s, ok := to.(sideAcross)
+// isDoor reports whether a target is the one door of an app.
+func isDoor(to target) bool {
+	s, ok := to.(targetAcross)
 	return ok && s.door
 }
 
-func (s sideAcross) key() any { return s }
+func (s targetAcross) key() any { return s }
 
-func (s sideAcross) doubt() {
+func (s targetAcross) doubt() {
 	if s.instance >= 0 {
 		s.child.page.Slot(s.child.slots[s.app].First + s.instance).Doubt()
 	}
 }
 
-func (s sideAcross) connect(ctx context.Context, _ string, trunk bool) (net.Conn, error) {
+func (s targetAcross) connect(ctx context.Context, _ string, trunk bool) (net.Conn, error) {
 	return s.child.dial(ctx, dialling{App: s.app, Instance: s.instance, Trunk: trunk})
 }
 
 // send sends the request to the instance that has least to do, if there are several.
 func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
-	return c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
+	return c.cross(req, func(_ context.Context, not target, by time.Time) (target, error) {
 		s := x.idlest(not)
 		if s.instance < 0 && by.IsZero() { // else the parent waits
 			return nil, errNoOther
@@ -50,14 +50,14 @@ func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 	})
 }
 
-func (x *across) idlest(not side) sideAcross {
+func (x *across) idlest(not target) targetAcross {
 	own := x.app.conf().Isolation == OwnProcess
-	s := sideAcross{x.child, x.app.name, -1, !own && x.app.conf().Serve == nil}
+	s := targetAcross{x.child, x.app.name, -1, !own && x.app.conf().Serve == nil}
 	if own {
 		where := x.child.slots[x.app.name]
 		s.instance = idlest(where.Len, func(i int) (int64, bool) {
 			slot := x.child.page.Slot(where.First + i)
-			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && side(sideAcross{x.child, x.app.name, i, false}) != not
+			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && target(targetAcross{x.child, x.app.name, i, false}) != not
 		})
 	}
 	return s

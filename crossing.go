@@ -11,8 +11,8 @@ import (
 	"github.com/org/watt/internal/wire"
 )
 
-// side is an instance in another process, as those who call it see it.
-type side interface {
+// target is what a call to another process can be sent to: an instance there, or a door.
+type target interface {
 	// key identifies the connections that are kept to it.
 	key() any
 	// connect opens one: for one call at a time, or a trunk.
@@ -21,12 +21,12 @@ type side interface {
 	doubt()
 }
 
-// pick returns the side that a request prefers, other than not. If there is no other it waits for one until by, unless that
+// pick returns the best target for a request, other than not. If there is no other it waits for one until by, unless that
 // is zero.
-type pick func(ctx context.Context, not side, by time.Time) (side, error)
+type pick func(ctx context.Context, not target, by time.Time) (target, error)
 
-// A request may be sent to some sides one right after the other, of which the first have not begun it. More of them may
-// go while it waits: then it takes its time.
+// A request that no target begins is sent to so many of them without a pause. To more, as long as it may wait, it is sent with
+// a pause before each.
 const (
 	tries    = 3
 	tryPause = 10 * time.Millisecond
@@ -84,11 +84,11 @@ func (c *call) gaveUp(err error) error {
 	return err
 }
 
-// more reports whether a request may be sent once more, after n sides that have not begun it, the last of which, to, because
-// of err.
-func (c *call) more(n int, to side, err error, by time.Time) bool {
+// more reports whether a request is to be sent once more that n targets have not begun: the last, to, because of err. It
+// returns after a pause if there is to be one.
+func (c *call) more(n int, to target, err error, by time.Time) bool {
 	switch {
-	case c.endError() != nil, errors.Is(err, errAway): // who says so has waited
+	case c.endError() != nil, errors.Is(err, errAway): // it was waited for already
 		return false
 	case !unseen(err) && isDoor(to): // it has spoken for all instances
 		return false
@@ -111,8 +111,8 @@ func (c *call) more(n int, to side, err error, by time.Time) bool {
 	}
 }
 
-// other picks another side. If not has gone it may wait for one.
-func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error) {
+// other picks another target. If not has gone it may wait for one.
+func (c *call) other(pick pick, not target, gone bool, by time.Time) (target, error) {
 	if !gone {
 		return pick(c.ctx, not, time.Time{})
 	}
@@ -120,7 +120,7 @@ func (c *call) other(pick pick, not side, gone bool, by time.Time) (side, error)
 	return pick(c.ctx, not, by)
 }
 
-func (c *call) try(req *http.Request, to side) (*http.Response, error) {
+func (c *call) try(req *http.Request, to target) (*http.Response, error) {
 	var resp *http.Response
 	var err error
 	if lines := c.mesh.keptTo(to); c.byTrunk(req) {

@@ -61,8 +61,8 @@ func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
 					}
 					defer rt.Shutdown(context.Background())
 					asked := 0
-					var last side
-					pick := func(_ context.Context, not side, _ time.Time) (side, error) {
+					var last target
+					pick := func(_ context.Context, not target, _ time.Time) (target, error) {
 						if not != last {
 							t.Errorf("asked for another than %v, want %v", not, last)
 						}
@@ -98,7 +98,7 @@ func TestACallThatHasWaitedAtAnInstanceWaitsAnewForTheNext(t *testing.T) {
 		req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
 		req.Close = true // so that it takes a connection of its own
 		var left []time.Duration
-		_, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
+		_, err := c.cross(req, func(_ context.Context, not target, by time.Time) (target, error) {
 			if left = append(left, time.Until(by)); not != nil {
 				return nil, errNoOther
 			}
@@ -123,12 +123,12 @@ func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
 				c := &call{mesh: rt.mesh, edge: new(edge), app: rt.app("a"), ctx: t.Context()}
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
 				req.Close = true // so that it takes a connection of its own
-				var asked []side
-				resp, err := c.cross(req, func(_ context.Context, not side, by time.Time) (side, error) {
+				var asked []target
+				resp, err := c.cross(req, func(_ context.Context, not target, by time.Time) (target, error) {
 					if not != nil && (not != asked[len(asked)-1] || !by.IsZero()) {
 						t.Errorf("asked for another than %v by %v, want one at once", not, by)
 					}
-					var to side = &leaving{door: rt.app("a").place.(*door), stays: true}
+					var to target = &leaving{door: rt.app("a").place.(*door), stays: true}
 					if len(asked) < full {
 						to = &refusing{word: refusedOverloaded}
 					}
@@ -176,7 +176,7 @@ func TestAnInstanceWhoseConnectionBreaksIsDoubtedAndNotAskedAgain(t *testing.T) 
 		c, b := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}, new(broken)
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
 		req.Close = alone
-		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return b, nil })
+		_, err := c.cross(req, func(context.Context, target, time.Time) (target, error) { return b, nil })
 		if !errors.Is(err, io.ErrUnexpectedEOF) || b.doubts != 1 || b.asked != 1 {
 			t.Errorf("alone: %t: got %v, asked %d times, %d doubts, want one", alone, err, b.asked, b.doubts)
 		}
@@ -197,7 +197,7 @@ func TestAnInstanceWhoseCallIsGivenUpIsNotDoubted(t *testing.T) {
 				c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://a.watt.local/", nil)
 				req.Close = true // so that it takes a connection of its own
-				if _, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return r, nil }); !errors.Is(err, io.EOF) || r.doubts != 0 {
+				if _, err := c.cross(req, func(context.Context, target, time.Time) (target, error) { return r, nil }); !errors.Is(err, io.EOF) || r.doubts != 0 {
 					t.Errorf("got %v, %d doubts, want none", err, r.doubts)
 				}
 				c.cancel(context.Canceled)
@@ -245,7 +245,9 @@ func TestACallThatFollowsInstancesUntilItsContextEndsSaysSo(t *testing.T) {
 		c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: ctx}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://a.watt.local/", nil)
 		req.Close = true // so that it takes a connection of its own
-		_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) { return &refusing{word: refusedUnavailable}, nil })
+		_, err := c.cross(req, func(context.Context, target, time.Time) (target, error) {
+			return &refusing{word: refusedUnavailable}, nil
+		})
 		failed, known := errors.AsType[*CallError](c.failure(err))
 		if !known || failed.Started || !failed.Timeout() || errors.Is(failed, ErrUnavailable) {
 			t.Errorf("got %+v", failed)

@@ -186,10 +186,10 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 	return near, nil
 }
 
-// key implements side.
+// key implements target.
 func (o *own) key() any { return o }
 
-// doubt implements side.
+// doubt implements target.
 func (o *own) doubt() { o.slot.Doubt() }
 
 // connect opens a connection to the child for the app called caller.

@@ -13,8 +13,8 @@ import (
 	"github.com/org/watt/internal/wire"
 )
 
-// lines are the connections that an app keeps to one side of the mesh: a door, behind which all instances of this
-// process are, a generation of a Serve app, or an instance in another process.
+// lines are the connections that an app keeps to one callee: a door, behind which all instances of this process are, a
+// generation of a Serve app, or a target in another process.
 type lines struct {
 	wire.Pool
 	http2 http.Transport // for gRPC, which needs it
@@ -63,7 +63,7 @@ func isGRPC(h http.Header) bool {
 	return ok && (kind == "" || kind[0] != '-')
 }
 
-// kept returns the connections that this app keeps to one side, and makes them of what connect returns.
+// kept returns the connections that this app keeps to one callee. If there are none yet, connect will open them.
 func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (net.Conn, error)) *lines {
 	if l, ok := m.lines.Load(to); ok {
 		return l.(*lines)
@@ -71,8 +71,8 @@ func (m *mesh) kept(to any, connect func(ctx context.Context, caller string) (ne
 	return m.keep(to, newLines(m.errorLog(), func(ctx context.Context) (net.Conn, error) { return connect(ctx, m.caller) }))
 }
 
-// keptTo is kept for an instance in another process.
-func (m *mesh) keptTo(to side) *lines {
+// keptTo is kept for a target in another process.
+func (m *mesh) keptTo(to target) *lines {
 	key := to.key()
 	if l, ok := m.lines.Load(key); ok {
 		return l.(*lines)
@@ -85,11 +85,11 @@ func (m *mesh) keptTo(to side) *lines {
 	return m.keep(key, l)
 }
 
-// keep keeps the connections to something, unless there are some already: it returns those that are kept.
+// keep keeps the connections to a callee, unless there are some already. It returns those that are kept.
 func (m *mesh) keep(to any, made *lines) *lines {
 	l, there := m.lines.LoadOrStore(to, made)
 	if end, ok := to.(interface{ over() bool }); !there && ok && end.over() {
-		m.forget(to) // who forgets it at its end may have come before
+		m.forget(to) // whoever has forgotten it at its end may have come too early for these
 	}
 	return l.(*lines)
 }
@@ -103,7 +103,7 @@ func (m *mesh) errorLog() wire.Log { //nolint:ireturn // what it is made of belo
 	return zap.NewStdLog(m.rt.log().With(zap.String("app", name)))
 }
 
-// forget closes the connections that are kept to something that has ended, and keeps no more.
+// forget closes the connections that are kept to a callee that has ended, and lets no more be kept.
 func (m *mesh) forget(to any) {
 	if l, ok := m.lines.LoadAndDelete(to); ok {
 		l.(*lines).Close()

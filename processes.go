@@ -58,7 +58,7 @@ func (p *processes) addr() string {
 
 // send sends the request to the instance that has least to do.
 func (p *processes) send(c *call, req *http.Request) (*http.Response, error) {
-	return c.cross(req, func(ctx context.Context, not side, by time.Time) (side, error) { return p.pick(ctx, not, by) })
+	return c.cross(req, func(ctx context.Context, not target, by time.Time) (target, error) { return p.pick(ctx, not, by) })
 }
 
 func (p *processes) connect(ctx context.Context, caller string) (conn net.Conn, err error) {
@@ -71,7 +71,7 @@ func (p *processes) connect(ctx context.Context, caller string) (conn net.Conn, 
 
 // reach gives the instance that has least to do a connection, or another if that has just ended.
 func (p *processes) reach(ctx context.Context, give func(*own) error) error {
-	var not side
+	var not target
 	for n, by := 1, p.app.waitsUntil(); ; n++ {
 		o, err := p.pick(ctx, not, by)
 		if err != nil {
@@ -101,7 +101,7 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 
 // pick returns the ready instance with least to do, other than not. If there is none it waits for one until by, unless
 // that is zero.
-func (p *processes) pick(ctx context.Context, not side, by time.Time) (*own, error) {
+func (p *processes) pick(ctx context.Context, not target, by time.Time) (*own, error) {
 	var due <-chan time.Time
 	for {
 		change := p.app.changing()
@@ -135,7 +135,7 @@ func (p *processes) pick(ctx context.Context, not side, by time.Time) (*own, err
 var errNoOther = fmt.Errorf("%w: there is no other instance", ErrUnavailable)
 
 // idlest returns the ready instance with least to do, any of equals, that is not silent and other than not; or nil.
-func (p *processes) idlest(not side) *own {
+func (p *processes) idlest(not target) *own {
 	ready := make([]*own, 0, 8) // enough for most, without an allocation
 	for o := range p.ready {
 		ready = append(ready, o)
@@ -146,7 +146,7 @@ func (p *processes) idlest(not side) *own {
 		if o.slot.Doubted() {
 			load += math.MaxInt32 // only if there is no other
 		}
-		return load, side(o) != not && !o.silent()
+		return load, target(o) != not && !o.silent()
 	})
 	if i < 0 {
 		return nil
