@@ -310,12 +310,12 @@ func TestACallThatAnInstanceHasBegunWhenItDiesIsNotRepeatedOnBothWays(t *testing
 				if now := get(t.Context(), rt, "book.watt.local/").body; now != strconv.Itoa(come) {
 					t.Errorf("%s, %s: begun %s times, want once", way, path, now)
 				}
+				soon(t, "its end to be seen, before it would be taken for the next one's, or the shutdown tell of it", func() bool {
+					return all()[0].Restarts["killed"]+all()[1].Restarts["killed"] == uint64(come)
+				})
 			}
 		}
 	}
-	soon(t, "the last end to be seen, before the shutdown would tell of it", func() bool {
-		return all()[0].Restarts["killed"]+all()[1].Restarts["killed"] == uint64(come)
-	})
 }
 
 func TestCallsOfAnAppThatIsAwayWaitAsLongAsTheQueueAllowsOnBothWays(t *testing.T) {
