@@ -51,7 +51,7 @@ type Exchange struct {
 	toHead bool          // the caller asks for no body
 	in     inbound       // its body
 	out    outbound      // the answer, as the handler writes it
-	taken  taken         // its body, as the caller reads it
+	body   answerBody    // its body, as the caller reads it
 	link   link
 	over   atomic.Bool // the handler has returned, and the answer is complete
 
@@ -101,20 +101,20 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 	if err != nil {
 		return nil, err
 	}
-	x.answering()
+	x.gotFirstByte()
 	taken = true
 	if x.answer.Body == http.NoBody {
 		x.complete()
 	} else {
-		x.taken.watch()
+		x.body.watch()
 	}
 	return x.answer, nil
 }
 
-// Serve has callee serve r, which Request or Given has made, in this goroutine, for a caller that does not wait. It is for those who
-// carry the answer elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is
-// complete, or with the reason why there is none. inform, if not nil, is called with informational answers before.
-// The context of the caller's request is of no importance; Abandon ends the exchange early.
+// Serve has callee serve r, which Request or Given has made, in this goroutine. It is for those who carry the answer
+// elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is complete, or with
+// the reason why there is none. inform, if not nil, is called with informational answers before that. The end of the
+// context of the caller's request means nothing here; Abandon ends the exchange early.
 func (x *Exchange) Serve(r *http.Request, callee Callee, answered func(*http.Response, error), inform func(int, http.Header)) {
 	x.callee, x.answered = callee, answered
 	if inform != nil {
@@ -126,15 +126,16 @@ func (x *Exchange) Serve(r *http.Request, callee Callee, answered func(*http.Res
 	x.serve(r)
 }
 
-// Held returns the body of an answer that is complete, until that is closed: of one that is short, and nothing follows it.
+// Held returns the body of an answer that was handed over whole and has no trailers, and reports false for others. The bytes
+// are the caller's until it closes the answer's body.
 func (x *Exchange) Held() (body []byte, ok bool) {
 	switch {
 	case x.answer.Body == http.NoBody:
 		return []byte{}, x.answer.Trailer == nil
-	case x.taken.pipe != nil, x.taken.trailer != nil, x.taken.left >= 0 && x.taken.left != int64(len(x.taken.rest)):
+	case x.body.pipe != nil, x.body.trailer != nil, x.body.left >= 0 && x.body.left != int64(len(x.body.rest)):
 		return nil, false
 	}
-	return x.taken.rest, true
+	return x.body.rest, true
 }
 
 // run is serve in a goroutine of its own.
@@ -143,8 +144,8 @@ func (x *Exchange) run(r *http.Request) {
 	x.serve(r)
 }
 
-// complete is called when the caller has all of the answer. What it still sends by then is not waited for much
-// longer, as on a wire; the handler may go on with anything else.
+// complete is called when the caller has all of the answer. If it is still sending its body, that may go on for a moment, as
+// on a wire; then the handler reads no more of it.
 func (x *Exchange) complete() {
 	if !x.in.open() {
 		return
@@ -157,13 +158,13 @@ func (x *Exchange) complete() {
 	})
 }
 
-// settle gives the caller its answer, or the reason why there is none. Only the first word counts.
+// settle gives the caller its answer, or the reason why there is none. Only the first call counts.
 func (x *Exchange) settle(answer *http.Response, err error) {
 	if x.settled.CompareAndSwap(false, true) {
 		x.answer, x.err = answer, err
 		if x.answered != nil {
 			if x.answered(answer, err); err != nil {
-				x.Abandon() // as whoever waits does then
+				x.Abandon() // as RoundTrip does then
 			}
 			return
 		}
@@ -220,24 +221,23 @@ func (x *Exchange) Abandon() {
 	x.link.closeNear()
 }
 
-// Cut cuts the answer off where it is, although the handler has not returned. What is complete is not taken back.
+// Cut cuts the answer off where it is, although the handler has not returned. An answer that is complete is not taken back.
 func (x *Exchange) Cut() {
 	if x.over.Load() {
 		return
 	}
-	x.taken.cut.Store(true)
+	x.body.cut.Store(true)
 	x.settle(nil, io.ErrUnexpectedEOF)
 	x.link.closeFar()
 }
 
-// fail ends an exchange by the caller's own fault: the body that it sends cannot be read. What is complete
-// is not taken back.
+// fail ends an exchange by the caller's own fault: its body cannot be read. An answer that is complete is not taken back.
 func (x *Exchange) fail(err error) {
 	if x.over.Load() {
 		return
 	}
 	x.settle(nil, err)
-	_ = x.taken.end(err)
+	_ = x.body.end(err)
 	x.Abandon()
 }
 

@@ -112,7 +112,7 @@ func (x *Exchange) received(answer *http.Response, chunks bool) error {
 		answer.ContentLength = announced
 	}
 	if !bodiless && answer.ContentLength != 0 {
-		answer.Body = &x.taken
+		answer.Body = &x.body
 	}
 	if !chunked {
 		return nil

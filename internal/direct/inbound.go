@@ -69,7 +69,7 @@ func (b *inbound) handedOver() bool {
 	return b.source == nil || b.memory && b.x.caller.Header["Expect"] == nil
 }
 
-// asked reports whether the caller has yet to be told that its body is asked for, and that it has been from now on.
+// asked reports, once, that the caller is to be told that its body is asked for.
 func (b *inbound) asked() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -91,7 +91,7 @@ func (b *inbound) readMemoryLocked(p []byte) (int, error) {
 	return n, err
 }
 
-// why returns what the handler is told where its end of the pipe has met err.
+// why returns the error for the handler, whose end of the pipe has met err.
 func (b *inbound) why(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -195,7 +195,7 @@ func (x *Exchange) sendLocked(p []byte) (int, error) {
 	n, err := far.Write(p)
 	if err != nil {
 		x.out.err = err
-		x.taken.cut.Store(true)
+		x.body.cut.Store(true)
 	}
 	return n, err
 }
@@ -210,14 +210,14 @@ func (x *Exchange) finish(whole bool) {
 	}
 	switch {
 	case !whole:
-		x.taken.cut.Store(true)
+		x.body.cut.Store(true)
 		x.settle(nil, io.ErrUnexpectedEOF)
 	case !o.committed:
-		x.taken.trailer = o.trailers()
+		x.body.trailer = o.trailers()
 		x.commitLocked(o.buf, true)
 	default:
 		_ = x.flushLocked()
-		x.taken.trailer = o.trailers()
+		x.body.trailer = o.trailers()
 	}
 	if o.memory != nil {
 		x.Buffers.Put(o.memory)
@@ -261,7 +261,7 @@ func (x *Exchange) commitLocked(p []byte, final bool) {
 		return
 	}
 	if answer.Body != http.NoBody {
-		x.taken.begin(x, answer.ContentLength, final)
+		x.body.begin(x, answer.ContentLength, final)
 	}
 	x.settle(answer, nil)
 }

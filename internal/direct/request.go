@@ -127,7 +127,7 @@ func (x *Exchange) arrive(r, req *http.Request) {
 	} else {
 		r.Header["User-Agent"] = r.Header["User-Agent"][:1]
 	}
-	x.body(r, req)
+	x.requestBody(r, req)
 }
 
 // newRequest returns an empty request. What it copies is on its own stack, and not below all that Request calls.
@@ -154,8 +154,8 @@ func plainTarget(u *url.URL) bool {
 	})
 }
 
-// body gives r the body of req, and what the headers say of it.
-func (x *Exchange) body(r, req *http.Request) {
+// requestBody gives r the body of req, and what the headers say of it.
+func (x *Exchange) requestBody(r, req *http.Request) {
 	switch {
 	case !hasBody(req):
 		if req.Body != nil {

@@ -6,12 +6,12 @@ import (
 	"net/textproto"
 )
 
-// listener is a caller's trace. What it is told, it is told by the caller's goroutine, as long as that waits for the answer.
+// listener is a caller's trace. It is called by the caller's goroutine, while that waits for the answer.
 type listener struct {
 	trace  *httptrace.ClientTrace
-	events chan func() error // what it is to be told; nil if it is told by the callee's goroutine
+	events chan func() error // calls for that goroutine to make; nil if the callee's goroutine makes them
 	gone   chan struct{}     // closed when the caller has ceased to listen
-	heard  bool              // it was told that there is something of the answer
+	began  bool              // it was told of the first byte of the answer
 }
 
 // handedOver tells the trace that the handler has the request, or all of it but a body that has to be sent.
@@ -40,7 +40,7 @@ func (x *Exchange) tell(event func(*httptrace.ClientTrace) error) {
 	switch {
 	case l == nil:
 		return
-	case l.events == nil: // whoever listens does not wait
+	case l.events == nil: // nobody waits
 		_ = event(l.trace)
 		return
 	}
@@ -58,13 +58,13 @@ func (x *Exchange) sentBody(err error) {
 	})
 }
 
-// answering tells the trace, once, that there is something of the answer.
-func (x *Exchange) answering() {
+// gotFirstByte tells the trace, once, that there is something of the answer.
+func (x *Exchange) gotFirstByte() {
 	l := x.listener
-	if l == nil || l.heard {
+	if l == nil || l.began {
 		return
 	}
-	l.heard = true
+	l.began = true
 	if l.trace.GotFirstResponseByte != nil {
 		l.trace.GotFirstResponseByte()
 	}
@@ -73,7 +73,7 @@ func (x *Exchange) answering() {
 // informational tells the trace of an answer before the answer, which may be the one that its body waits for.
 func (x *Exchange) informational(status int, h http.Header, proceed bool) {
 	x.tell(func(trace *httptrace.ClientTrace) error {
-		x.answering()
+		x.gotFirstByte()
 		if proceed && trace.Got100Continue != nil {
 			trace.Got100Continue()
 		}

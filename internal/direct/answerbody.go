@@ -10,13 +10,13 @@ import (
 	"github.com/org/watt/internal/pipe"
 )
 
-// taken is the body of the answer as the caller reads it.
-type taken struct {
+// answerBody is the body of the answer as the caller reads it.
+type answerBody struct {
 	x       *Exchange
 	pipe    *pipe.Conn // of an answer that was not handed over whole; the caller's end
 	left    int64      // what must come yet; -1 if it is not known
 	trailer http.Header
-	cut     atomic.Bool // the handler has ended before its answer
+	cut     atomic.Bool // the handler has ended before the end of its answer
 	stop    func() bool // ends the watch over the caller's context
 
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type taken struct {
 }
 
 // begin is called when the caller is about to get the answer. If that is whole, what was held back is its body.
-func (b *taken) begin(x *Exchange, length int64, whole bool) {
+func (b *answerBody) begin(x *Exchange, length int64, whole bool) {
 	b.x, b.left = x, length
 	if !whole {
 		b.pipe, _ = x.ends()
@@ -37,7 +37,7 @@ func (b *taken) begin(x *Exchange, length int64, whole bool) {
 }
 
 // watch lets the end of the caller's context end the reading.
-func (b *taken) watch() {
+func (b *answerBody) watch() {
 	if b.pipe == nil {
 		return
 	}
@@ -55,7 +55,7 @@ func (b *taken) watch() {
 }
 
 // Read reads the body. It blocks until there is some.
-func (b *taken) Read(p []byte) (int, error) {
+func (b *answerBody) Read(p []byte) (int, error) {
 	if err := b.ended(); err != nil {
 		return 0, err
 	}
@@ -82,7 +82,7 @@ func (b *taken) Read(p []byte) (int, error) {
 }
 
 // next reads from where the body is.
-func (b *taken) next(p []byte) (int, error) {
+func (b *answerBody) next(p []byte) (int, error) {
 	if b.pipe == nil {
 		return b.held(p)
 	}
@@ -92,9 +92,9 @@ func (b *taken) next(p []byte) (int, error) {
 	return b.pipe.Read(p)
 }
 
-// held reads from what was handed over whole. Its memory is another call's then, so that even those who read at once, or
-// while somebody closes the body, must not see it any more.
-func (b *taken) held(p []byte) (int, error) {
+// held reads from what was handed over whole. Once that is read, or the body closed, its memory is another call's: hence the
+// lock, against those who read and close at the same time.
+func (b *answerBody) held(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := copy(p, b.rest)
@@ -106,7 +106,7 @@ func (b *taken) held(p []byte) (int, error) {
 }
 
 // releaseLocked gives the memory back.
-func (b *taken) releaseLocked() {
+func (b *answerBody) releaseLocked() {
 	if b.memory != nil {
 		b.x.Buffers.Put(b.memory)
 	}
@@ -114,7 +114,7 @@ func (b *taken) releaseLocked() {
 }
 
 // ended returns why nothing more can be read.
-func (b *taken) ended() error {
+func (b *answerBody) ended() error {
 	b.mu.Lock()
 	err := b.err
 	b.mu.Unlock()
@@ -125,7 +125,7 @@ func (b *taken) ended() error {
 }
 
 // end makes Read return err from now on. It returns what Read has returned before, if it has come to an end.
-func (b *taken) end(err error) (earlier error) {
+func (b *answerBody) end(err error) (earlier error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -139,7 +139,7 @@ func (b *taken) end(err error) (earlier error) {
 }
 
 // Close gives up what was not read, and has the handler told if it is still at it.
-func (b *taken) Close() error {
+func (b *answerBody) Close() error {
 	if b.end(http.ErrBodyReadAfterClose) == nil && b.pipe != nil {
 		b.x.Abandon()
 	}
