@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/wire"
 )
 
 // answerBody is the body of the answer as the caller reads it.
@@ -17,10 +18,9 @@ type answerBody struct {
 	left    int64      // what must come yet; -1 if it is not known
 	trailer http.Header
 	cut     atomic.Bool // the handler has ended before the end of its answer
-	stop    func() bool // ends the watch over the caller's context
+	ending  wire.Ending
 
 	mu     sync.Mutex
-	err    error   // what Read returns from now on
 	memory *[]byte // from Buffers, of what was handed over whole, until all of that is read
 	rest   []byte  // what is not
 }
@@ -38,19 +38,8 @@ func (b *answerBody) begin(x *Exchange, length int64, whole bool) {
 
 // watch lets the end of the caller's context end the reading.
 func (b *answerBody) watch() {
-	if b.pipe == nil {
-		return
-	}
-	ctx := b.x.caller.Context()
-	stop := context.AfterFunc(ctx, func() {
-		if b.end(context.Cause(ctx)) == nil {
-			b.x.Abandon()
-		}
-	})
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stop = stop; b.err != nil {
-		stop()
+	if b.pipe != nil {
+		b.ending.Watch(b.x.caller.Context(), b.x)
 	}
 }
 
@@ -74,7 +63,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	case b.x.answer.TransferEncoding != nil && b.trailer != nil:
 		b.x.answer.Trailer = merge(b.x.answer.Trailer, b.trailer)
 	}
-	if earlier := b.end(err); earlier != nil {
+	if earlier := b.ending.End(err); earlier != nil {
 		return n, earlier
 	}
 	b.x.complete()
@@ -115,37 +104,20 @@ func (b *answerBody) releaseLocked() {
 
 // ended returns why nothing more can be read.
 func (b *answerBody) ended() error {
-	b.mu.Lock()
-	err := b.err
-	b.mu.Unlock()
+	err := b.ending.Err()
 	if ctx := b.x.caller.Context(); err == nil && b.pipe == nil && ctx.Err() != nil { // nobody watches for that
 		err = context.Cause(ctx)
 	}
 	return err
 }
 
-// end makes Read return err from now on. It returns what Read has returned before, if it has come to an end.
-func (b *answerBody) end(err error) (earlier error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err != nil {
-		return b.err
-	}
-	b.err = err
-	if b.stop != nil {
-		b.stop()
-	}
-	return nil
-}
-
 // Close gives up what was not read, and has the handler told if it is still at it.
 func (b *answerBody) Close() error {
-	if b.end(http.ErrBodyReadAfterClose) == nil && b.pipe != nil {
+	if b.ending.Close() && b.pipe != nil {
 		b.x.Abandon()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.err = http.ErrBodyReadAfterClose
 	b.releaseLocked()
 	return nil
 }

@@ -237,7 +237,7 @@ func (x *Exchange) fail(err error) {
 		return
 	}
 	x.settle(nil, err)
-	_ = x.body.end(err)
+	_ = x.body.ending.End(err)
 	x.Abandon()
 }
 

@@ -6,35 +6,25 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"sync"
+
+	"github.com/org/watt/internal/wire"
 )
 
 // body is that of an answer.
 type body struct {
-	call *call
-	resp *http.Response
-	stop func() bool // ends the watch over the caller's context; nil if there is none
-	read int64       // bytes that the callee has had no credit for; of the one who reads
+	call   *call
+	resp   *http.Response
+	ending wire.Ending
 
-	mu   sync.Mutex
+	// Of the one who reads:
 	rest string // of an answer that has come whole, what was not read
-	err  error  // what Read returns from now on
+	read int64  // bytes for which the callee has had no credit
 }
 
 func newBody(ctx context.Context, x *call, resp *http.Response) *body {
 	b := &body{call: x, resp: resp, rest: x.answer.body}
-	if x.in == nil {
-		return b
-	}
-	stop := context.AfterFunc(ctx, func() {
-		if b.end(context.Cause(ctx)) == nil {
-			b.giveUp()
-		}
-	})
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stop = stop; b.err != nil {
-		stop()
+	if x.in != nil {
+		b.ending.Watch(ctx, b)
 	}
 	return b
 }
@@ -44,7 +34,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.call.in == nil {
 		return b.held(p)
 	}
-	if err := b.ended(); err != nil {
+	if err := b.ending.Err(); err != nil {
 		return 0, err
 	}
 	n, err := b.call.in.Read(p)
@@ -58,7 +48,7 @@ func (b *body) Read(p []byte) (int, error) {
 			b.trailers()
 		}
 	}
-	if earlier := b.end(err); earlier != nil {
+	if earlier := b.ending.End(err); earlier != nil {
 		err = earlier
 	}
 	return n, err
@@ -66,19 +56,18 @@ func (b *body) Read(p []byte) (int, error) {
 
 // held reads what has come with the head.
 func (b *body) held(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if ctx := b.call.req.Context(); b.err == nil && ctx.Err() != nil {
-		b.err = context.Cause(ctx)
+	if ctx := b.call.req.Context(); ctx.Err() != nil {
+		_ = b.ending.End(context.Cause(ctx))
 	}
-	if b.err != nil {
-		return 0, b.err
+	if err := b.ending.Err(); err != nil {
+		return 0, err
 	}
 	n := copy(p, b.rest)
-	if b.rest = b.rest[n:]; len(b.rest) == 0 {
-		b.err = io.EOF
+	if b.rest = b.rest[n:]; len(b.rest) > 0 {
+		return n, nil
 	}
-	return n, b.err
+	_ = b.ending.End(io.EOF)
+	return n, io.EOF
 }
 
 // credit lets the callee send as much as was read, once that is worth a frame.
@@ -102,40 +91,16 @@ func (b *body) trailers() {
 	maps.Copy(b.resp.Trailer, b.call.trailer)
 }
 
-// ended returns why nothing more can be read.
-func (b *body) ended() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
-}
-
-// end makes Read return err from now on. It returns what Read has returned before, if it has come to an end.
-func (b *body) end(err error) (earlier error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err != nil {
-		return b.err
-	}
-	b.err = err
-	if b.stop != nil {
-		b.stop()
-	}
-	return nil
-}
-
 // Close gives up what was not read.
 func (b *body) Close() error {
-	if b.end(http.ErrBodyReadAfterClose) == nil && b.call.in != nil {
-		b.giveUp()
+	if b.ending.Close() && b.call.in != nil {
+		b.Abandon()
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.rest, b.err = "", http.ErrBodyReadAfterClose
 	return nil
 }
 
-// giveUp ends the reading, and has the callee told.
-func (b *body) giveUp() {
+// Abandon drops what may still come, and has the callee told.
+func (b *body) Abandon() {
 	b.call.in.close()
 	b.call.giveUp()
 }

@@ -3,12 +3,11 @@ package wire
 import (
 	"errors"
 	"io"
-	"net/http"
 )
 
 // Read reads the answer's body. When it has come to the end, the connection is free again.
 func (x *exchange) Read(p []byte) (int, error) {
-	if err := x.ended(nil); err != nil {
+	if err := x.ending.Err(); err != nil {
 		return 0, err
 	}
 	n, err := x.answer.Read(p)
@@ -21,26 +20,17 @@ func (x *exchange) Read(p []byte) (int, error) {
 		x.finish(false)
 		err = x.why(x.req.Context(), err)
 	}
-	return n, x.ended(err)
+	if earlier := x.ending.End(err); earlier != nil {
+		err = earlier
+	}
+	return n, err
 }
 
 // Close gives up what was not read of the answer, and with it the connection.
 func (x *exchange) Close() error {
 	x.finish(false)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.end = http.ErrBodyReadAfterClose
+	_ = x.ending.Close()
 	return nil
-}
-
-// ended returns why nothing more can be read, and makes it err if there was no reason so far.
-func (x *exchange) ended(err error) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.end == nil {
-		x.end = err
-	}
-	return x.end
 }
 
 // upgraded is the connection after 101 Switching Protocols. As with net/http it is the caller's, and outlives the

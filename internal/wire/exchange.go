@@ -38,6 +38,7 @@ type exchange struct {
 	answer io.ReadCloser // the answer's body as it comes from the connection
 	sized  sizedBody     // that, if its length is known
 	lost   bool          // the connection has ended without a byte of the answer
+	ending Ending
 
 	mu      sync.Mutex
 	keep    bool        // both sides are willing to use the connection again
@@ -46,7 +47,6 @@ type exchange struct {
 	fault   error       // why the request could not be sent, if it is its own fault
 	late    *time.Timer // runs once the answer was read and the request is not out
 	over    bool        // the connection is kept or closed; it is no longer this exchange's
-	end     error       // what Read returns from now on
 }
 
 // roundTrip sends the request and reads the head of the answer.
