@@ -106,10 +106,10 @@ func (a *answer) EnableFullDuplex() error {
 	return err
 }
 
-// flushes is more than the server holds back.
+// flushes is as how many bytes a flush counts: more than the server holds back.
 const flushes = heldBack + 1
 
-// writing is called before so many bytes are written. It returns why they may not be.
+// writing is called before n bytes are written, or flushes. It returns why they may not be.
 func (a *answer) writing(n int) error {
 	if !a.begun {
 		a.begin(http.StatusOK)

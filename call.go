@@ -30,8 +30,8 @@ type call struct {
 	edge   *edge
 	length *length    // of answers such as this one, until it is noted whether this is long; nil if that does not matter
 	by     time.Time  // when the first byte of the answer must be there; zero if ctx sees to that
-	conn   *pipe.Conn // of the request to a Serve app
-	sent   uint64     // what the other side had read of it before
+	conn   *pipe.Conn // that a request to a Serve app has last taken
+	sent   uint64     // how many bytes the app had read from it before that
 
 	ticket ticket
 	holds  bool // the ticket; behind a door, the request has it
@@ -118,9 +118,9 @@ func (c *call) admit(req *http.Request) error {
 	return c.app.explain(err)
 }
 
-// withTimer sends req where neither the call nor its cancellation can travel beside the bytes: its trace and what is
-// left of the deadline go into headers, and a timer ends the wait for the answer. There must be a door on the
-// other side, or what else may say why a request was refused.
+// withTimer sends req over a connection that carries nothing but the request: the trace and what is left of the deadline go
+// into headers, and a timer ends the wait for the answer. What answers must be a door, or trusted as one is: it may say
+// that the request was refused.
 func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	out, stop := c.timed(req)
 	defer stop()
@@ -151,8 +151,8 @@ func (c *call) timed(req *http.Request) (out *http.Request, stop func()) {
 	return req.WithContext(ctx), stop
 }
 
-// offer notes the connection to a Serve app that the request will take. It reports whether the request may be
-// sent: not if it was sent before, and some of it was read.
+// offer notes the connection to a Serve app that the request is about to take. It reports whether it may: not if the app has
+// read some of the request on an earlier one.
 func (c *call) offer(conn net.Conn) bool {
 	end, ok := conn.(*pipe.Conn)
 	if !ok {
@@ -171,7 +171,7 @@ func (c *call) begun() bool { return c.conn != nil && c.conn.Delivered() != c.se
 
 // accept makes the answer the caller's, unless it comes too late or is none of the app's.
 func (c *call) accept(resp *http.Response) error {
-	if err := c.endCause(); err != nil { // what the callee says now may be because of that
+	if err := c.endCause(); err != nil { // which may be why the callee has answered so
 		_ = resp.Body.Close()
 		return err
 	}
@@ -185,7 +185,7 @@ func (c *call) accept(resp *http.Response) error {
 		return nil
 	}
 	switch w := resp.Body.(type) {
-	case io.Writer: // after 101 Switching Protocols
+	case io.Writer: // of 101 Switching Protocols
 		c.ctx = context.WithoutCancel(c.ctx) // the connection outlives it
 		resp.Body = &upgradedBody{call: c, w: w}
 	default:

@@ -31,9 +31,9 @@ type door struct {
 // peer is what the door knows of the other side of a connection.
 type peer struct {
 	caller  string
-	handed  bool          // by a sibling: the request names the caller
-	waited  time.Duration // what was handed over, before that
-	asks    int           // the status by which it wants to hear that what it has handed over is admitted; 0: it does not
+	handed  bool          // it is a sibling, which hands a request over: the request's headers name the caller
+	waited  time.Duration // how long that has waited at the sibling
+	asks    int           // the status by which the sibling is told that it is admitted; 0 if it need not be
 	public  *publicServer // nil on the mesh
 	trusted bool          // a client whose certificate was verified
 }
@@ -156,24 +156,24 @@ func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// exchanged is a request that no server of net/http has read, and its exchange, allocated in one piece. With what Go's
-// allocator adds, that is 1024 bytes, as long as they, or [carried], have no more than 1016, and then 1152.
+// exchanged is a request that no server of net/http has read, and its exchange, allocated in one piece: of 1024 bytes, as
+// long as it, and [carried], has no more than 1016, to which Go adds 8; else of 1152.
 type exchanged struct {
 	request
 	exchange direct.Exchange
 }
 
-// comes notes what the exchange has made of the request, and where that comes from.
-func (b *exchanged) comes(r *http.Request, from string) {
+// bind ties both to r, which the exchange has made of the caller's request, and which comes from there.
+func (b *exchanged) bind(r *http.Request, from string) {
 	r.RemoteAddr = from
 	delete(r.Header, headerTimeout)
-	b.request.comes(r)
+	b.request.describe(r)
 	b.request.exchange = &b.exchange
 	b.answer.answer = answer{ResponseWriter: &b.exchange, request: &b.request}
 }
 
-// received is what comes of a call on this side. That it has returned before the call waits keeps the caller's stack
-// small: it need not grow for a call.
+// received makes what the handler gets of a call. It is not a part of serveCall, where its frame would be on the caller's
+// stack while that waits: the stack would have to grow for a call.
 func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	c.holds = false // the request does
 	both := &exchanged{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
@@ -183,7 +183,7 @@ func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	q.deadline, _ = c.ctx.Deadline()
 	r := both.exchange.Request(q, req)
 	c.trace().set(r.Header)
-	both.comes(r, c.mesh.address)
+	both.bind(r, c.mesh.address)
 	return q, r
 }
 
@@ -200,7 +200,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		t, w = newTimedWriter(w)
 		defer t.over()
 		t.old = !r.ProtoAtLeast(1, 1)
-		in.comes(t)
+		in.setClient(t)
 		if p = p.public.clean(w, r, p); p == nil {
 			return
 		}
@@ -210,7 +210,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	q := &request{app: d.app, peer: p}
 	q.base, q.deadline, q.arrived = r.Context(), takeRemaining(r.Header), time.Now().Add(-p.waited)
-	q.comes(r)
+	q.describe(r)
 	q.answer.answer = answer{ResponseWriter: w, request: q}
 	q.intake = in
 	in.serves(&q.requestContext)
@@ -218,7 +218,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.dispatch(w, r.WithContext(q), q)
 }
 
-// dispatch gets a worker for a request and serves it with that, or has a sibling do so. The context of r is q.
+// dispatch gets the request a worker and serves it, or has a sibling serve it. The context of r is q.
 func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
@@ -281,7 +281,7 @@ func (d *door) quiet(ctx context.Context) error {
 	return nil
 }
 
-// settle waits for the answers on trunks, whose handlers need not wait for them.
+// settle waits until the answers on trunks are out, for which their handlers do not wait.
 func (d *door) settle(ctx context.Context) error {
 	left := 0
 	wait(ctx, func() bool {

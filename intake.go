@@ -35,7 +35,7 @@ type intake struct {
 	body    io.ReadCloser
 	writer  http.ResponseWriter // the server's
 	expects bool                // the client waits until it is asked for the body
-	client  *timedWriter        // to it, while it has not been asked; nil on the mesh
+	client  *timedWriter        // to that client, until it is asked; else nil
 	duplex  bool                // the answer does not wait for it
 	refused bool                // nothing more of it is wanted
 	settled bool                // the head of the answer may go out
@@ -64,8 +64,8 @@ func receive(w http.ResponseWriter, r *http.Request) *intake {
 	return b
 }
 
-// comes notes whom the body comes from.
-func (b *intake) comes(t *timedWriter) {
+// setClient notes the writer to the client, which is used when the client is asked for the body.
+func (b *intake) setClient(t *timedWriter) {
 	if b != nil && b.expects {
 		b.client = t
 	}

@@ -56,8 +56,8 @@ type request struct {
 // String names the request, for whoever prints its context.
 func (q *request) String() string { return "watt: " + q.what() }
 
-// comes notes what r is.
-func (q *request) comes(r *http.Request) {
+// describe notes what r asks for.
+func (q *request) describe(r *http.Request) {
 	q.trace, q.method, q.path, q.hasBody = traceOf(r.Header), r.Method, r.URL.Path, r.Body != http.NoBody
 }
 
@@ -274,8 +274,9 @@ func (q *request) cut() {
 	_ = http.NewResponseController(q.answer.ResponseWriter).SetWriteDeadline(time.Now().Add(graceAfterCut / 2))
 }
 
-// interrupt ends the context, and the reading of the body. HTTP/2 gives up a stream then, and HTTP/1 the connection: for
-// the server its client has gone, and so would the next request's have. Whoever answers because of the end has to know.
+// interrupt ends the context, and the reading of the body. HTTP/2 gives up a stream then, and HTTP/1 the connection: the
+// server takes its client for gone, and would that of the next request too. That is noted before the context ends, so that
+// an answer that is given because of it says Connection: close.
 func (q *request) interrupt(cause error) {
 	if !q.hasBody {
 		q.cancel(cause)

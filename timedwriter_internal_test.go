@@ -49,7 +49,7 @@ func onBothBy(t *testing.T, front func(net.Conn) net.Conn, h http.HandlerFunc, f
 					}
 					c, out := newTimedWriter(w)
 					defer c.over()
-					in.comes(c)
+					in.setClient(c)
 					h(out, r)
 				})}
 				served := make(chan error, 1)

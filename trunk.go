@@ -71,7 +71,7 @@ func (d *door) serveCarried(c *trunk.Incoming, p *peer, from string) {
 	x.Common = &d.app.direct
 	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
 	r := x.Given(q, c.Request)
-	both.comes(r, from)
+	both.bind(r, from)
 	q.startTimer()
 	var inform func(int, http.Header)
 	if c.Informs {
