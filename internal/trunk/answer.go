@@ -36,7 +36,7 @@ func appendAnswer(b []byte, id uint64, resp *http.Response, whole bool, body []b
 	return end(append(b, body...), start)
 }
 
-// answer is the content of an answer's frame.
+// answer is the content of an answer's frame. The caller's goroutine takes the head apart, not the one that reads for all.
 type answer struct {
 	head, body string // body: if it is whole
 }
@@ -56,7 +56,7 @@ func readAnswer(p []byte) (answer, error) {
 
 func (a answer) whole() bool { return a.head[0]&flagWhole != 0 }
 
-// response makes the answer to req of it, without a body.
+// response returns the answer to req, without a body.
 func (a answer) response(req *http.Request) (*http.Response, error) {
 	s := scanner{s: a.head[1:]}
 	resp := &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, Request: req}

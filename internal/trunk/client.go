@@ -4,10 +4,10 @@
 // two, and a turn of the scheduler. Calls that share one are read and written many at a time. A callee hands a call's
 // request on as it is, so that neither side has to take HTTP/1 apart.
 //
-// The protocol is that of HTTP/2 without what processes of one program have no need for: frames that name
-// their call, a request in one, an answer in one or more; credit for the body of a long answer, so that what nobody reads is
-// bounded and does not hold up the others; and a word by which a callee takes no more calls, after which everything
-// that has been sent to it is still answered.
+// The protocol is that of HTTP/2 without what processes of one program have no need for. There are frames that name their
+// call: one for a request, one or more for an answer. There is credit for the body of a long answer, so that one that nobody
+// reads takes a bounded amount of memory, and does not hold up the others. And there is a frame by which a callee takes no
+// more calls; what was sent to it by then is still answered.
 package trunk
 
 import (
@@ -36,15 +36,15 @@ type Client struct {
 
 	mu       sync.Mutex
 	conn     *conn // that takes calls; nil if there is none
-	dialling *dial // the one that goes on; nil if none does
+	dialling *dial // in progress; nil if there is none
 	closed   bool  // Close was called
 }
 
-// dial is one that many wait for.
+// dial is one attempt to connect, for which many may wait.
 type dial struct {
 	began time.Time
 	over  chan struct{} // closed when it is
-	err   error         // why there is no connection, if that is no matter of who has dialled alone
+	err   error         // why it has failed; nil if only the call that dialled was given up
 }
 
 // RoundTrip sends req, of which Takes has approved, and returns as soon as there is the head of an answer, the context of req
@@ -70,7 +70,7 @@ func (c *Client) RoundTrip(req *http.Request, by time.Time) (*http.Response, err
 		}
 		x := &call{conn: k, req: req, wake: make(chan struct{}, 1)}
 		if !k.enter(x) {
-			continue // it takes no more
+			continue // with another connection
 		}
 		if c.over() {
 			k.leave()
@@ -107,7 +107,8 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 	return k, nil
 }
 
-// kept returns the connection, or how somebody else dials. If there is neither, the one who asks is to dial.
+// kept returns the connection, or the dial of another call that is in progress. If there is neither, it returns nil, and the
+// call is to dial.
 func (c *Client) kept() (k *conn, others *dial) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,8 +122,9 @@ func (c *Client) kept() (k *conn, others *dial) {
 	return nil, nil
 }
 
-// dial makes a connection for all who wait for one. If it fails, so do those who have waited for most of it, since each
-// would take as long to find that out. Of those who came later one dials for them, as it does if the first has given up.
+// dial makes a connection for all calls that wait for one. If it fails, so do those that have waited for more than half of it:
+// to dial again for each would take as long each time. For those that came later one of them dials again, as it does when
+// the one that dialled is given up.
 func (c *Client) dial(ctx context.Context) (k *conn, err error) {
 	var nc net.Conn
 	defer func() {

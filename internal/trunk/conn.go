@@ -20,7 +20,7 @@ type conn struct {
 	last    uint64           // the number of the latest call
 	leaving bool             // it takes no more calls, and is closed when the last is over
 	idle    *time.Timer      // nil if it is kept for ever
-	idled   uint64           // last, when it was seen idle
+	idled   uint64           // what last was when expire has found the connection idle
 }
 
 func newConn(client *Client, nc net.Conn) *conn {
@@ -81,7 +81,7 @@ func (k *conn) leave() {
 	}
 }
 
-// expire closes a connection on which there was no call for IdleTimeout: from one time that it is called to the next.
+// expire is called once in an IdleTimeout. It closes the connection if there was no call since the last time.
 func (k *conn) expire() {
 	k.mu.Lock()
 	over := false

@@ -11,7 +11,7 @@ import (
 
 // Incoming is one request and its answer, on the callee's side.
 type Incoming struct {
-	// Request is what the caller has made, with what it has said of the body's length, and without its context.
+	// Request is as the caller has made it, with the length of its body, but without its context.
 	Request *http.Request
 	// Deadline is the caller's; zero if it has none.
 	Deadline time.Time
@@ -28,7 +28,7 @@ type Incoming struct {
 	onGone  func() // set by OnGone
 }
 
-// OnGone has f called when the caller does without the answer, or has gone: at once if that has been.
+// OnGone has f called when the caller gives the call up or has gone: at once if it has already.
 func (c *Incoming) OnGone(f func()) {
 	c.mu.Lock()
 	c.onGone = f
@@ -109,7 +109,7 @@ func (c *Incoming) copy(resp *http.Response) {
 		n, err := c.copyPart(resp.Body, size)
 		switch {
 		case err == errEnded: //nolint:errorlint // ours, bare
-			return // of which the call is about to hear
+			return // and gone is about to be called
 		case err == io.EOF: //nolint:errorlint // Read returns it bare
 			c.server.out.framed(func(b []byte) []byte { return end(appendHeader(begin(b, kindEnd, c.id), resp.Trailer), 0) }, c.send)
 			c.server.remove(c)
@@ -141,7 +141,7 @@ func (c *Incoming) copyPart(body io.Reader, size int) (int, error) {
 	frame := *mem
 	n, err := body.Read(frame[frameHead : frameHead+size])
 	if err == io.EOF {
-		c.OnGone(func() {}) // a caller that has all that was promised may say so at once
+		c.OnGone(func() {}) // a caller that knows the length may be content and go before it has the end
 	}
 	if n > 0 {
 		c.spend(n)
@@ -157,7 +157,7 @@ func (c *Incoming) copyPart(body io.Reader, size int) (int, error) {
 func (c *Incoming) wait(size int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.room < size && !c.over { // who has read all withholds less than a quarter of the window
+	for c.room < size && !c.over { // a caller that has read all owes less than a quarter of the window
 		c.changed.Wait()
 	}
 	return !c.over

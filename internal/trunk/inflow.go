@@ -9,8 +9,8 @@ import (
 	"github.com/org/watt/internal/pipe"
 )
 
-// inflow is what has come of a body and was not read. It has memory only while there is some. How much that can be, the
-// credit sees to: who adds to it does not wait.
+// inflow is what has come of a body and was not read. It has memory only while there is some. Adding to it does not block:
+// credit bounds how much there can be.
 type inflow struct {
 	buffers *pipe.Buffers
 

@@ -18,17 +18,17 @@ const maxRounds = 4
 
 var errUnread = errors.New("the other side does not read")
 
-// writer writes the frames of many goroutines to one connection. Whoever finds nobody writing writes at once, as much as the
-// system takes; what others bring meanwhile goes out after it, in one piece. Nobody waits for the other side to
-// read but a goroutine of the writer's own, and those who have much to write.
+// writer writes the frames of many goroutines to one connection. A goroutine that finds nobody writing writes its frame
+// itself, as far as the system takes it at once; what others bring meanwhile it writes after that, in one piece. Only a
+// goroutine of the writer's own waits for the other side to read, and those that have much to write.
 type writer struct {
 	nc      net.Conn
 	attempt attempt
 	scratch sync.Pool // of *[]byte: memory for frames that are being made
 
 	mu      sync.Mutex
-	turn    sync.Cond // nobody writes, for those who have much to write
-	stopped sync.Cond // nobody writes, and nobody will any more
+	turn    sync.Cond // for those in sendInTurn: nobody writes
+	stopped sync.Cond // for those in lost: nobody writes, nor will any more
 	inTurn  int       // how many wait for turn
 	busy    bool      // somebody writes
 	waiting []byte    // frames to be written next
@@ -56,8 +56,8 @@ func (w *writer) framed(fill func([]byte) []byte, send func([]byte)) {
 	}
 }
 
-// send sends a frame, whose memory is the caller's again when it returns. It does not block. If the frame does not go out,
-// lost reports that for end.
+// send sends a frame, whose memory is the caller's again when it returns. It does not block. By end, lost tells
+// later whether the frame went out.
 func (w *writer) send(p []byte) (end uint64, err error) {
 	w.mu.Lock()
 	if w.err == nil && len(w.waiting)+len(p) > maxQueued {
@@ -67,8 +67,7 @@ func (w *writer) send(p []byte) (end uint64, err error) {
 	return w.sendLocked(p)
 }
 
-// tell is send for the few bytes that follow what was sent, without which the other side would wait for ever: for them there
-// is always room.
+// tell is send for short frames without which the other side might wait for ever, such as credit. There is always room for them.
 func (w *writer) tell(p []byte) {
 	w.mu.Lock()
 	_, _ = w.sendLocked(p)
@@ -116,7 +115,7 @@ func (w *writer) sendLocked(p []byte) (end uint64, err error) {
 	return end, nil
 }
 
-// hold keeps frames back until release, unless somebody writes, which it reports: then nothing is kept back.
+// hold keeps frames back until release. It reports false, and does nothing, if somebody writes or waits for a turn.
 func (w *writer) hold() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,8 +134,8 @@ func (w *writer) release() {
 	w.write(p)
 }
 
-// write writes p and what comes meanwhile. Where the system takes no more, or others bring more and more, a
-// goroutine goes on.
+// write writes p and what comes meanwhile. Where the system takes no more at once, or others bring more and more, it leaves
+// the rest to a goroutine.
 func (w *writer) write(p []byte) {
 	for round := 0; len(p) > 0; round++ {
 		n, err := w.attempt.write(p)
@@ -168,8 +167,8 @@ func (w *writer) writeAll(p []byte) {
 	}
 }
 
-// nextLocked returns what is to be written next, or nothing. Then somebody else has to write what comes, unless writing has
-// failed with err.
+// nextLocked is called by whoever writes, with the error that this has met, if any. It returns what is to be written next. If
+// that is nothing, the caller writes no more.
 func (w *writer) nextLocked(err error) []byte {
 	if err != nil {
 		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) { // else reading ends too, after what has come
@@ -206,7 +205,7 @@ func (w *writer) idleLocked() {
 	w.stopped.Broadcast()
 }
 
-// fail ends the writing.
+// fail ends the writing from outside. Whoever writes finds out by itself.
 func (w *writer) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -223,8 +222,8 @@ func (w *writer) waits() bool {
 	return w.err == nil && w.written < w.queued
 }
 
-// lost reports whether the writing has ended before all up to end was written. What is being written then is waited for:
-// the other side may have it already, and what was written of it is known when that returns, which is soon.
+// lost reports whether the writing has ended before a frame was written to its end, so that the other side cannot have it. It
+// waits for a write in progress, which is about to return: only then is it known how far that came.
 func (w *writer) lost(end uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

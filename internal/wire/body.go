@@ -111,8 +111,8 @@ func (b *requestBody) wanted() bool {
 	}
 }
 
-// proceed tells whether the server wants the body. It reports whether that had been asked, and not
-// been told before.
+// proceed tells Read whether the server wants the body. It reports whether this was the answer to a question: the
+// request has asked, and was not told before.
 func (b *requestBody) proceed(yes bool) bool {
 	if b == nil || b.ask == nil {
 		return false

@@ -20,8 +20,9 @@ func (x *exchange) wrote(err error) {
 	}
 }
 
-// blame decides what becomes of an exchange whose request could not be written because of err. If it
-// is for the connection, or the server's refusal, the answer may say why; else nobody will answer.
+// blame decides what becomes of an exchange whose request could not be written because of err. If the connection has
+// failed, or the server has refused the body, the answer may say why. Else it is the request's own fault, and nobody will
+// answer.
 func (x *exchange) blame(err error) {
 	if _, failed := x.c.out.progress(); failed || x.over {
 		return

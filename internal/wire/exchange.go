@@ -26,14 +26,14 @@ const inlineBody = 16 << 10
 
 // exchange is one request and its answer on a connection. It is the body of the answer.
 //
-// Two ends must be reached before the connection can be kept: wrote, of the request, and finish, of
-// the answer. Whichever comes last releases it.
+// The connection can be kept once the request is written (wrote) and the answer read (finish). Whichever comes
+// last releases it.
 type exchange struct {
 	pool   *Pool
 	c      *conn
 	req    *http.Request
 	trace  *httptrace.ClientTrace
-	stop   func() bool   // ends the watch over the context; false if that has ended the connection
+	stop   func() bool   // ends the watch over the context; reports false if the context has ended the connection
 	body   *requestBody  // written beside the reading; nil if there is none, or it was written before
 	answer io.ReadCloser // the answer's body as it comes from the connection
 	sized  sizedBody     // that, if its length is known
@@ -184,7 +184,7 @@ func (x *exchange) informational(resp *http.Response) error {
 // answered makes resp ready for the caller.
 func (x *exchange) answered(resp *http.Response) {
 	keep := !resp.Close && !x.req.Close && resp.StatusCode >= http.StatusOK
-	x.body.proceed(!resp.Close && !x.req.Close) // a server that goes on waits for the body, even if it has refused it
+	x.body.proceed(!resp.Close && !x.req.Close) // a server that keeps the connection waits for the body, even if it has refused it
 	x.c.limit = math.MaxInt64
 	if switched(resp) {
 		x.stop() // if that comes too late, roundTrip sees why

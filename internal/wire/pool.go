@@ -51,8 +51,8 @@ type Pool struct {
 // after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
 // the body too, but not an upgraded connection; the error is then the context's cause, in ErrNotSent if there
 // was no connection yet. Dialling ends at the time by, unless that is zero. got, if not nil, is told the
-// connection before anything is sent on it; it returns false if the request must not be sent (again: a
-// first attempt may have got somewhere; what the server had not read of it then, it does not get any more).
+// connection before anything is sent on it, and returns false if the request must not be sent on it. A request
+// that is sent again asks got again: of the first attempt the server reads no more than it has by then.
 //
 // A request is sent again, on another connection, only if the first was kept from an earlier request
 // and ended before it gave a single byte of the answer, and the body can be read again. Without got,
@@ -118,7 +118,7 @@ var ErrNotSent = errors.New("nothing of the request was sent")
 var (
 	// errStale means that a kept connection has ended without a byte of the answer.
 	errStale = fmt.Errorf("the kept connection has ended: %w", io.ErrUnexpectedEOF)
-	// errDeclined means that got did not even want the first attempt.
+	// errDeclined means that got has declined the first attempt.
 	errDeclined = errors.New("the request must not be sent")
 )
 
