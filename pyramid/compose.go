@@ -20,7 +20,7 @@ import (
 // Parts are the parts of a composed answer, by their keys in it.
 type Parts map[string]Part
 
-// The answer has to be written before its time is up: a part of what is left is kept for that, half of it at most.
+// An answer has to be written before its time is up. So much of what is left is kept for that, but half of it at most.
 const (
 	marginShare = 20 // a twentieth
 	minMargin   = 5 * time.Millisecond
@@ -111,8 +111,7 @@ func newComposition(env *watt.Env, parts Parts) (*composition, error) {
 func (c *composition) serve(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := answerable(r.Context())
 	defer cancel()
-	route := chi.RouteContext(ctx)
-	g, err := c.prepare(r, route)
+	g, err := c.prepare(r)
 	if err != nil {
 		watt.WriteError(w, err)
 		return

@@ -16,18 +16,18 @@ import (
 	"github.com/org/watt"
 )
 
-// gathering is the work on one request. Parts that are left behind find it closed.
+// gathering is the work on one request. A part that was left behind finds it closed, and its result is dropped.
 type gathering struct {
 	*composition
 	header http.Header // for the calls, which only read it
 	urls   []url.URL   // of the calls, by part
 	began  time.Time
 	took   time.Duration // all of it
-	over   chan struct{} // closed when all parts are known, or one is missing without which there is no answer
+	over   chan struct{} // closed when all results are there, or a required part has failed
 
 	mu     sync.Mutex
 	got    []result // by part
-	left   int      // parts of which nothing is known yet
+	left   int      // parts without a result
 	err    error    // of the required part that has failed
 	closed bool     // nobody waits any more, and nothing changes
 }
@@ -41,10 +41,10 @@ type result struct {
 }
 
 // prepare takes from the request what the parts need, before any of them is started.
-func (c *composition) prepare(r *http.Request, route *chi.Context) (*gathering, error) {
+func (c *composition) prepare(r *http.Request) (*gathering, error) {
 	n := len(c.parts)
 	g := &gathering{composition: c, urls: make([]url.URL, n), got: make([]result, n), left: n, over: make(chan struct{})}
-	v := values{request: r, route: route}
+	v := values{request: r, route: chi.RouteContext(r.Context())}
 	for i, p := range c.parts {
 		if p.Func != nil {
 			continue
@@ -128,7 +128,7 @@ func (g *gathering) share(ctx context.Context, i int) (content, error) {
 		return p.guarded(func() (content, error) { return p.fetch(ctx, u, g.header, nil) })
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // the wait's, bare
-		err = p.called(err)
+		err = p.callError(err)
 	}
 	return got, err
 }
@@ -164,7 +164,7 @@ func (g *gathering) gather(ctx context.Context) error {
 	return g.err
 }
 
-// keep keeps a part's first result, unless it may be that it has failed because the client has gone.
+// keep keeps a part's first result. A failure after the client has gone, which may be because of that, is none.
 func (g *gathering) keep(ctx context.Context, i int, got content, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -180,8 +180,8 @@ func (g *gathering) keep(ctx context.Context, i int, got content, err error) {
 	}
 }
 
-// recycle keeps what the parts were read into for the next ones, once the answer is written. What was left behind is not
-// among it.
+// recycle keeps the memory that the parts were read into for the next requests, once the answer is written. That of parts
+// that were left behind, which may still use it, is not among it.
 func (g *gathering) recycle() {
 	for i := range g.got {
 		if memory := g.got[i].memory; memory != nil && cap(*memory) <= announced {

@@ -29,8 +29,8 @@ const suffix = ".watt.local"
 // content is what became of a part that has not failed.
 type content struct {
 	json    []byte
-	memory  *[]byte // which holds json, and is of use to others after it; nil if it is not
-	partial string  // its own X-Watt-Partial: it is composed itself, and something in it has failed
+	memory  *[]byte // which holds json, and can be used again after it; nil if it cannot
+	partial string  // its own X-Watt-Partial, if it was composed too and something in it has failed
 }
 
 // fetch calls the part's app and returns its JSON as it came, in memory out of bodies unless that is nil.
@@ -41,7 +41,7 @@ func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header, bodies
 	}
 	resp, err := p.env.Client.Transport.RoundTrip(req.WithContext(ctx)) // not Client: it follows redirects
 	if err != nil {
-		return content{}, p.called(err)
+		return content{}, p.callError(err)
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		_, err := watt.JSON[struct{}](resp, nil)
@@ -63,7 +63,7 @@ func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header, bodies
 		err = errInvalid
 	}
 	if err != nil {
-		return content{}, p.called(err)
+		return content{}, p.callError(err)
 	}
 	if bodies != nil {
 		*got.memory = got.json
@@ -71,15 +71,15 @@ func (p *part) fetch(ctx context.Context, u *url.URL, header http.Header, bodies
 	return got, nil
 }
 
-// called makes err, if it is not, the error of a call: what went wrong is the app's.
-func (p *part) called(err error) error {
+// callError returns err as a CallError, which it may be already: what went wrong is the app's.
+func (p *part) callError(err error) error {
 	if _, ok := errors.AsType[*watt.CallError](err); ok {
 		return err
 	}
 	return &watt.CallError{Caller: p.env.App, App: p.App, Started: true, Err: err}
 }
 
-// announced is how much memory a length that is only announced is worth.
+// announced is how much memory is made for a length that was only announced, in bytes.
 const announced = 64 << 10
 
 // read appends to buf, which is empty, all of body, which has size bytes, or -1 if that is not known, and at most most.
@@ -153,5 +153,5 @@ func (p *part) late() error {
 	if p.Func != nil {
 		return context.DeadlineExceeded
 	}
-	return p.called(context.DeadlineExceeded)
+	return p.callError(context.DeadlineExceeded)
 }

@@ -124,7 +124,7 @@ func fillSegment(text, escaped []byte, segment []piece, v *values) (_, _ []byte,
 		text, escaped = append(text, p.text...), append(escaped, p.escaped...)
 	}
 	if filled && reshapes(string(text[start:])) {
-		return nil, nil, refused("the value of a parameter changes the shape of the path")
+		return nil, nil, badRequest("the value of a parameter changes the shape of the path")
 	}
 	return text, escaped, nil
 }
@@ -154,7 +154,7 @@ func (t *template) fillQuery(v *values) (string, error) {
 	return string(query), nil
 }
 
-// refused is the error of a request that cannot be answered because of what it asks.
-func refused(why string) error {
+// badRequest is the error of a request that cannot be answered because of what it asks.
+func badRequest(why string) error {
 	return &watt.CallError{Status: http.StatusBadRequest, Err: errors.New(why)}
 }

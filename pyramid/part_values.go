@@ -31,7 +31,7 @@ func (v *values) find(name string, status int) (string, error) {
 	case len(all) > 0:
 		return all[0], nil
 	case status == http.StatusBadRequest:
-		return "", refused("the request has no parameter " + name)
+		return "", badRequest("the request has no parameter " + name)
 	}
 	return "", fmt.Errorf("pyramid: neither the route %q nor the query has a parameter %q", v.request.Pattern, name)
 }
@@ -67,12 +67,12 @@ func (v *values) ofChi(name string) int {
 // of it, and no middleware has decoded it before. ServeMux's values always are decoded.
 func (v *values) decoded(raw string) (string, error) {
 	u := v.request.URL
-	if u.RawPath == "" || !strings.Contains(u.RawPath, raw) || !sent(u, v.route.RoutePath) {
+	if u.RawPath == "" || !strings.Contains(u.RawPath, raw) || !asSent(u, v.route.RoutePath) {
 		return raw, nil
 	}
 	value, err := url.PathUnescape(raw)
 	if err != nil {
-		return "", refused("the path is not escaped as it should be")
+		return "", badRequest("the path is not escaped as it should be")
 	}
 	return value, nil
 }

@@ -101,7 +101,7 @@ func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 	u := &url.URL{Scheme: "http", Host: p.app + suffix, RawQuery: r.In.URL.RawQuery, ForceQuery: r.In.URL.ForceQuery}
 	setPath(u, below)
 	r.Out.URL, r.Out.Host = u, ""
-	delete(r.Out.Header, "Content-Length") // which a field says; the mesh has no shortcut for requests where both do
+	delete(r.Out.Header, "Content-Length") // which is a field too; with the header, the mesh would need a connection for the request
 	r.Out.Trailer = r.In.Trailer           // the very map: it fills when the body has been read
 	dropForwarded(r.Out.Trailer)
 	if r.Out.Body != nil {
@@ -150,7 +150,7 @@ func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}
-		return nil, p.refused(errors.New("the path has dot segments"))
+		return nil, p.badRequest(errors.New("the path has dot segments"))
 	}
 	resp, err := p.transport.RoundTrip(r)
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // which ReverseProxy forgets if it cannot pass it on
@@ -174,21 +174,21 @@ func climbs(path string) bool {
 	return false
 }
 
-// refused is an error that is the client's.
-func (p *proxy) refused(err error) error {
+// badRequest is the error of a request that the client has got wrong.
+func (p *proxy) badRequest(err error) error {
 	return &watt.CallError{Caller: p.env.App, App: p.app, Status: http.StatusBadRequest, Err: err}
 }
 
 // fail answers a request that got no answer from the app.
 func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Value(refusedKey{}) != nil {
-		err = p.refused(errors.New("the path has dot segments"))
+		err = p.badRequest(errors.New("the path has dot segments"))
 	}
 	_, called := errors.AsType[*watt.CallError](err)
 	if body, ok := r.Body.(*upload); ok && r.Context().Err() == nil && body.failure() != nil {
 		err, called = body.failure(), true
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); !tooLarge {
-			err = p.refused(fmt.Errorf("reading the request: %w", err))
+			err = p.badRequest(fmt.Errorf("reading the request: %w", err))
 		}
 	}
 	if !called {
@@ -216,7 +216,7 @@ func (b *upload) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close tells Read apart from the client.
+// Close notes that errors of Read are no fault of the client's from now on.
 func (b *upload) Close() error {
 	b.closed.Store(true)
 	return b.ReadCloser.Close()

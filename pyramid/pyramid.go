@@ -107,10 +107,10 @@ func (g gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		watt.WriteError(w, &watt.CallError{Status: http.StatusNotFound})
 		return
 	}
-	if r.ContentLength != 0 { // HTTP/1 would else take the body away from the app that answers early
+	if r.ContentLength != 0 { // else the server of HTTP/1 ends the reading of the body when the app begins to answer
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	app.ServeHTTP(w, at(r, "/"+below))
+	app.ServeHTTP(w, withPath(r, "/"+below))
 }
 
 // cleaned returns an escaped path without empty and dot segments.
@@ -122,8 +122,8 @@ func cleaned(escaped string) string {
 	return clean
 }
 
-// at returns r with another path, given in escaped form.
-func at(r *http.Request, escaped string) *http.Request {
+// withPath returns r with another path, given in escaped form.
+func withPath(r *http.Request, escaped string) *http.Request {
 	moved := *r
 	u := *r.URL
 	setPath(&u, escaped)

@@ -9,15 +9,16 @@ import (
 // Routers match a path as it was sent or as it is decoded, and do not tell which. chi takes the former where
 // decoding loses something, but its middleware StripSlashes the latter.
 
-// spellings returns the escaped forms that what is left of u's path may be the end of.
+// spellings returns the escaped forms of u's path of which a router may have left the end: middlewares may have changed it.
 func spellings(u *url.URL) []string {
 	sent := u.EscapedPath()
 	return []string{sent, strings.TrimSuffix(sent, "/"), path.Clean(sent)}
 }
 
-// sent reports whether the end of a path stands as it was sent. Where decoding has changed it, it does not: it has
-// no more slashes than the end with which it begins.
-func sent(u *url.URL, end string) bool {
+// asSent reports whether end, which begins with a slash, is an end of u's path as it was sent, and not one that was decoded.
+// The two are not mistaken for each other: what an end was decoded from is longer, and if it had the same end too, it would
+// have a slash more, while decoding takes none away.
+func asSent(u *url.URL, end string) bool {
 	for _, whole := range spellings(u) {
 		if strings.HasSuffix(whole, end) {
 			return true
@@ -28,7 +29,7 @@ func sent(u *url.URL, end string) bool {
 
 // spelled returns the end of u's path in escaped form, as it was sent if it can be found there.
 func spelled(u *url.URL, end string) string {
-	if sent(u, end) {
+	if asSent(u, end) {
 		return end
 	}
 	for _, whole := range spellings(u) {
