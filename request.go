@@ -108,28 +108,34 @@ func callerOf(ctx context.Context) string {
 func (q *request) Serve(r *http.Request) {
 	q.gen.requests.add(q)
 	pprof.SetGoroutineLabels(q.gen.labels)
-	a := &q.answer
 	defer q.count()
-	defer func() {
-		reason := recover()
-		if reason != nil {
-			q.intake.refuse()
+	defer func() { q.served(r, recover()) }()
+	q.gen.handler.ServeHTTP(q.answer.writer(), r)
+	q.conclude()
+}
+
+// served gives back what the request held, and answers for a handler that has panicked for that reason.
+func (q *request) served(r *http.Request, reason any) {
+	if reason != nil {
+		q.intake.refuse()
+	}
+	q.gen.requests.remove(q)
+	q.end()
+	if r.MultipartForm != nil {
+		_ = r.MultipartForm.RemoveAll() // the server does not see this copy of the request
+	}
+	if reason != nil {
+		if q.answer.hijacked != nil {
+			_ = q.answer.hijacked.Close() // the server no longer does
 		}
-		q.gen.requests.remove(q)
-		q.end()
-		if r.MultipartForm != nil {
-			_ = r.MultipartForm.RemoveAll() // the server does not see this copy of the request
-		}
-		if reason != nil {
-			if a.hijacked != nil {
-				_ = a.hijacked.Close() // the server no longer does
-			}
-			q.panicked(r, reason)
-		}
-	}()
-	q.gen.handler.ServeHTTP(a.writer(), r)
-	// Whether it has come in time is decided now.
-	q.stopTimer()
+		q.panicked(r, reason)
+	}
+}
+
+// conclude is called when the handler has returned. It cuts off an answer that is not whole, and gives one if there is none.
+func (q *request) conclude() {
+	a := &q.answer
+	q.stopTimer()                // whether the answer has come in time is decided now
 	if a.missed() && !a.broken { // nobody has said so yet
 		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
 	}
