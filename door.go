@@ -167,7 +167,7 @@ type exchanged struct {
 func (b *exchanged) bind(r *http.Request, from string) {
 	r.RemoteAddr = from
 	delete(r.Header, headerTimeout)
-	b.request.describe(r)
+	b.describe(r)
 	b.request.exchange = &b.exchange
 	b.answer.answer = answer{ResponseWriter: &b.exchange, request: &b.request}
 }
