@@ -151,24 +151,6 @@ func (c *call) timed(req *http.Request) (out *http.Request, stop func()) {
 	return req.WithContext(ctx), stop
 }
 
-// offer notes the connection to a Serve app that the request is about to take. It reports whether it may: not if the app has
-// read some of the request on an earlier one.
-func (c *call) offer(conn net.Conn) bool {
-	end, ok := conn.(*pipe.Conn)
-	if !ok {
-		return c.conn == nil
-	}
-	if c.begun() {
-		return false
-	}
-	c.conn, c.sent = end, end.Delivered()
-	_ = conn.SetDeadline(c.by) // also if it is zero: the last call may have left one
-	return true
-}
-
-// begun reports whether a Serve app has read some of the request.
-func (c *call) begun() bool { return c.conn != nil && c.conn.Delivered() != c.sent }
-
 // accept makes the answer the caller's, unless it comes too late or is none of the app's.
 func (c *call) accept(resp *http.Response) error {
 	if err := c.endCause(); err != nil { // which may be why the callee has answered so

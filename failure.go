@@ -14,6 +14,16 @@ import (
 	"github.com/org/watt/internal/wire"
 )
 
+// failed returns err as the error of a call from this caller to app. If it is a CallError already, that names them from now on.
+func (m *mesh) failed(app string, err error) *CallError {
+	if call, ok := errors.AsType[*CallError](err); ok {
+		e := *call
+		e.Caller, e.App = m.caller, app
+		return &e
+	}
+	return &CallError{Caller: m.caller, App: app, Err: err}
+}
+
 // failure explains why the call, which was on its way, has failed with err.
 func (c *call) failure(err error) error {
 	if c.known(err) {

@@ -130,16 +130,6 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// failed wraps what kept a call from starting.
-func (m *mesh) failed(app string, err error) *CallError {
-	if call, ok := errors.AsType[*CallError](err); ok {
-		e := *call
-		e.Caller, e.App = m.caller, app
-		return &e
-	}
-	return &CallError{Caller: m.caller, App: app, Err: err}
-}
-
 func (m *mesh) check(app string, by time.Time) error {
 	e, err := m.resolve(nameOf(app))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -105,6 +106,24 @@ func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
 		}
 	}
 }
+
+// offer notes the connection to a Serve app that the request is about to take. It reports whether it may: not if the app has
+// read some of the request on an earlier one.
+func (c *call) offer(conn net.Conn) bool {
+	end, ok := conn.(*pipe.Conn)
+	if !ok {
+		return c.conn == nil
+	}
+	if c.begun() {
+		return false
+	}
+	c.conn, c.sent = end, end.Delivered()
+	_ = conn.SetDeadline(c.by) // also if it is zero: the last call may have left one
+	return true
+}
+
+// begun reports whether a Serve app has read some of the request.
+func (c *call) begun() bool { return c.conn != nil && c.conn.Delivered() != c.sent }
 
 // hungUp reports whether err means that a connection has ended before anything that was sent on it was read, as those do
 // that nobody has accepted when the listener is closed.
