@@ -22,7 +22,7 @@ const (
 )
 
 // intake is the body of a request that has come over a connection of HTTP/1. As a nil pointer it is one that has not.
-// What is said of the answer is said by the handler's goroutine. Its states, of which over and struck are the ends:
+// Its methods about the answer are for the handler's goroutine. Its states, of which over and struck are the last ones:
 //
 //	open     From the beginning: the handler reads.
 //	settled  Before the head of the answer goes out, or in duplex once the handler has returned, the rest is read. If it

@@ -126,10 +126,10 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 	if reason, full := p.fullLocked(now); full {
 		return nil, p.shedLocked(reason, 0)
 	}
-	wait := p.drainLocked(p.queue.ahead(now) + 1)
+	wait := p.timeToServeLocked(p.queue.ahead(now) + 1)
 	if deadline, ok := ctx.Deadline(); ok {
 		if left := time.Until(deadline); wait > left {
-			if left >= p.drainLocked(1) { // else it could not be served in any order
+			if left >= p.timeToServeLocked(1) { // else it could not be served in any order
 				p.missedLocked(now, left)
 			}
 			return nil, p.shedLocked(Deadline, wait)
@@ -268,10 +268,10 @@ func (p *Pool[T]) Check(by time.Time) error {
 	case p.queue.length >= p.limits.Queue:
 		return p.shedErrorLocked(QueueFull, 0)
 	case p.queue.length >= p.placesLocked():
-		return p.shedErrorLocked(Deadline, p.drainLocked(p.queue.length+1))
+		return p.shedErrorLocked(Deadline, p.timeToServeLocked(p.queue.length+1))
 	}
 	if !by.IsZero() && p.takesLocked() > time.Until(by) {
-		return p.shedErrorLocked(Deadline, p.drainLocked(p.queue.length+1))
+		return p.shedErrorLocked(Deadline, p.timeToServeLocked(p.queue.length+1))
 	}
 	return nil
 }

@@ -151,10 +151,10 @@ func (p *Pool[T]) expireLocked(now time.Duration) {
 	}
 }
 
-// missedLocked notes that somebody waits in vain, or would, who could wait for patience. In an overloaded queue that is
-// served in order, that proves that not everybody can be served in time: it is the newest's turn, for half of that time,
-// so that those who wait meanwhile can still be served in order then. If it is proved again within as long, their next
-// turn is twice as long, up to half of Limits.Wait.
+// missedLocked notes that a request waits in vain, or would, which had patience as its time to wait. Where an overloaded
+// queue is served in order, that proves that not everybody can be served in time: it is the newest's turn then, for half of
+// patience, so that those who wait meanwhile can still be served in order after it. If that is proved again no longer after
+// the turn than it lasted, the next turn lasts twice as long, up to half of Limits.Wait.
 func (p *Pool[T]) missedLocked(now, patience time.Duration) {
 	q := &p.queue
 	if !q.overloaded(now) || q.newestFirst(now) {

@@ -49,7 +49,7 @@ func (p *Pool[T]) Stats() Stats {
 // retryAfterLocked returns how long it takes until those who wait now have been
 // served, at the present rate, but at least 1 s and at most 60 s.
 func (p *Pool[T]) retryAfterLocked() time.Duration {
-	return min(max(p.drainLocked(p.queue.length), time.Second), time.Minute)
+	return min(max(p.timeToServeLocked(p.queue.length), time.Second), time.Minute)
 }
 
 // placesLocked returns how many can wait and be served in time, at the present rate.
@@ -57,20 +57,19 @@ func (p *Pool[T]) placesLocked() int {
 	if p.limits.Queue <= 0 || p.limits.Wait <= 0 {
 		return 0
 	}
-	each := max(p.drainLocked(1), 1)
+	each := max(p.timeToServeLocked(1), 1)
 	return int(min(time.Duration(p.limits.Queue), p.limits.Wait/each))
 }
 
-// takesLocked returns how long it takes until a request has been served that comes now and has to wait: everybody who
-// waits is served before, and then it takes as long as any.
+// takesLocked returns how long it takes until a request has been served that comes now and has to wait for all others.
 func (p *Pool[T]) takesLocked() time.Duration {
-	return p.drainLocked(p.queue.length+1) + p.stats.ServiceTime
+	return p.timeToServeLocked(p.queue.length+1) + p.stats.ServiceTime
 }
 
-// drainLocked returns how long it takes to serve n requests at the present
+// timeToServeLocked returns how long it takes to serve n requests at the present
 // rate: 0 before the first has been served. If no member is open, all count,
 // for they are expected back.
-func (p *Pool[T]) drainLocked(n int) time.Duration {
+func (p *Pool[T]) timeToServeLocked(n int) time.Duration {
 	workers := p.workersLocked()
 	if workers == 0 {
 		workers = len(p.members) * p.limits.Workers
