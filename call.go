@@ -129,11 +129,7 @@ func (c *call) withTimer(req *http.Request, roundTrip func(*http.Request) (*http
 	out.Header.Del(headerTimeout)
 	deadline, _ := c.ctx.Deadline()
 	setRemaining(out.Header, deadline)
-	resp, err := roundTrip(out)
-	if err == nil {
-		err = doorRefusal(resp)
-	}
-	return resp, err
+	return orRefusal(roundTrip(out))
 }
 
 // timed returns req with a context of the call's own, which ends when the first byte of the answer must be there, unless

@@ -149,11 +149,7 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 // serveCall serves a call of this process, without a wire, with the worker that it has taken.
 func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 	q, r := d.received(c, req)
-	resp, err := q.exchange.RoundTrip(r, c.by, q)
-	if err == nil {
-		err = doorRefusal(resp)
-	}
-	return resp, err
+	return orRefusal(q.exchange.RoundTrip(r, c.by, q))
 }
 
 // exchanged is a request that no server of net/http has read, and its exchange, allocated in one piece: of 1024 bytes, as

@@ -135,13 +135,10 @@ func (x *passing) RoundTrip(req *http.Request) (*http.Response, error) {
 // RoundTrip implements [http.RoundTripper]: the request is the sibling's, or was refused at its door.
 func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := n.pool.RoundTrip(req, time.Time{}, nil)
-	switch {
-	case err == nil:
-		err = doorRefusal(resp)
-	case lost(err):
+	if err != nil && lost(err) {
 		n.slot.Doubt()
 	}
-	return resp, err
+	return orRefusal(resp, err)
 }
 
 // rewrite makes the request what the sibling is sent: as it is, and from whom.

@@ -62,14 +62,21 @@ func withoutRefusal(h http.Header) {
 	}
 }
 
-// doorRefusal returns the error that a door behind an HTTP/2 connection or in another process put into
-// its answer, or nil if a handler answered.
-func doorRefusal(resp *http.Response) error {
+// orRefusal returns what a round trip has, unless a door put a refusal into its answer: then the error of that.
+func orRefusal(resp *http.Response, err error) (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
 	word := resp.Header.Get(headerRefused)
 	if word == "" {
-		return nil
+		return resp, nil
 	}
 	_ = resp.Body.Close()
+	return nil, refusal(word, resp.Header)
+}
+
+// refusal returns the error that a door meant by its word.
+func refusal(word string, h http.Header) *CallError {
 	err := ErrOverloaded
 	switch word {
 	case refusedLate:
@@ -81,5 +88,5 @@ func doorRefusal(resp *http.Response) error {
 	case refusedTimeout:
 		err = context.DeadlineExceeded
 	}
-	return &CallError{RetryAfter: retryAfter(resp.Header), Err: fmt.Errorf("%w at its door", err)}
+	return &CallError{RetryAfter: retryAfter(h), Err: fmt.Errorf("%w at its door", err)}
 }

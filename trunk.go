@@ -35,11 +35,7 @@ func (c *call) noteLength(long bool) {
 
 // carry sends req by the trunk to an instance.
 func (c *call) carry(req *http.Request, by *trunk.Client) (*http.Response, error) {
-	resp, err := by.RoundTrip(c.trace().addTo(req), c.by)
-	if err == nil {
-		err = doorRefusal(resp)
-	}
-	return resp, err
+	return orRefusal(by.RoundTrip(c.trace().addTo(req), c.by))
 }
 
 // carried is a call from another process, as it is served here.
