@@ -55,12 +55,30 @@ func (a *answer) WriteHeader(status int) {
 	if status < 100 || status > 999 {
 		panic(fmt.Sprintf("watt: invalid status %d", status)) // as net/http does, but with nothing begun
 	}
-	if status >= 200 || status == http.StatusSwitchingProtocols {
-		a.begin(status)
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		a.inform(status)
+		return
 	}
+	a.begin(status)
 	if a.refused == nil {
 		a.ResponseWriter.WriteHeader(status)
 	}
+}
+
+// inform sends an informational answer. The server of HTTP/2 does so in a goroutine of its own, for which it does not wait
+// when the stream is reset: then that reads the header while the handler changes it. It copies a header that has a length,
+// which never goes out with such an answer.
+func (a *answer) inform(status int) {
+	const length = "Content-Length"
+	if a.refused != nil {
+		return
+	}
+	h := a.Header()
+	if _, sized := h[length]; !sized {
+		h[length] = nil
+		defer delete(h, length)
+	}
+	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answer) Write(p []byte) (int, error) {

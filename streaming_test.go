@@ -21,6 +21,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/org/watt"
 )
 
@@ -158,6 +161,39 @@ func TestNobodyInformsAClientOfHTTP10(t *testing.T) { // which would take that f
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// A client of HTTP/2 may reset a stream while an informational answer is on its way. The handler then goes on, and
+// changes its header, while the server may still read what it was asked to send.
+func TestAHandlerMayChangeItsHeaderAfterInformingAClientThatHasGone(t *testing.T) {
+	var h2c http.Protocols
+	h2c.SetUnencryptedHTTP2(true)
+	over := make(chan bool)
+	web := public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		defer close(over)
+		for r.Context().Err() == nil {
+			w.Header().Set("Link", strings.Repeat("a", 60<<10))
+			w.WriteHeader(http.StatusEarlyHints)
+			clear(w.Header())
+		}
+	}))
+	web.Protocols = &h2c
+	rt := start(t, web)
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	_, _ = io.WriteString(conn, http2.ClientPreface)
+	framer := http2.NewFramer(conn, nil)
+	var block strings.Builder
+	encoder := hpack.NewEncoder(&block)
+	for name, value := range map[string]string{":method": "GET", ":scheme": "http", ":authority": "web", ":path": "/"} {
+		_ = encoder.WriteField(hpack.HeaderField{Name: name, Value: value})
+	}
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true})
+	soon(t, "an answer that the client does not take", func() bool { return statusOf(t, rt, "web").Busy == 1 })
+	_ = framer.WriteRSTStream(1, http2.ErrCodeCancel)
+	within(t, over, "the end of the handler")
+}
+
+var _ watt.App
 
 func TestHEADCrossesTheMesh(t *testing.T) {
 	rt := start(t, app("users", func(w http.ResponseWriter, r *http.Request) {
