@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/go-chi/chi/v5"
 	"go.uber.org/zap"
@@ -105,7 +103,9 @@ func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 	r.Out.Trailer = r.In.Trailer           // the very map: it fills when the body has been read
 	dropForwarded(r.Out.Trailer)
 	if r.Out.Body != nil {
-		r.Out.Body = &upload{ReadCloser: r.Out.Body, trailer: r.Out.Trailer}
+		body := &incoming{ReadCloser: r.Out.Body, trailer: r.Out.Trailer}
+		r.Out.Body, _ = body.open()
+		r.Out.GetBody = body.open
 	}
 	setForwarded(r)
 	if prefix := prefixOf(r.In, below); prefix != "" {
@@ -195,39 +195,6 @@ func (p *proxy) fail(w http.ResponseWriter, r *http.Request, err error) {
 		err = &watt.CallError{Caller: p.env.App, App: p.app, Started: true, Err: err}
 	}
 	watt.WriteError(w, err)
-}
-
-// upload is the body of a request. It remembers whether the client has failed to send it.
-type upload struct {
-	io.ReadCloser
-	trailer http.Header // which comes with the end
-	err     atomic.Pointer[error]
-	closed  atomic.Bool // whatever Read returns from now on is not the client's fault
-}
-
-func (b *upload) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		dropForwarded(b.trailer)
-	}
-	if err != nil && err != io.EOF && !b.closed.Load() {
-		b.err.CompareAndSwap(nil, &err)
-	}
-	return n, err
-}
-
-// Close notes that errors of Read are no fault of the client's from now on.
-func (b *upload) Close() error {
-	b.closed.Store(true)
-	return b.ReadCloser.Close()
-}
-
-// failure returns why the body could not be read, or nil.
-func (b *upload) failure() error {
-	if err := b.err.Load(); err != nil {
-		return *err
-	}
-	return nil
 }
 
 // bufferSize is what is copied of an answer at once, in bytes.
