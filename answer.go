@@ -156,6 +156,20 @@ func (a *answer) wrote(n int64, err error) {
 	if err == nil {
 		a.request.intake.wrote()
 	}
+	if errors.Is(err, http.ErrContentLength) { // then the server closes the connection, and the client had better know
+		closeAfter(serversOwn(a.ResponseWriter))
+	}
+}
+
+// serversOwn returns the server's writer behind w.
+func serversOwn(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = outer.Unwrap()
+	}
 }
 
 // missed reports whether Timeout has struck after the status was said and before any byte went out: what is held back

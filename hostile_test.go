@@ -286,6 +286,25 @@ func TestAHandlersInvalidStatusIsItsPanicAndNoCutConnection(t *testing.T) {
 	}
 }
 
+// The server closes a connection over which a handler has written too much, and another call may already have it.
+func TestAHandlerThatWritesTooMuchFailsNobodyElse(t *testing.T) {
+	rt := start(t, app("users", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Length", "2")
+		_, _ = io.WriteString(w, "ok")
+		_, _ = io.WriteString(w, "too much")
+	}))
+	for range 100 {
+		req := request(t.Context(), http.MethodPost, "http://users.watt.local/", strings.NewReader("body"))
+		req.Trailer = http.Header{"Sum": {"1"}}
+		req.ContentLength = -1
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); got != "ok" {
+			t.Fatalf("got %q", got)
+		}
+	}
+}
+
 func TestACallToAServeAppGoesToTheInstanceWhoseWorkerItHolds(t *testing.T) {
 	release, began := make(chan struct{}), make(chan int, 2)
 	serve := watt.App{Name: "a", Instances: 2, Workers: 1, Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
