@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net"
 	"net/http"
@@ -254,6 +255,17 @@ func TestAPanicThatCannotBeEncodedFailsThePartAlone(t *testing.T) {
 	h.rt.Logger = zap.New(zapcore.NewCore(encoder, zapcore.AddSync(io.Discard), zap.InfoLevel))
 	h.Topology = watttest.Start(t, h.rt)
 	wantAnswer(t, h.get(t), "bad;reason=panic", `{}`)
+}
+
+func TestAnErrorThatPanicsFailsThePartAlone(t *testing.T) {
+	var path *fs.PathError // whose Unwrap panics
+	var call *watt.CallError
+	h := newHome(t, pyramid.Parts{
+		"call": {Optional: true, Func: func(*http.Request) (any, error) { return 1, call }},
+		"fine": {Func: func(*http.Request) (any, error) { return 2, nil }},
+		"path": {Default: 3, Func: func(*http.Request) (any, error) { return 1, path }},
+	})
+	wantAnswer(t, h.get(t), "call;reason=panic, path;reason=panic", `{"fine":2,"path":3}`)
 }
 
 func TestAllPartsMayFail(t *testing.T) {

@@ -118,6 +118,7 @@ func (p *part) compute(r *http.Request) (content, error) {
 	ctx := r.Context() // of which the function may make another one
 	v, err := p.Func(r)
 	if err != nil {
+		_ = reasonOf(err) // a nil pointer that has become an error may panic when it is asked: here, and not later
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // gRPC has an error of its own for it
 		}
