@@ -20,6 +20,7 @@ type answer struct {
 	request  *request
 	begun    bool // the status is said, or the connection hijacked
 	timely   bool // that was before Timeout struck
+	unmarked bool // that was before a drain has cut it, and nothing was said that would show its end
 	out      bool // some of it has gone out, or may have: Timeout is over
 	told     bool // WriteError has answered
 	broken   bool // an error came when it had begun
@@ -178,6 +179,12 @@ func (a *answer) missed() bool {
 	return a.timely && !a.out && errors.Is(a.request.reason(), context.DeadlineExceeded)
 }
 
+// cut reports whether the drain has cut the request while it was answered, so that what there is of the answer may be half
+// of it. Where the handler has announced neither a length nor trailers, only the end of the connection can tell that.
+func (a *answer) cut() bool {
+	return a.unmarked && !a.told && a.hijacked == nil && errors.Is(a.request.reason(), errCut)
+}
+
 // breaks is called for an error that comes when the answer has begun, and would have had the status. What is an error's
 // answer already, the handler's own or the one that has replaced it, is whole.
 func (a *answer) breaks(status int) {
@@ -195,6 +202,7 @@ func (a *answer) begin(status int) {
 	a.begun, a.status = true, status
 	a.timely = a.request.timer != nil && a.request.reason() == nil
 	h := a.Header()
+	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !errors.Is(a.request.reason(), errCut)
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}

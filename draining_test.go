@@ -328,3 +328,26 @@ func TestWhatBecomesLongLivedAfterTheDrainHasBegunEndsToo(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswerThatADrainHasCutIsNotTakenForWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web := app("web", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
+		web.DrainTimeout = time.Second
+		rt := start(t, web)
+		resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodGet, "http://web.watt.local/", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		cut := make(chan error, 1)
+		go func() { cut <- rt.Restart("web", 0) }()
+		if got, err := io.ReadAll(resp.Body); string(got) != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got %q, %v", got, err)
+		}
+		<-cut
+	})
+}

@@ -139,7 +139,7 @@ func (q *request) conclude() {
 	if a.missed() && !a.broken { // nobody has said so yet
 		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
 	}
-	if a.missed() || a.broken && a.hijacked == nil {
+	if a.missed() || a.cut() || a.broken && a.hijacked == nil {
 		panic(http.ErrAbortHandler)
 	}
 	if a.begun {
