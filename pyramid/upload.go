@@ -70,8 +70,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close notes that errors of Read are no fault of the client's from now on. A body that nobody has read of is left to ReverseProxy, which closes it
-// when there is an answer.
+// Close notes that errors of Read are no fault of the client's from now on. A body that nobody has read of is left to
+// ReverseProxy, which closes it when there is an answer.
 func (u *upload) Close() error {
 	b := u.body
 	b.mu.Lock()
