@@ -21,7 +21,7 @@ const maxPlain = 64 << 10
 // wrong, that it is left to those who write it on a wire: upgrades, gRPC, CONNECT, trailers, unusual transfer encodings,
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
-	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL.Path) && plainQuery(req.URL.RawQuery) &&
+	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL) && plainQuery(req.URL.RawQuery) &&
 		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && wire.PlainHost(host(req)) && plainHeaders(req)
 }
 
@@ -52,8 +52,11 @@ func host(req *http.Request) string {
 	return req.URL.Host
 }
 
-// plainPath reports whether there is a path, and not "*", of which a server takes care itself.
-func plainPath(path string) bool { return path == "" || path[0] == '/' }
+// plainPath reports whether there is a path, escaped or not, and not "*", of which a server takes care itself.
+func plainPath(u *url.URL) bool { return begins(u.Path) && begins(u.RawPath) }
+
+// begins reports whether a path, if there is one, begins as one.
+func begins(path string) bool { return path == "" || path[0] == '/' }
 
 // plainQuery reports whether a query has nothing that would end the target of a request, or its line.
 func plainQuery(query string) bool {

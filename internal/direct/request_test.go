@@ -369,6 +369,7 @@ func TestWhatNeedsAConnectionIsNotTaken(t *testing.T) {
 		"a length and no body": func(r *http.Request) { r.ContentLength = 5 },
 		"a body to be sized":   func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("x")) },
 		"a long path":          func(r *http.Request) { r.URL.Path = "/" + text(65<<10) },
+		"no target":            func(r *http.Request) { r.URL.Path, r.URL.RawPath = "/a", "%2Fa" },
 		"a long query":         func(r *http.Request) { r.URL.RawQuery = text(65 << 10) },
 		"a long host":          func(r *http.Request) { r.Host = text(65 << 10) },
 		"many headers":         func(r *http.Request) { r.Header.Set("X-Long", text(65<<10)) },
