@@ -114,6 +114,7 @@ func newTarget(_ context.Context, env *watt.Env) (http.Handler, error) {
 		fmt.Fprintf(w, "%q %s %t %t %v%v%v%v%v", watt.Caller(r.Context()), r.RemoteAddr, limited && by.Sub(time.Unix(0, want)).Abs() < 5*time.Second,
 			time.Until(answerBy) < time.Second, r.Header["Traceparent"], r.Header["Tracestate"], r.Header["Baggage"], r.Header["X-Request-Id"], r.Header["X-Watt-Timeout"])
 	})
+	mux.HandleFunc("/agent", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header["User-Agent"]) })
 	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
 	mux.HandleFunc("/abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	mux.HandleFunc("/half", func(w http.ResponseWriter, _ *http.Request) {
@@ -243,6 +244,51 @@ func setTimeouts(t *testing.T, rt *watt.Runtime, d time.Duration) {
 	for _, app := range []string{"far", "home"} {
 		if err := rt.Update(app, func(a *watt.App) { a.Timeout = d }); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestATargetThatIsNoneConcernsItsCallAloneOnBothWays(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	setTimeouts(t, rt, time.Minute)
+	watttest.Start(t, rt)
+	for _, app := range []string{"far", "home"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		held := going(ctx, rt, app+".watt.local/hold")
+		soon(t, "a call to be in progress", func() bool { return statusOf(t, rt, app).Busy == 1 })
+		for way, take := range ways() {
+			req := request(t.Context(), http.MethodGet, "http://"+app+".watt.local/told", http.NoBody)
+			req.URL.RawPath = "%2Ftold" // what is left of /prefix%2Ftold without the prefix
+			take(req)
+			resp, err := rt.Env().Client.Do(req)
+			if err != nil {
+				t.Errorf("%s, %s: %v", way, app, err)
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusBadRequest { // as net/http's server answers
+				t.Errorf("%s, %s: got %s, want 400", way, app, resp.Status)
+			}
+		}
+		cancel()
+		wantErr(t, within(t, held, "the end of the call").err, context.Canceled)
+		soon(t, "the handler to have ended", func() bool { return statusOf(t, rt, app).Busy == 0 })
+	}
+}
+
+func TestARequestThatIsToNameNoAgentNamesNoneOnBothWays(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	watttest.Start(t, rt)
+	for _, app := range []string{"far", "home"} {
+		for way, take := range ways() {
+			req := request(t.Context(), http.MethodGet, "http://"+app+".watt.local/agent", http.NoBody)
+			req.Header["User-Agent"] = nil
+			take(req)
+			if got := text(rt.Env().Client.Do(req)); got != "[]" {
+				t.Errorf("%s, %s: got %s, want []", way, app, got)
+			}
 		}
 	}
 }

@@ -30,6 +30,7 @@ func Takes(req *http.Request) bool {
 const (
 	flagBody    = 1 << iota // it has a body, be it empty
 	flagInforms             // the caller wants to hear of informational answers
+	flagNoAgent             // its User-Agent has no value: it is not to get the usual one
 )
 
 // informs reports whether the caller wants to hear of informational answers.
@@ -49,6 +50,9 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 	}
 	if informs(req) {
 		flags |= flagInforms
+	}
+	if agent, named := req.Header["User-Agent"]; named && len(agent) == 0 {
+		flags |= flagNoAgent
 	}
 	b = append(b, flags)
 	var left uint64 // in microseconds; 0: no limit
@@ -87,6 +91,9 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 	header := s.header()
 	if s.bad {
 		return nil, deadline, false, ErrMalformed
+	}
+	if flags&flagNoAgent != 0 {
+		header["User-Agent"] = nil
 	}
 	u := &url.URL{Path: uri}
 	if !plain(uri) {

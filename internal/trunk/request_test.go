@@ -37,6 +37,10 @@ func TestARequestArrivesAsItWasMade(t *testing.T) {
 			r.Header["A"], r.Header["B"], r.Header["C"] = []string{"1", "", "3"}, []string{"2"}, nil
 			return r
 		},
+		"that is to name no agent": func(r *http.Request) *http.Request {
+			r.Header["User-Agent"] = nil
+			return r
+		},
 		"with a deadline": func(r *http.Request) *http.Request {
 			ctx, cancel := context.WithTimeout(r.Context(), time.Hour)
 			t.Cleanup(cancel)
@@ -96,7 +100,7 @@ func describe(r *http.Request, uri string) string {
 		host = r.URL.Host
 	}
 	h := maps.Clone(r.Header)
-	maps.DeleteFunc(h, func(_ string, values []string) bool { return len(values) == 0 })
+	maps.DeleteFunc(h, func(name string, values []string) bool { return len(values) == 0 && name != "User-Agent" })
 	return fmt.Sprint(r.Method, " ", host, " ", uri, " ", h, " ", r.ContentLength)
 }
 
