@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -132,6 +134,33 @@ func cut(err error) func(io.Writer) error {
 	return func(w io.Writer) error {
 		io.WriteString(w, "content")
 		return err
+	}
+}
+
+func TestAnErrorOfAnyLengthConcernsItsCallAlone(t *testing.T) {
+	fail := make(chan struct{})
+	client, n := serve(t, pair, func(c *trunk.Incoming) {
+		if c.Request.Method == http.MethodGet {
+			<-fail
+			whole(c, "content")
+			return
+		}
+		c.Answer(nil, nil, false, errors.New("no: "+strings.Repeat("x", 5<<20))) // it names a header, and is longer than a frame may be
+		close(fail)
+	})
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	waiting.Go(func() {
+		if got := get(t, client); got != "content" {
+			t.Errorf("got %q of another call", got)
+		}
+	})
+	for n.dials() == 0 || n.latest().Calls() == 0 {
+		runtime.Gosched()
+	}
+	_, err := client.RoundTrip(request(t, t.Context(), http.MethodDelete, ""), time.Time{})
+	if err == nil || !strings.HasPrefix(err.Error(), "no: x") {
+		t.Errorf("got error %.100v, want the callee's", err)
 	}
 }
 

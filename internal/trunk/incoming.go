@@ -89,11 +89,15 @@ func (c *Incoming) send(p []byte) {
 	}
 }
 
+// maxWhy is how much is said of an error, in bytes. It may name what a handler has made, of any length.
+const maxWhy = 4 << 10
+
 func (c *Incoming) cut(err error) {
 	defer c.server.remove(c)
 	b := begin(nil, kindCut, c.id)
 	if err != io.ErrUnexpectedEOF { //nolint:errorlint // which says no more
-		b = append(b, err.Error()...)
+		why := err.Error()
+		b = append(b, why[:min(len(why), maxWhy)]...)
 	}
 	c.send(end(b, 0))
 }
