@@ -278,3 +278,76 @@ func TestABodyThatNobodyReadsIsBoundedAndDoesNotHoldUpOthers(t *testing.T) {
 		t.Errorf("dialled %d times, want once", got)
 	}
 }
+
+// bits is a body that gives much at once, and then comes bit by bit.
+type bits struct {
+	much   int
+	asked  chan int // for how much each Read is
+	more   chan struct{}
+	closed chan struct{}
+}
+
+func (b *bits) Read(p []byte) (int, error) {
+	b.asked <- len(p)
+	if b.much > 0 {
+		b.much -= len(p)
+		return len(p), nil
+	}
+	if _, ok := <-b.more; !ok {
+		return 0, io.EOF
+	}
+	return 1, nil
+}
+
+func (b *bits) Close() error {
+	close(b.closed)
+	return nil
+}
+
+// TestAnAnswerThatComesBitByBitTakesLittleMemory has much come of it before.
+func TestAnAnswerThatComesBitByBitTakesLittleMemory(t *testing.T) {
+	body := &bits{much: 100 << 10, asked: make(chan int, 100), more: make(chan struct{}), closed: make(chan struct{})}
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+		resp := response()
+		resp.Body, resp.ContentLength = body, -1
+		c.Answer(resp, nil, false, nil)
+	})
+	resp, err := client.RoundTrip(request(t, t.Context(), http.MethodGet, ""), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error)
+	go func() {
+		_, err := io.Copy(io.Discard, resp.Body)
+		read <- err
+	}()
+	body.more <- struct{}{} // by then it has asked for that
+	body.more <- struct{}{}
+	close(body.more)
+	if err := errors.Join(<-read, resp.Body.Close()); err != nil {
+		t.Error(err)
+	}
+	<-body.closed
+	close(body.asked)
+	var most, last int
+	for n := range body.asked {
+		most, last = max(most, n), n
+	}
+	if most < 60<<10 || last > 4<<10 {
+		t.Errorf("it was asked for up to %d bytes at once, and at last for %d", most, last)
+	}
+}
+
+// TestTheBodyOfAnAnswerIsClosed has one that is sent whole: what it has lent is another call's then.
+func TestTheBodyOfAnAnswerIsClosed(t *testing.T) {
+	body := &bits{closed: make(chan struct{})}
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+		resp := response()
+		resp.Body, resp.ContentLength = body, 6
+		c.Answer(resp, []byte("answer"), true, nil)
+	})
+	if got := get(t, client); got != "answer" {
+		t.Errorf("got %q", got)
+	}
+	<-body.closed
+}

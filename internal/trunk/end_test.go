@@ -9,6 +9,7 @@ import (
 	"net/textproto"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -77,12 +78,22 @@ func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
 }
 
 func TestAContextThatHasEndedSendsNothing(t *testing.T) {
-	client := script(t, pair)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errOver)
-	_, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
-	if !errors.Is(err, errOver) || !errors.Is(err, wire.ErrNotSent) {
-		t.Errorf("got error %v, want %v that wraps %v", err, wire.ErrNotSent, errOver)
+	var served atomic.Int64
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+		served.Add(1)
+		whole(c, "")
+	})
+	for _, before := range []string{"no connection", "one"} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errOver)
+		_, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
+		if !errors.Is(err, errOver) || !errors.Is(err, wire.ErrNotSent) {
+			t.Errorf("%s: got error %v, want %v that wraps %v", before, err, wire.ErrNotSent, errOver)
+		}
+		get(t, client)
+	}
+	if n := served.Load(); n != 2 {
+		t.Errorf("%d calls were served, want 2", n)
 	}
 }
 

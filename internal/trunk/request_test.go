@@ -104,6 +104,37 @@ func describe(r *http.Request, uri string) string {
 	return fmt.Sprint(r.Method, " ", host, " ", uri, " ", h, " ", r.ContentLength)
 }
 
+// TestValuesOfOneMessageDoNotGrowIntoEachOther has both sides add to each header that has come.
+func TestValuesOfOneMessageDoNotGrowIntoEachOther(t *testing.T) {
+	const many = 20
+	fill := func(h http.Header) {
+		for i := range many {
+			h["X-"+strconv.Itoa(i)] = []string{"a"}
+		}
+	}
+	grow := func(h http.Header) {
+		for i := range many {
+			h.Add("X-"+strconv.Itoa(i), "mine")
+		}
+		for name, values := range h {
+			if !slices.Equal(values, []string{"a", "mine"}) {
+				t.Errorf("%s: got %q", name, values)
+			}
+		}
+	}
+	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+		grow(c.Request.Header)
+		resp := response()
+		fill(resp.Header)
+		c.Answer(resp, nil, true, nil)
+	})
+	req := request(t, t.Context(), http.MethodGet, "")
+	fill(req.Header)
+	resp, err := client.RoundTrip(req, time.Time{})
+	readAll(t, resp, err)
+	grow(resp.Header)
+}
+
 func TestATrunkTakesShortBodiesThatAreInMemory(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*http.Request)

@@ -253,3 +253,24 @@ func TestShortAnswersThatWaitAreNotSent(t *testing.T) {
 		}
 	})
 }
+
+// TestAnAnswerDoesNotWaitForTheRestOfAFrame has a caller that stops in the middle of what it says next.
+func TestAnAnswerDoesNotWaitForTheRestOfAFrame(t *testing.T) {
+	next := frame(kindRequest, 2, plainRequest())
+	for name, part := range map[string]int{"in its head": 5, "after that": 13, "in its content": 20} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, _ := caller(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+				b.SetDeadline(time.Now().Add(time.Minute))
+				b.say(frame(kindRequest, 1, plainRequest()) + next[:part])
+				if _, id, _, err := b.hear(); id != 1 || err != nil {
+					t.Errorf("got %d and %v", id, err)
+				}
+				b.say(next[part:])
+				if _, id, _, err := b.hear(); id != 2 || err != nil {
+					t.Errorf("got %d and %v", id, err)
+				}
+			})
+		})
+	}
+}
