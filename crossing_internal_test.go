@@ -111,6 +111,30 @@ func TestACallThatHasWaitedAtAnInstanceWaitsAnewForTheNext(t *testing.T) {
 	})
 }
 
+func TestACallOfAnAppThatIsAwayIsNotSentOnceMoreAfterOneHasWaitedForIt(t *testing.T) {
+	for way, alone := range map[string]bool{"together": false, "alone": true} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rt := New(App{Name: "a", QueueTimeout: time.Second, Handler: http.NotFoundHandler()})
+				c := &call{mesh: rt.mesh, edge: new(edge), app: newApp(rt, rt.configs[0].withDefaults()), ctx: t.Context()}
+				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
+				req.Close = alone
+				asked := 0
+				_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) {
+					asked++
+					return &leaving{err: &net.OpError{Op: "dial", Net: "unix", Err: errAway}}, nil
+				})
+				if !errors.Is(err, errAway) || asked != 1 {
+					t.Errorf("got %v from %d", err, asked)
+				}
+				if c.cancel != nil {
+					c.cancel(context.Canceled)
+				}
+			})
+		})
+	}
+}
+
 func TestACallThatOneHasNoRoomForIsOfferedToOneMore(t *testing.T) {
 	for name, full := range map[string]int{"one is full": 1, "both are": 2} {
 		t.Run(name, func(t *testing.T) {

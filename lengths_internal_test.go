@@ -2,7 +2,10 @@ package watt
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
+
+	"github.com/org/watt/internal/count"
 )
 
 func TestAnswersAreExpectedToBeAsLongAsThoseLately(t *testing.T) {
@@ -30,6 +33,28 @@ func TestAnswersAreExpectedToBeAsLongAsThoseLately(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAnAnswerWithoutABodySaysNothingOfHowLongOthersAre has one to HEAD, and one of which the caller has the body.
+func TestAnAnswerWithoutABodySaysNothingOfHowLongOthersAre(t *testing.T) {
+	for want, resp := range map[int32]*http.Response{
+		0:  {StatusCode: http.StatusOK, ContentLength: longAnswer + 1},
+		1:  {StatusCode: http.StatusNotModified},
+		-1: {StatusCode: http.StatusNoContent}, // of which others have none either
+	} {
+		c := &call{ctx: t.Context(), edge: &edge{calls: new(count.Calls)}}
+		c.kind = c.edge.kinds.of("/pictures")
+		if want > 0 {
+			c.kind.Store(want)
+		}
+		resp.Body = http.NoBody
+		if err := c.accept(resp); err != nil {
+			t.Error(err)
+		}
+		if got := c.kind.Load(); got != want {
+			t.Errorf("%d: got %d, want %d", resp.StatusCode, got, want)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -38,10 +39,22 @@ func twin() *watt.Runtime {
 	far.Name, far.Isolation = "far", watt.OwnProcess
 	home.Name = "home"
 	return watt.New(
-		watt.App{Name: "scout", Isolation: watt.OwnProcess, Calls: []string{"far", "home"}, New: newScout},
+		watt.App{Name: "scout", Isolation: watt.OwnProcess, Calls: []string{"far", "home", "server", "far-server"}, New: newScout},
 		far, home,
+		watt.App{Name: "server", Serve: serveWords},
+		watt.App{Name: "far-server", Isolation: watt.OwnProcess, Serve: serveWords},
 		watt.App{Name: "book", New: newBook},
 	)
+}
+
+// serveWords is an app that brings its own server.
+func serveWords(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "words") })}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(ln); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // newBook counts who has come, at any path, and tells how many at /.
@@ -187,6 +200,22 @@ func TestACallIsTheSameOnBothWaysBetweenProcesses(t *testing.T) {
 				if got, want := scouted(t.Context(), rt, way, app, path, header), fate("scout", app, "scout", traces); got != want {
 					t.Errorf("%s, %s/%s by scout: got %s, want %s", way, app, path, got, want)
 				}
+			}
+		}
+	}
+}
+
+func TestAnAppWithAServerOfItsOwnIsCalledByOtherProcesses(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	watttest.Start(t, rt)
+	for way := range ways() {
+		if got := tried(t.Context(), rt.Env(), way, "far-server", "x"); got != "200 words" {
+			t.Errorf("%s, by main: got %s", way, got)
+		}
+		for _, app := range []string{"server", "far-server"} {
+			if got := scouted(t.Context(), rt, way, app, "x", http.Header{}); got != "200 words" {
+				t.Errorf("%s, %s by scout: got %s", way, app, got)
 			}
 		}
 	}
