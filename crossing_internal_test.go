@@ -120,7 +120,7 @@ func TestACallOfAnAppThatIsAwayIsNotSentOnceMoreAfterOneHasWaitedForIt(t *testin
 				req, _ := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://a.watt.local/", nil)
 				req.Close = alone
 				asked := 0
-				_, err := c.cross(req, func(context.Context, side, time.Time) (side, error) {
+				_, err := c.cross(req, func(context.Context, target, time.Time) (target, error) {
 					asked++
 					return &leaving{err: &net.OpError{Op: "dial", Net: "unix", Err: errAway}}, nil
 				})

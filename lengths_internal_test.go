@@ -44,15 +44,16 @@ func TestAnAnswerWithoutABodySaysNothingOfHowLongOthersAre(t *testing.T) {
 		-1: {StatusCode: http.StatusNoContent}, // of which others have none either
 	} {
 		c := &call{ctx: t.Context(), edge: &edge{calls: new(count.Calls)}}
-		c.kind = c.edge.kinds.of("/pictures")
+		length := c.edge.lengths.of("/pictures")
+		c.length = length
 		if want > 0 {
-			c.kind.Store(want)
+			length.Store(want)
 		}
 		resp.Body = http.NoBody
 		if err := c.accept(resp); err != nil {
 			t.Error(err)
 		}
-		if got := c.kind.Load(); got != want {
+		if got := length.Load(); got != want {
 			t.Errorf("%d: got %d, want %d", resp.StatusCode, got, want)
 		}
 	}
