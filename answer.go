@@ -199,30 +199,36 @@ func (a *answer) begin(status int) {
 	if a.begun {
 		return
 	}
+	h, reason := a.Header(), a.request.reason()
 	a.begun, a.status = true, status
-	a.timely = a.request.timer != nil && a.request.reason() == nil
-	h := a.Header()
-	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !errors.Is(a.request.reason(), errCut)
+	a.timely = a.request.timer != nil && reason == nil
+	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !errors.Is(reason, errCut)
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
 	a.request.intake.begins(h)
 	withoutRefusal(h)
-	if a.last = a.request.peer.lameDuck() || a.request.spent.Load(); a.last && status != http.StatusSwitchingProtocols {
-		h.Set("Connection", "close")
-	}
-	if a.request.peer.handed {
-		delete(h, headerLast)
-		if strings.EqualFold(first(h, "Connection"), "close") { // which is said of the client's
-			h.Set(headerLast, "1")
-		}
-	}
+	a.closes(h)
 	if isEventStream(h) {
 		a.out = true
 		a.request.stopTimer() // the first event may be long in coming
 		if err := a.request.becomeLongLived(); err != nil {
 			a.refused, a.status = err, http.StatusServiceUnavailable
 			WriteError(a.ResponseWriter, err)
+		}
+	}
+}
+
+// closes says whether the connection is closed after the answer.
+func (a *answer) closes(h http.Header) {
+	p := a.request.peer
+	if a.last = p.lameDuck() || a.request.spent.Load(); a.last && a.status != http.StatusSwitchingProtocols {
+		h.Set("Connection", "close")
+	}
+	if p.handed {
+		delete(h, headerLast)
+		if strings.EqualFold(first(h, "Connection"), "close") { // which is said of the client's
+			h.Set(headerLast, "1")
 		}
 	}
 }

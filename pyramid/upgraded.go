@@ -19,7 +19,7 @@ var errLingers = errors.New("pyramid: the client does not close its end")
 // its own for as long as it likes, drain or not: what ends the wait is an error of WriteTo.
 type upgraded struct {
 	io.ReadWriteCloser
-	ctx       context.Context // of the request
+	ctx       context.Context //nolint:containedctx // of the request
 	websocket bool
 	once      sync.Once
 	done      chan struct{} // closed when the client has said all, or nobody waits any more

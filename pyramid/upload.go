@@ -56,7 +56,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b := u.body
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.Read(p)
 	switch {
 	case err == io.EOF:
 		dropForwarded(b.trailer)
@@ -81,7 +81,7 @@ func (u *upload) Close() error {
 	if !begun {
 		return nil
 	}
-	return b.ReadCloser.Close()
+	return b.Close()
 }
 
 // failure returns why the body could not be read, or nil.
