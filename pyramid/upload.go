@@ -58,7 +58,7 @@ func (u *upload) Read(p []byte) (int, error) {
 	b := u.body
 	n, err := b.Read(p)
 	switch {
-	case err == io.EOF:
+	case err == io.EOF: //nolint:errorlint // Read returns it bare
 		dropForwarded(b.trailer)
 	case err != nil:
 		b.mu.Lock()
