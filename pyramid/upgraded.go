@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type upgraded struct {
 	websocket bool
 	once      sync.Once
 	done      chan struct{} // closed when the client has said all, or nobody waits any more
+	err       error         // net.ErrClosed if it is the latter; read after done
 }
 
 // newUpgraded returns the body of a 101 answer to r, as ReverseProxy is to have it.
@@ -53,7 +55,7 @@ func (u *upgraded) WriteTo(client io.Writer) (int64, error) {
 	}
 	select {
 	case <-u.done:
-		return n, nil
+		return n, u.err
 	case <-late:
 		return n, errLingers
 	case <-u.ctx.Done():
@@ -63,7 +65,7 @@ func (u *upgraded) WriteTo(client io.Writer) (int64, error) {
 
 // CloseWrite tells the app that the client has said all.
 func (u *upgraded) CloseWrite() error {
-	u.once.Do(func() { close(u.done) })
+	u.end(nil)
 	if half, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
@@ -72,6 +74,14 @@ func (u *upgraded) CloseWrite() error {
 
 // Close ends both directions.
 func (u *upgraded) Close() error {
-	u.once.Do(func() { close(u.done) })
+	u.end(net.ErrClosed)
 	return u.ReadWriteCloser.Close()
+}
+
+// end ends the wait for the client. Only its first call counts.
+func (u *upgraded) end(err error) {
+	u.once.Do(func() {
+		u.err = err
+		close(u.done)
+	})
 }
