@@ -146,43 +146,6 @@ func (d *door) accept(ctx context.Context, f *os.File, what connection, _ int) e
 	return err
 }
 
-// serveCall serves a call of this process, without a wire, with the worker that it has taken.
-func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
-	q, r := d.received(c, req)
-	return orRefusal(q.exchange.RoundTrip(r, c.by, q))
-}
-
-// exchanged is a request that no server of net/http has read, and its exchange, allocated in one piece: of 1024 bytes, as
-// long as it, and [carried], has no more than 1016, to which Go adds 8; else of 1152.
-type exchanged struct {
-	request
-	exchange direct.Exchange
-}
-
-// bind ties both to r, which the exchange has made of the caller's request, and which comes from there.
-func (b *exchanged) bind(r *http.Request, from string) {
-	r.RemoteAddr = from
-	delete(r.Header, headerTimeout)
-	b.describe(r)
-	b.request.exchange = &b.exchange
-	b.answer.answer = answer{ResponseWriter: &b.exchange, request: &b.request}
-}
-
-// received makes what the handler gets of a call. It is not a part of serveCall, where its frame would be on the caller's
-// stack while that waits: the stack would have to grow for a call.
-func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
-	c.holds = false // the request does
-	both := &exchanged{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
-	q := &both.request
-	both.exchange.Common = &d.app.direct
-	q.base, q.arrived = d.base, c.began
-	q.deadline, _ = c.ctx.Deadline()
-	r := both.exchange.Request(q, req)
-	c.trace().set(r.Header)
-	both.bind(r, c.mesh.address)
-	return q, r
-}
-
 // ServeHTTP admits one request and lets an instance serve it.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, _ := r.Context().Value(peerKey{}).(*peer)

@@ -56,3 +56,11 @@ func (l *lengths) note(known *length, long bool) {
 	known.note(long)
 	l.all.note(long)
 }
+
+// noteLength notes, once, whether the answer is long, if that matters.
+func (c *call) noteLength(long bool) {
+	if c.length != nil {
+		c.edge.lengths.note(c.length, long)
+		c.length = nil
+	}
+}

@@ -1,10 +1,8 @@
 package watt
 
 import (
-	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -25,24 +23,9 @@ func (c *call) byTrunk(req *http.Request) bool {
 	return !c.edge.lengths.long(c.length)
 }
 
-// noteLength notes, once, whether the answer is long, if that matters.
-func (c *call) noteLength(long bool) {
-	if c.length != nil {
-		c.edge.lengths.note(c.length, long)
-		c.length = nil
-	}
-}
-
 // carry sends req by the trunk to an instance.
 func (c *call) carry(req *http.Request, by *trunk.Client) (*http.Response, error) {
 	return orRefusal(by.RoundTrip(c.trace().addTo(req), c.by))
-}
-
-// carried is a call from another process, as it is served here.
-type carried struct {
-	exchanged
-	door *door
-	by   *trunk.Incoming
 }
 
 // serveTrunk serves the calls that come over a connection from another process.
@@ -57,40 +40,4 @@ func (d *door) serveTrunk(conn *foreign) {
 			d.app.log.Warn("a connection from another process was cut", zap.String("caller", p.caller), zap.Error(err))
 		}
 	})
-}
-
-// serveCarried serves one of them.
-func (d *door) serveCarried(c *trunk.Incoming, p *peer, from string) {
-	direct.MakeRoom()
-	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, by: c}
-	q, x := &both.request, &both.exchange
-	x.Common = &d.app.direct
-	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
-	r := x.Given(q, c.Request)
-	both.bind(r, from)
-	q.startTimer()
-	var inform func(int, http.Header)
-	if c.Informs {
-		inform = c.Inform
-	}
-	x.Serve(r, both, both.answered, inform)
-}
-
-// Serve implements [direct.Callee].
-func (c *carried) Serve(r *http.Request) {
-	c.by.OnGone(c.exchange.Abandon)
-	c.door.dispatch(&c.exchange, r, &c.request)
-}
-
-// PeerClosed ends the context of a request whose caller has gone.
-func (c *carried) PeerClosed() { c.cancel(context.Canceled) }
-
-// answered sends the answer, or the beginning of one.
-func (c *carried) answered(resp *http.Response, err error) {
-	var body []byte
-	whole := false
-	if err == nil {
-		body, whole = c.exchange.Held()
-	}
-	c.by.Answer(resp, body, whole, err)
 }
