@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt"
+	"github.com/org/watt/pyramid"
 )
 
 // nonsense is a Serve app that says text on every connection, once something has come in, and hangs up.
@@ -316,5 +317,44 @@ func TestARestartBeyondTheQueuesLimitIs503(t *testing.T) {
 	}
 	if resp := f.do(t, "GET", "/users", nil); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("got %s", resp.Status)
+	}
+}
+
+// An app elsewhere that ends a kept connection over a request that it has read has died, and the request, which is harmless
+// to repeat, is not: its body has come only once.
+func TestAnUploadWithAKeyThatMeetsADeathSaysSo(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go accept(t.Context(), ln, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		for {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			if req.Method == http.MethodPut {
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	met := make(chan error, 1)
+	f := startFront(t, serving(func(env *watt.Env) http.Handler {
+		p := pyramid.Proxy(env, "elsewhere")
+		fail := p.ErrorHandler
+		p.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+			met <- err
+			fail(w, r, err)
+		}
+		return p
+	}), watt.App{Name: "elsewhere", URL: "http://" + ln.Addr().String()})
+	all(t, f.do(t, http.MethodGet, "/", nil))
+	resp := f.do(t, http.MethodPut, "/", strings.NewReader("a"), "Idempotency-Key", "1")
+	wantNotice(t, resp, all(t, resp), http.StatusBadGateway, "elsewhere")
+	if err := <-met; !errors.Is(err, watt.ErrInstanceDied) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,14 +1,15 @@
 package pyramid
 
 import (
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
 )
 
-// errBegun means that a body cannot be sent once more.
-var errBegun = errors.New("some of the body has been read")
+// errBegun means that a body cannot be sent once more. A transport that asks for it has lost a connection, and may return this
+// error in place of the one that it has met.
+var errBegun = fmt.Errorf("the connection has ended, and some of the body has been read: %w", io.ErrUnexpectedEOF)
 
 // incoming is the body of a request as it comes from the client. As long as nobody has read of it, the request may be
 // sent to another instance.
