@@ -180,9 +180,20 @@ func (a *answer) missed() bool {
 }
 
 // cut reports whether the drain has cut the request while it was answered, so that what there is of the answer may be half
-// of it. Where the handler has announced neither a length nor trailers, only the end of the connection can tell that.
+// of it. Where the handler has announced neither a length nor trailers, nor set any, only the end of the connection can tell
+// that.
 func (a *answer) cut() bool {
-	return a.unmarked && !a.told && a.hijacked == nil && errors.Is(a.request.reason(), errCut)
+	return a.unmarked && !a.told && a.hijacked == nil && errors.Is(a.request.reason(), errCut) && !hasTrailers(a.Header())
+}
+
+// hasTrailers reports whether there are trailers that were not announced.
+func hasTrailers(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // breaks is called for an error that comes when the answer has begun, and would have had the status. What is an error's
@@ -202,7 +213,7 @@ func (a *answer) begin(status int) {
 	h, reason := a.Header(), a.request.reason()
 	a.begun, a.status = true, status
 	a.timely = a.request.timer != nil && reason == nil
-	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !errors.Is(reason, errCut)
+	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !bodiless(status) && !errors.Is(reason, errCut)
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
@@ -217,6 +228,11 @@ func (a *answer) begin(status int) {
 			WriteError(a.ResponseWriter, err)
 		}
 	}
+}
+
+// bodiless reports whether answers with a status end with their head.
+func bodiless(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 // closes says whether the connection is closed after the answer.

@@ -351,3 +351,42 @@ func TestAnAnswerThatADrainHasCutIsNotTakenForWhole(t *testing.T) {
 		<-cut
 	})
 }
+
+func TestAnAnswerThatIsWholeIsNoneThatADrainHasCut(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		ends   func(http.Header)
+	}{
+		"with its head":                           {http.StatusNoContent, func(http.Header) {}},
+		"with its head, as it was":                {http.StatusNotModified, func(http.Header) {}},
+		"with trailers that nobody has announced": {http.StatusOK, func(h http.Header) { h.Set(http.TrailerPrefix+"Grpc-Status", "14") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := make(chan bool)
+				web := app("web", func(w http.ResponseWriter, r *http.Request) {
+					w.WriteHeader(c.status)
+					close(begun)
+					<-r.Context().Done()
+					c.ends(w.Header())
+				})
+				web.DrainTimeout = time.Second
+				rt := start(t, web)
+				cut := make(chan error, 1)
+				go func() {
+					<-begun
+					cut <- rt.Restart("web", 0)
+				}()
+				resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodGet, "http://web.watt.local/", nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if _, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != c.status {
+					t.Errorf("got %s, %v", resp.Status, err)
+				}
+				<-cut
+			})
+		})
+	}
+}

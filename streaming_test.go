@@ -193,8 +193,6 @@ func TestAHandlerMayChangeItsHeaderAfterInformingAClientThatHasGone(t *testing.T
 	within(t, over, "the end of the handler")
 }
 
-var _ watt.App
-
 func TestHEADCrossesTheMesh(t *testing.T) {
 	rt := start(t, app("users", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000000")
