@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"reflect"
@@ -30,13 +31,16 @@ type requestBody struct {
 	asked bool      // by Read
 	once  sync.Once // closes rc
 
+	trailer http.Header // the caller's, which fills with the end
+	sent    http.Header // a copy, since the writing may go on when that is no longer to be touched
+
 	mu   sync.Mutex
 	told bool  // ask has its answer
 	err  error // why no more is read; errNotWanted if it is not the body's fault
 }
 
 func newRequestBody(req *http.Request, trace *httptrace.ClientTrace, log Log) *requestBody {
-	b := &requestBody{rc: guarded{req.Body, log}, trace: trace}
+	b := &requestBody{rc: guarded{req.Body, log}, trace: trace, trailer: req.Trailer, sent: req.Trailer.Clone()}
 	if expectsContinue(req) && !probed(req) {
 		b.ask = make(chan bool, 1)
 	}
@@ -90,7 +94,11 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := b.rc.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
+	switch {
+	case err == io.EOF: //nolint:errorlint // Read returns it bare
+		clear(b.sent)
+		maps.Copy(b.sent, b.trailer)
+	case err != nil:
 		b.fail(err)
 	}
 	return n, err

@@ -96,8 +96,8 @@ func (x *exchange) send(ctx context.Context) {
 	}
 	x.body = newRequestBody(req, x.trace, x.pool.ErrorLog)
 	out := req.WithContext(ctx)
-	address := *req.URL // the caller may change req as soon as an error is returned; the Trailer belongs to the body
-	out.URL, out.Header, out.Body = &address, req.Header.Clone(), x.body
+	address := *req.URL // the caller may change req as soon as an error is returned
+	out.URL, out.Header, out.Body, out.Trailer = &address, req.Header.Clone(), x.body, x.body.sent
 	go x.writeAlone(out)
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -287,4 +288,23 @@ func TestADeclinedRequestIsNotSent(t *testing.T) {
 		}
 		clean(t, n, req)
 	})
+}
+
+// A server fills the trailers of a request when it has read all of it, which may be to drop it: a proxy has failed to send it.
+func TestWhoStillWritesAFailedRequestDoesNotLookAtItsTrailers(t *testing.T) {
+	var buffers pipe.Buffers
+	pool := &wire.Pool{Dial: func(context.Context) (net.Conn, error) {
+		near, far := pipe.New(&buffers, "caller:1", "callee:80")
+		_ = far.Close()
+		return near, nil
+	}}
+	for range 100 {
+		body, _ := io.Pipe()
+		req := request(t, t.Context(), http.MethodPost, body)
+		req.Trailer = http.Header{"Sum": nil}
+		if _, err := pool.RoundTrip(req, time.Time{}, nil); err == nil {
+			t.Fatal("nobody has answered")
+		}
+		req.Trailer.Set("Sum", "1")
+	}
 }
