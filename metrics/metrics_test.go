@@ -705,6 +705,8 @@ func TestSaturationGoesByProfile(t *testing.T) {
 	renewed.PerInstance[1].PID = 99
 	late := at(watt.Domain, 0, 0, 0)
 	late.Deadline = 1
+	breath := at(watt.IOBound, 40*s, 0, 0)
+	breath.Busy, breath.Queued = 1, 0
 	for name, test := range map[string]struct {
 		before, after *watt.Status
 		elapsed       time.Duration
@@ -717,6 +719,7 @@ func TestSaturationGoesByProfile(t *testing.T) {
 		"workers, if they are more":       {at(watt.CPUBound, 0, 0, 0), at(watt.CPUBound, 30*s, 10*s, 0), 10 * s, 0.75},
 		"processors of those that stayed": {at(watt.CPUBound, 0, 10*s, 0), renewed, 10 * s, 0.5},
 		"who works and who waits":         {at(watt.IOBound, 0, 0, 0), at(watt.IOBound, 0, 0, 0), 10 * s, 2},
+		"who has worked, just now fewer":  {at(watt.IOBound, 10*s, 0, 0), breath, 10 * s, 0.75},
 		"a deadline that was too near":    {at(watt.Domain, 0, 0, 0), late, 10 * s, 1},
 		"no instance":                     {at(watt.IOBound, 0), at(watt.IOBound, 0), 10 * s, 0},
 	} {

@@ -12,8 +12,8 @@ import (
 //
 //   - CPUBound: the greater of the workers' utilisation and that of the processors by its own processes, as far as
 //     its workers can use them
-//   - IOBound: how many are at work or wait for it at the second look, of the workers, which are the backend's
-//     connections
+//   - IOBound: the greater of the workers' utilisation and how many are at work or wait for it at the second look, of
+//     the workers, which are the backend's connections
 //   - Entrypoint and Domain: the workers' utilisation
 //
 // Only workers of instances that are ready count. If no time has passed, utilisation is how many are busy. If anything
@@ -31,14 +31,17 @@ func utilisation(before, after *watt.Status, seconds float64) float64 {
 	switch {
 	case workers == 0:
 		return 0
-	case after.Profile == watt.IOBound:
+	case seconds <= 0 && after.Profile == watt.IOBound:
 		return float64(after.Busy+after.Queued) / workers
 	case seconds <= 0:
 		return min(1, float64(after.Busy)/workers)
 	}
 	ratio := min(1, (after.BusyTime-before.BusyTime).Seconds()/seconds/workers)
-	if after.Profile == watt.CPUBound {
+	switch after.Profile {
+	case watt.CPUBound:
 		ratio = max(ratio, processorTime(before, after).Seconds()/seconds/workers)
+	case watt.IOBound:
+		ratio = max(ratio, float64(after.Busy+after.Queued)/workers)
 	}
 	return max(ratio, 0)
 }
