@@ -91,7 +91,7 @@ func (a adviser) short() (kind, text string) {
 		return "", ""
 	}
 	state := a.state()
-	if n.Downstream > mostly*n.Utilisation {
+	if a.mostlyWaits() {
 		who, room := a.waitedFor()
 		if state += fmt.Sprintf("; %s of that time they wait for %s", percent(n.Downstream/n.Utilisation), who); !room {
 			return "downstream", state
@@ -128,6 +128,9 @@ func (a adviser) inVain(b *Figures) bool {
 	return a.BeforeWorkers < workersOf(&a.Status) && b.Requests > 0 && a.Now.Requests < 1.1*b.Requests && a.Now.Service > 1.2*b.Service
 }
 
+// mostlyWaits reports whether the app waits for others most of the time that its workers are busy.
+func (a adviser) mostlyWaits() bool { return a.Now.Downstream > mostly*a.Now.Utilisation }
+
 // state says how full the app is.
 func (a adviser) state() string {
 	state := a.busy() + percent(a.Now.Utilisation) + " of the time"
@@ -163,7 +166,7 @@ func (a adviser) waitedFor() (who string, room bool) {
 	switch callee, ends := a.slowest(); {
 	case callee == nil:
 		return "something that is no app: look at what it says by watt.Downstream", false
-	case ends && a.Profile != watt.CPUBound && callee.hasRoom():
+	case ends && callee.hasRoom():
 		return callee.Name + ", which could do more", true
 	default:
 		return callee.Name + ": look there first", false
@@ -217,13 +220,13 @@ func (a adviser) hasRoom() bool {
 
 // more says what gives the app more workers, or nothing if it computes and has enough. They should be as many as
 // requests arrive in the time that one takes a worker (John Little, A Proof for the Queuing Formula L = λW, 1961), and
-// some to spare.
+// some to spare. Where a worker that is there to compute mostly waits, another one of its instance computes meanwhile.
 func (a adviser) more() string {
 	busy := a.Now.Utilisation * float64(a.workers()) // requests at work at a time
 	if a.Now.Requests > 0 {
 		busy *= (a.Now.Requests + a.Now.Shed) / a.Now.Requests // and those that were sent away
 	}
-	if a.Profile != watt.CPUBound {
+	if a.Profile != watt.CPUBound || a.mostlyWaits() {
 		return "raise " + a.change(clamp(busy/aim/float64(readyOf(&a.Status)), a.Workers))
 	}
 	has := len(a.PerInstance)

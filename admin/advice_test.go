@@ -218,7 +218,13 @@ func TestWhoseCalleesHaveRoomNeedsWorkers(t *testing.T) {
 			before := busy(1)
 			orders.Before, orders.BeforeWorkers, orders.Now.Service = &before, 4, 0.1
 		}, "the backend is the limit"},
-		"who waits computes, too": {func(orders, _, _ *admin.App) { orders.Profile = watt.CPUBound }, look},
+		"who waits is there to compute": {
+			func(orders, _, _ *admin.App) { orders.Profile, orders.Workers = watt.CPUBound, 1 },
+			"they wait for store, which could do more, and this program leaves 1 of 2 processors idle: raise Workers of each from 1 to 2",
+		},
+		"who computes waits for one that is full": {func(orders, store, _ *admin.App) {
+			orders.Profile, orders.Workers, store.Now.Utilisation = watt.CPUBound, 1, 0.95
+		}, look},
 	} {
 		orders := app(func(a *admin.App) { a.Now = busy(1); a.Now.Wait99, a.Now.Downstream = 0.3, 0.9 })
 		store := app(func(a *admin.App) {
