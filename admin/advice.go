@@ -15,14 +15,15 @@ import (
 // Advice is a sentence on what should be done about an app, with the numbers that it comes from.
 type Advice struct {
 	App string
-	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "bursts", "burns", "entrypoint" or "lower".
+	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "fails", "bursts", "burns", "entrypoint" or
+	// "lower".
 	Kind string
 	Text string
 }
 
 // kinds are in the order in which they are urgent: an app that others wait for comes before those who do.
 func kinds() []string {
-	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "bursts", "burns", "entrypoint", "lower"}
+	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "fails", "bursts", "burns", "entrypoint", "lower"}
 }
 
 // What the sentences depend on.
@@ -48,7 +49,7 @@ func Advise(r *Report) []Advice {
 	var all []Advice
 	for i := range r.Apps {
 		a := adviser{r, &r.Apps[i]}
-		for _, find := range []func() (kind, text string){a.lives, a.short, a.bursts, a.burns, a.entrypoint, a.lower} {
+		for _, find := range []func() (kind, text string){a.lives, a.short, a.fails, a.bursts, a.burns, a.entrypoint, a.lower} {
 			if kind, text := find(); kind != "" {
 				all = append(all, Advice{a.Name, kind, text})
 			}
@@ -109,6 +110,24 @@ func (a adviser) short() (kind, text string) {
 	default:
 		return "raise", fmt.Sprintf("%s, and this program leaves %.2g of %.3g processors idle: %s", state, a.report.Idle, p, more)
 	}
+}
+
+// fails speaks of an app that answers with errors which come from none of those that it calls, as far as they tell.
+func (a adviser) fails() (kind, text string) {
+	n := a.Now
+	if n.Errors <= rarely*n.Requests {
+		return "", ""
+	}
+	why := "its log or its metrics may say why"
+	for c := range a.callees() {
+		if bad := c.Now.Errors + c.Now.Shed; bad > rarely*(c.Now.Requests+c.Now.Shed) {
+			return "", ""
+		}
+		if failed := c.Now.Failed[a.Name]; failed > rarely*c.Now.Calls[a.Name] {
+			why = fmt.Sprintf("its calls of %s fail, %.3g/s", c.Name, failed)
+		}
+	}
+	return "fails", fmt.Sprintf("it answers %s of its requests with 5xx, %.3g/s: %s", percent(n.Errors/n.Requests), n.Errors, why)
 }
 
 // bursts speaks of an app that sheds although it has workers enough, seen over ten seconds. What has only begun may yet

@@ -240,6 +240,36 @@ func TestWhoseCalleesHaveRoomNeedsWorkers(t *testing.T) {
 	}
 }
 
+// TestWhoFailsIsNamed: else the page would say that there is nothing to do while no request succeeds.
+func TestWhoFailsIsNamed(t *testing.T) {
+	const says = "it answers 40 % of its requests with 5xx, 40/s: "
+	for name, test := range map[string]struct {
+		change func(orders, store *admin.App)
+		want   []string
+	}{
+		"an app":         {func(orders, _ *admin.App) { orders.Now.Errors = 40 }, []string{"orders: " + says + "its log or its metrics may say why"}},
+		"the one behind": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Errors = 40, 40 }, []string{"store: " + says + "its log or its metrics may say why"}},
+		"calls to elsewhere": {func(orders, store *admin.App) {
+			orders.Now.Errors, store.PerInstance = 40, nil
+			store.Now = admin.Figures{Calls: map[string]float64{"orders": 100}, Failed: map[string]float64{"orders": 40}}
+		}, []string{"orders: " + says + "its calls of store fail, 40/s"}},
+		"since others refuse": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Shed, store.Overloaded = 40, 40, true }, nil},
+		"hardly ever":         {func(orders, _ *admin.App) { orders.Now.Errors = 1 }, nil},
+		"nobody":              {func(_, _ *admin.App) {}, nil},
+	} {
+		orders := app(func(a *admin.App) { a.Name, a.Calls, a.Now = "orders", []string{"store"}, busy(0.5) })
+		store := app(func(a *admin.App) { a.Name, a.Calls, a.Now = "store", nil, busy(0.5) })
+		test.change(&orders, &store)
+		var got []string
+		for _, a := range admin.Advise(&admin.Report{Processors: 2, Idle: 1, Apps: []admin.App{orders, store}}) {
+			got = append(got, a.App+": "+a.Text)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 func TestTheMostUrgentComesFirst(t *testing.T) {
 	waits := app(func(a *admin.App) { a.Name, a.Now = "waits", busy(1); a.Now.Shed, a.Now.Downstream = 1, 0.9 })
 	slow := app(func(a *admin.App) { a.Name, a.Now = "slow", busy(1); a.Now.Shed = 1 })
