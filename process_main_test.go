@@ -34,7 +34,7 @@ func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
-		"curious":   mainCurious,
+		"curious": mainCurious, "popular": mainPopular,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -158,6 +158,38 @@ func TestMainMayAskHowItIsWhileItsInstanceStarts(t *testing.T) {
 	t.Parallel()
 	if _, stderr := bothOf(t, "curious", os.Args[0]); strings.Contains(stderr, "DATA RACE") { // if that is looked for
 		t.Error(stderr)
+	}
+}
+
+// mainPopular has an app that may call a thousand others.
+func mainPopular() error {
+	calls := watt.App{Name: "one", Isolation: watt.OwnProcess, New: passing("callee-of-an-ordinary-name-999")}
+	apps := make([]watt.App, 1000)
+	for i := range apps {
+		apps[i] = watt.App{Name: fmt.Sprintf("callee-of-an-ordinary-name-%d", i), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, i)
+		})}
+		calls.Calls = append(calls.Calls, apps[i].Name)
+	}
+	rt := watt.New(append(apps, calls)...)
+	if err := rt.Start(context.Background()); err != nil {
+		return err
+	}
+	resp, err := rt.Env().Get(context.Background(), "http://one.watt.local/")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		return err
+	}
+	return rt.Shutdown(context.Background())
+}
+
+func TestAnAppInAProcessOfItsOwnMayCallAThousandOthers(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "popular", os.Args[0]); got != "999" {
+		t.Errorf("got %q", got)
 	}
 }
 

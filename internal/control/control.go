@@ -20,7 +20,7 @@ import (
 
 // Limits of a message: its length in bytes, and how many descriptors may travel with it.
 const (
-	MaxLength = 64 << 10
+	MaxLength = 1 << 20
 	MaxFiles  = 8
 )
 
