@@ -23,8 +23,9 @@ type frontage struct {
 
 	accepting sync.WaitGroup // by the parent
 
-	mu     sync.Mutex
-	strays map[*net.TCPListener]*strays
+	growing sync.Mutex
+	mu      sync.Mutex
+	strays  map[*net.TCPListener]*strays
 }
 
 // strays is the acceptance of one listener's connections by the parent, for the instances that are down. It is one's,
@@ -48,12 +49,17 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 	return nil
 }
 
-// listener returns the listener of an instance, and makes it if there is none yet.
+// listener returns the listener of an instance, and makes it if there is none yet. What a new one gets before the instance
+// is up, while no other is, is for whoever comes up first.
 func (f *frontage) listener(index int) (syscall.Conn, error) {
+	f.growing.Lock()
+	defer f.growing.Unlock()
 	for f.port.listener(index) == nil {
-		if _, err := f.port.grow(context.Background()); err != nil {
+		grown, err := f.port.grow(context.Background())
+		if err != nil {
 			return nil, err
 		}
+		f.down(grown)
 	}
 	return f.port.listener(index), nil
 }

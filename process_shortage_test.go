@@ -165,6 +165,38 @@ func TestConnectionsOutliveAStartThatFails(t *testing.T) {
 	}
 }
 
+func TestConnectionsOfAnInstanceThatWasAddedAndStartsStillAreServedByOthers(t *testing.T) {
+	t.Parallel()
+	k := make(keeper, 1)
+	k <- http.StatusNoContent
+	rt := guarded(k)
+	rt.Update("safe", func(a *watt.App) { a.QueueTimeout = time.Minute })
+	top := watttest.Start(t, rt)
+	starting := func(n int) func() bool { return func() bool { return statusOf(t, rt, "keeper").Busy == n } }
+	restarted, added := make(chan error, 1), make(chan error, 1)
+	go func() { restarted <- rt.Restart("safe", 0) }()
+	soon(t, "the first to start again", starting(1))
+	go func() { added <- rt.Update("safe", func(a *watt.App) { a.Instances = 2 }) }()
+	soon(t, "the second to start", starting(2))
+	conns := make([]net.Conn, 16) // the kernel gives all of them to the first once in 65536 times
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("safe"), "http://"))
+		fmt.Fprint(conns[i], "GET / HTTP/1.1\r\nHost: safe\r\n\r\n")
+	}
+	k <- http.StatusNoContent
+	if err := within(t, restarted, "the restart"); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range conns {
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		read(t, resp, err)
+	}
+	k <- http.StatusInternalServerError
+	if err := within(t, added, "the start of the second"); err == nil {
+		t.Error("it has started")
+	}
+}
+
 func TestNewLimitsReachAnInstanceThatStarts(t *testing.T) {
 	t.Parallel()
 	k := make(keeper, 1)
