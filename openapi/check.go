@@ -28,8 +28,10 @@ func parse(data []byte) (map[string]any, error) {
 		if err := yaml.Unmarshal(data, &root); err != nil {
 			return nil, err
 		}
-		textual(&root)
-		if err := root.Decode(&tree); err != nil {
+		if err := textual(&root); err != nil {
+			return nil, err
+		}
+		if err := root.Load(&tree, yaml.WithUniqueKeys(false)); err != nil { // textual has looked: the library compares each with each
 			return nil, err
 		}
 	}
@@ -39,19 +41,32 @@ func parse(data []byte) (map[string]any, error) {
 	return tree, nil
 }
 
-// textual makes texts of what JSON has no other form for: keys and dates.
-func textual(n *yaml.Node) {
+// textual makes texts of what JSON has no other form for: keys, of which none may be there twice, and dates.
+func textual(n *yaml.Node) error {
+	keys := make(map[string]bool)
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
 		if tag := child.ShortTag(); child.Kind == yaml.ScalarNode && (tag == "!!timestamp" || isKey && tag != "!!merge") {
 			child.Tag = "!!str"
 		}
-		textual(child)
+		if isKey && child.Kind == yaml.ScalarNode {
+			if keys[child.Value] {
+				return fmt.Errorf("line %d: the key %q is there twice", child.Line, child.Value)
+			}
+			keys[child.Value] = true
+		}
+		if err := textual(child); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// maxDepth is how deep a document may be nested, references followed.
-const maxDepth = 100
+// Limits of a document, references followed.
+const (
+	maxDepth = 100 // of its nesting
+	weight   = 32  // that an object or a list has beside its text, in bytes: to the library even an empty schema is kilobytes
+)
 
 // check returns a valid document with what it refers to in place of references. size is how large the
 // original may be.
@@ -111,6 +126,7 @@ func (c *closing) value(v any, k kind, depth int) any {
 	case json.Number:
 		c.room -= int64(len(v))
 	case []any:
+		c.room -= weight
 		out := make([]any, len(v))
 		for i, item := range v {
 			out[i] = c.value(item, k, depth+1)
@@ -123,9 +139,11 @@ func (c *closing) value(v any, k kind, depth int) any {
 }
 
 func (c *closing) object(in map[string]any, k kind, depth int) map[string]any {
+	c.room -= weight
 	out := make(map[string]any, len(in))
 	ref, isRef := reference(in, k)
 	if isRef {
+		c.room -= int64(len(ref)) // to follow a long one takes time
 		target := c.find(ref, k)
 		if k == schema && c.old {
 			return out

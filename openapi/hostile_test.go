@@ -46,6 +46,7 @@ func aliases(n int) string {
 // become of them.
 func hostile() map[string]struct{ text, want string } {
 	const op = `{` + ok + `}`
+	long := strings.Repeat("a", 200000)
 	twice := `{"x":{"$ref":"#/components/callbacks/NEXT"},"y":{"$ref":"#/components/callbacks/NEXT"}}`
 	return map[string]struct{ text, want string }{
 		"nothing":      {"", "invalid"},
@@ -68,6 +69,9 @@ func hostile() map[string]struct{ text, want string } {
 		"deep schemas": {schemas(`"Deep":` + strings.Repeat(`{"not":`, 9000) + "{}" + strings.Repeat("}", 9000) + ","), "too-large"},
 		"many bytes":   {api("3.1.0", `"paths":{},"x-a":"`+strings.Repeat("a", 1<<20)+`"`), "too-large"},
 		"aliases":      {aliases(40), "invalid"},
+		"many keys":    {"openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {}\nx-a: {" + series(70000, "THIS: 1") + "}\ncomponents: {schemas: {Last: {}}}\n", ""},
+		"a key twice":  {"openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {}\npaths: {}\n", "invalid"},
+		"many schemas": {schemas(`"Many":{"allOf":[` + strings.Repeat("{},", 300000) + "{}]},"), "too-large"},
 
 		"itself":               {schemas(`"Self":{"$ref":"#/components/schemas/Self"},`), "invalid"},
 		"each other":           {schemas(`"A":{"$ref":"#/components/schemas/B"},"B":{"$ref":"#/components/schemas/A"},`), "invalid"},
@@ -84,6 +88,13 @@ func hostile() map[string]struct{ text, want string } {
 			"x":{"x":{"$ref":"#/paths/~1NEXT"}},"y":{"x":{"$ref":"#/paths/~1NEXT"}}}}}`)+`"/E40":{"get":`+op+`}}`), "too-large"},
 		"a response again and again": {operations(5000, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
 			`"components":{"responses":{"R":{"description":"`+strings.Repeat("a", 500000)+`"}}}`), "too-large"},
+		"schemas again and again": {operations(200, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
+			`"components":{"responses":{"R":{"description":"d","content":{"a/b":{"schema":{"allOf":[`+strings.Repeat("{},", 2000)+`{}]}}}}}}`), "too-large"},
+		"a long name again and again": {operations(6000, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
+			`"components":{"responses":{"R":{"$ref":"#/components/responses/`+long+`"},"`+long+`":{"description":"d"}}}`), "too-large"},
+		"heirs again and again": {schemas(series(4000, `"THIS":{"discriminator":{"propertyName":"x"}}`) +
+			`"Heir":{"allOf":[` + series(4000, `{"$ref":"#/components/schemas/THIS"}`) + `{}]},
+			"LastHeir":{"allOf":[` + strings.Repeat(`{"$ref":"#/components/schemas/Heir"},`, 14000) + `{}]},`), "too-large"},
 		"security again and again": {operations(9000, op, `"security":[{"`+strings.Repeat("a", 100000)+`":[]}],
 			"components":{"securitySchemes":{"`+strings.Repeat("a", 100000)+`":{"type":"http","scheme":"basic"}}}`), "too-large"},
 		"discriminators again and again": {schemas(series(5000, `"THIS":{"allOf":[{"$ref":"#/components/schemas/NEXT"}],"discriminator":{"propertyName":"x"}}`) +

@@ -70,7 +70,7 @@ func (r *rewriter) inherit() {
 		o, _ := v.(map[string]any)
 		if d, ok := o["discriminator"].(map[string]any); ok && len(heirs[name]) > 0 {
 			family, seen := []string{name}, map[string]bool{name: true}
-			for i := 0; i < len(family) && r.grow(1); i++ {
+			for i := 0; i < len(family) && r.grow(1+len(heirs[family[i]])); i++ {
 				for _, heir := range heirs[family[i]] {
 					if !seen[heir] {
 						family, seen[heir] = append(family, heir), true
