@@ -61,7 +61,7 @@ func leave(t *testing.T, rt *watt.Runtime, n int, transport *http.Transport) {
 			}
 		})
 	}
-	soon(t, "all clients to have come", func() bool { return answers.Load() > 500 })
+	more(t, "all clients to have come", &answers, 500)
 	if err := rt.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -148,8 +148,7 @@ func (f *flow) one(flowing context.Context, client *http.Client, url string) {
 // more waits until n more requests were answered.
 func (f *flow) more(t *testing.T, n int64) {
 	t.Helper()
-	from := f.ok.Load()
-	soon(t, "the flow to go on", func() bool { return f.ok.Load() >= from+n })
+	more(t, "the flow to go on", &f.ok, n)
 }
 
 func (f *flow) failures() []string {

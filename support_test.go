@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,5 +117,13 @@ func soon(t *testing.T, what string, ok func() bool) {
 		if time.Since(began) > patience {
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// more waits until n more are counted, however long the machine takes for all of them.
+func more(t *testing.T, what string, counted *atomic.Int64, n int64) {
+	t.Helper()
+	for now, most := counted.Load(), counted.Load()+n; now < most; now = counted.Load() {
+		soon(t, what, func() bool { return counted.Load() > now })
 	}
 }
