@@ -411,7 +411,7 @@ func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 func TestCallsOfAnAppThatIsAwayWaitAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	rt := far()
-	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = 200 * time.Millisecond })
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout = time.Second })
 	watttest.Start(t, rt)
 	if err := rt.Drain("speaker", 0); err != nil {
 		t.Fatal(err)

@@ -48,8 +48,8 @@ func TestCallsOfAStoppedInstanceEndAtTheirDeadline(t *testing.T) {
 	top := watttest.Start(t, rt)
 	pid, took := deafen(t, rt)
 	syscall.Kill(pid, syscall.SIGCONT)
-	if took > 3*time.Second {
-		t.Errorf("they took %v, want little more than 300ms", took)
+	if took > 6*time.Second {
+		t.Errorf("they took %v, want little more than 300ms, and not the 10 s after which nobody waits for it to listen", took)
 	}
 	if status, body := top.Get("http://ward.watt.local/well"); status != http.StatusOK {
 		t.Errorf("got %d %s", status, body)
@@ -71,7 +71,7 @@ func TestShutdownDoesNotWaitForAStoppedInstance(t *testing.T) {
 	if err := rt.Shutdown(context.Background()); err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("got %v, want that it was killed", err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 6*time.Second {
 		t.Errorf("it took %v, want 1.3s", took)
 	}
 }
