@@ -164,12 +164,13 @@ func TestMainMayAskHowItIsWhileItsInstanceStarts(t *testing.T) {
 // mainPopular has an app that may call a thousand others.
 func mainPopular() error {
 	calls := watt.App{Name: "one", Isolation: watt.OwnProcess, New: passing("callee-of-an-ordinary-name-999")}
-	apps := make([]watt.App, 1000)
-	for i := range apps {
-		apps[i] = watt.App{Name: fmt.Sprintf("callee-of-an-ordinary-name-%d", i), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	var apps []watt.App
+	for i := range 1000 {
+		app := watt.App{Name: fmt.Sprintf("callee-of-an-ordinary-name-%d", i), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, i)
 		})}
-		calls.Calls = append(calls.Calls, apps[i].Name)
+		apps = append(apps, app)
+		calls.Calls = append(calls.Calls, app.Name)
 	}
 	rt := watt.New(append(apps, calls)...)
 	if err := rt.Start(context.Background()); err != nil {

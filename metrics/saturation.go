@@ -42,6 +42,7 @@ func utilisation(before, after *watt.Status, seconds float64) float64 {
 		ratio = max(ratio, processorTime(before, after).Seconds()/seconds/workers)
 	case watt.IOBound:
 		ratio = max(ratio, float64(after.Busy+after.Queued)/workers)
+	case watt.Entrypoint, watt.Domain:
 	}
 	return max(ratio, 0)
 }

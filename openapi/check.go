@@ -17,28 +17,34 @@ import (
 // parse reads a document, in JSON or YAML, as encoding/json would.
 func parse(data []byte) (map[string]any, error) {
 	var tree map[string]any
+	decode := fromYAML
 	if json.Valid(data) {
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.UseNumber()
-		if err := d.Decode(&tree); err != nil {
-			return nil, err
-		}
-	} else {
-		var root yaml.Node
-		if err := yaml.Unmarshal(data, &root); err != nil {
-			return nil, err
-		}
-		if err := textual(&root); err != nil {
-			return nil, err
-		}
-		if err := root.Load(&tree, yaml.WithUniqueKeys(false)); err != nil { // textual has looked: the library compares each with each
-			return nil, err
-		}
+		decode = fromJSON
+	}
+	if err := decode(data, &tree); err != nil {
+		return nil, err
 	}
 	if tree == nil {
 		return nil, errors.New("there is nothing in it")
 	}
 	return tree, nil
+}
+
+func fromJSON(data []byte, tree *map[string]any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode(tree)
+}
+
+func fromYAML(data []byte, tree *map[string]any) error {
+	var root yaml.Node
+	if err := yaml.Unmarshal(data, &root); err != nil {
+		return err
+	}
+	if err := textual(&root); err != nil {
+		return err
+	}
+	return root.Load(tree, yaml.WithUniqueKeys(false)) // textual has looked: the library compares each with each
 }
 
 // textual makes texts of what JSON has no other form for: keys, of which none may be there twice, and dates.
