@@ -98,3 +98,21 @@ func TestStrangersTrailersAreCleanedLikeTheirHeaders(t *testing.T) {
 		t.Errorf("got trailers %v, want only the checksum", h)
 	}
 }
+
+func TestTrailersOfAGETWithoutABodyArrive(t *testing.T) {
+	tells := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.Trailer.Get("Sum"))
+	})
+	server := httptest.NewServer(tells)
+	t.Cleanup(server.Close)
+	rt := start(t, watt.App{Name: "away", URL: server.URL}, app("here", tells))
+	for _, name := range []string{"away", "here"} {
+		req := request(t.Context(), http.MethodGet, "http://"+name+".watt.local/", io.MultiReader())
+		req.Trailer = http.Header{"Sum": {"1"}}
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); got != "1" {
+			t.Errorf("%s got %q, want 1", name, got)
+		}
+	}
+}

@@ -96,12 +96,21 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.rc.Read(p)
 	switch {
 	case err == io.EOF: //nolint:errorlint // Read returns it bare
-		clear(b.sent)
-		maps.Copy(b.sent, b.trailer)
+		b.end()
 	case err != nil:
 		b.fail(err)
 	}
 	return n, err
+}
+
+// end takes the trailers over, unless they may be the caller's again.
+func (b *requestBody) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		clear(b.sent)
+		maps.Copy(b.sent, b.trailer)
+	}
 }
 
 // wanted waits for the word to proceed.

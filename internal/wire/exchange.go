@@ -94,8 +94,9 @@ func (x *exchange) send(ctx context.Context) {
 		x.wrote(x.write(req))
 		return
 	}
-	x.body = newRequestBody(req, x.trace, x.pool.ErrorLog)
 	out := req.WithContext(ctx)
+	chunkTrailed(out)
+	x.body = newRequestBody(out, x.trace, x.pool.ErrorLog)
 	address := *req.URL // the caller may change req as soon as an error is returned
 	out.URL, out.Header, out.Body, out.Trailer = &address, req.Header.Clone(), x.body, x.body.sent
 	go x.writeAlone(out)

@@ -18,14 +18,23 @@ type Log interface {
 // could deal with a panic, so that it would end the program.
 func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
 
-// GuardBody returns req with its body guarded, unless that is in memory.
+// GuardBody returns req with its body guarded, and chunked if its trailers need that, unless it is in memory.
 func GuardBody(req *http.Request, log Log) *http.Request {
 	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
 	out := *req
 	out.Body = Guard(req.Body, log)
+	chunkTrailed(&out)
 	return &out
+}
+
+// chunkTrailed has a body of unknown length chunked that has trailers. Of one that its method hardly has, net/http would look
+// for the first byte: an empty one would go without its trailers, and one that ends late fill them while their names are written.
+func chunkTrailed(req *http.Request) {
+	if len(req.Trailer) > 0 && req.ContentLength <= 0 {
+		req.TransferEncoding = []string{"chunked"}
+	}
 }
 
 // BodyError is what reading the body of a request, or closing it, has met. It may look like a fault of the connection, and is none.

@@ -308,3 +308,43 @@ func TestWhoStillWritesAFailedRequestDoesNotLookAtItsTrailers(t *testing.T) {
 		req.Trailer.Set("Sum", "1")
 	}
 }
+
+// late is a body that ends without a byte, after a while. With the end come the trailers.
+type late struct {
+	after   time.Duration
+	trailer http.Header
+}
+
+func (b *late) Read([]byte) (int, error) {
+	time.Sleep(b.after)
+	b.trailer.Set("Sum", "1")
+	return 0, io.EOF
+}
+
+// net/http waits so long for the first byte of a body that a GET hardly has before it writes the head.
+func TestTrailersOfABodyThatEndsLateAreNotTouchedWhileTheirNamesAreWritten(t *testing.T) {
+	for _, after := range []time.Duration{0, 200 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			got := make(chan string, 1)
+			pool, _ := script(t, func(conn net.Conn) {
+				defer conn.Close()
+				req, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				io.Copy(io.Discard, req.Body)
+				got <- req.Trailer.Get("Sum")
+				io.WriteString(conn, ok)
+			})
+			trailer := http.Header{"Sum": nil}
+			req := request(t, t.Context(), http.MethodGet, track(&late{after, trailer}))
+			req.Trailer = trailer
+			if answer := readBack(t, pool, req); answer != "ok" {
+				t.Errorf("got %q", answer)
+			}
+			if sum := <-got; sum != "1" {
+				t.Errorf("after %v: the callee got %q, want 1", after, sum)
+			}
+		})
+	}
+}
