@@ -109,6 +109,7 @@ func (b *intake) Read(p []byte) (int, error) {
 	b.count(n)
 	switch {
 	case err == io.EOF: //nolint:errorlint // Read returns it bare
+		dropTrailers(b.trailer) // while nobody else reads: the server would fill them
 		b.end()
 	case err != nil && !lost(err) && !ended(err):
 		b.mu.Lock()

@@ -409,6 +409,26 @@ func TestTrailersOfAnUnreadBodyAreCleanedToo(t *testing.T) {
 	}
 }
 
+// Whoever still reads the body of a request whose handler has returned, as a proxy may, only sees that it is over.
+func TestWhoReadsOnDoesNotLookAtTheTrailersThatTheServerReads(t *testing.T) {
+	rt := start(t, public(app("web", func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.Body.Close()
+		began := make(chan bool)
+		go func() {
+			close(began)
+			_, _ = r.Body.Read(make([]byte, 1))
+		}()
+		<-began
+	})))
+	for range 100 {
+		conn := dialTCP(t, publicAddr(t, rt, "web"))
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTrailer: Sum\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSum: 7\r\n\r\n")
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFilesOfAFormEndWithTheirRequest(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)

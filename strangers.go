@@ -55,6 +55,7 @@ func cleanTrailers(r *http.Request) {
 		dropTrailers(r.Trailer)
 		if in, ok := r.Body.(*intake); ok {
 			in.trailer = r.Trailer
+			return
 		}
 		r.Body = &trailedBody{r.Body, r.Trailer}
 	}
@@ -64,7 +65,7 @@ func dropTrailers(trailer http.Header) {
 	maps.DeleteFunc(trailer, func(name string, _ []string) bool { return reserved(name) || travels(name) })
 }
 
-// trailedBody cleans the trailers when they have been read.
+// trailedBody cleans the trailers when they have been read, as an intake does.
 type trailedBody struct {
 	io.ReadCloser
 	trailer http.Header
@@ -72,7 +73,7 @@ type trailedBody struct {
 
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF { //nolint:errorlint // Read returns it bare
 		dropTrailers(b.trailer)
 	}
 	return n, err
