@@ -213,7 +213,7 @@ func (a *answer) begin(status int) {
 	h, reason := a.Header(), a.request.reason()
 	a.begun, a.status = true, status
 	a.timely = a.request.timer != nil && reason == nil
-	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !bodiless(status) && !errors.Is(reason, errCut)
+	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !bodiless(a.request.method, status) && !errors.Is(reason, errCut)
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
@@ -230,9 +230,9 @@ func (a *answer) begin(status int) {
 	}
 }
 
-// bodiless reports whether answers with a status end with their head.
-func bodiless(status int) bool {
-	return status == http.StatusNoContent || status == http.StatusNotModified
+// bodiless reports whether answers to a method with a status end with their head.
+func bodiless(method string, status int) bool {
+	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 // closes says whether the connection is closed after the answer.

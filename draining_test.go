@@ -354,12 +354,14 @@ func TestAnAnswerThatADrainHasCutIsNotTakenForWhole(t *testing.T) {
 
 func TestAnAnswerThatIsWholeIsNoneThatADrainHasCut(t *testing.T) {
 	for name, c := range map[string]struct {
+		method string
 		status int
 		ends   func(http.Header)
 	}{
-		"with its head":                           {http.StatusNoContent, func(http.Header) {}},
-		"with its head, as it was":                {http.StatusNotModified, func(http.Header) {}},
-		"with trailers that nobody has announced": {http.StatusOK, func(h http.Header) { h.Set(http.TrailerPrefix+"Grpc-Status", "14") }},
+		"with its head":            {http.MethodGet, http.StatusNoContent, func(http.Header) {}},
+		"with its head, as it was": {http.MethodGet, http.StatusNotModified, func(http.Header) {}},
+		"to a HEAD":                {http.MethodHead, http.StatusOK, func(http.Header) {}},
+		"with trailers that nobody has announced": {http.MethodGet, http.StatusOK, func(h http.Header) { h.Set(http.TrailerPrefix+"Grpc-Status", "14") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -377,7 +379,7 @@ func TestAnAnswerThatIsWholeIsNoneThatADrainHasCut(t *testing.T) {
 					<-begun
 					cut <- rt.Restart("web", 0)
 				}()
-				resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodGet, "http://web.watt.local/", nil))
+				resp, err := rt.Env().Client.Do(request(t.Context(), c.method, "http://web.watt.local/", nil))
 				if err != nil {
 					t.Fatal(err)
 				}
