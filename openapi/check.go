@@ -55,11 +55,15 @@ func textual(n *yaml.Node) error {
 		if tag := child.ShortTag(); child.Kind == yaml.ScalarNode && (tag == "!!timestamp" || isKey && tag != "!!merge") {
 			child.Tag = "!!str"
 		}
-		if isKey && child.Kind == yaml.ScalarNode {
-			if keys[child.Value] {
-				return fmt.Errorf("line %d: the key %q is there twice", child.Line, child.Value)
+		key := child
+		if key.Kind == yaml.AliasNode {
+			key = key.Alias
+		}
+		if isKey && key.Kind == yaml.ScalarNode {
+			if keys[key.Value] {
+				return fmt.Errorf("line %d: the key %q is there twice", child.Line, key.Value)
 			}
-			keys[child.Value] = true
+			keys[key.Value] = true
 		}
 		if err := textual(child); err != nil {
 			return err
