@@ -112,20 +112,23 @@ func (a adviser) short() (kind, text string) {
 	}
 }
 
-// fails speaks of an app that answers with errors which come from none of those that it calls, as far as they tell.
+// fails speaks of an app that answers with errors of which most come from none of those that it calls, as far as they tell.
 func (a adviser) fails() (kind, text string) {
 	n := a.Now
 	if n.Errors <= rarely*n.Requests {
 		return "", ""
 	}
-	why := "its log or its metrics may say why"
+	why, behind := "its log or its metrics may say why", 0.0
 	for c := range a.callees() {
 		if bad := c.Now.Errors + c.Now.Shed; bad > rarely*(c.Now.Requests+c.Now.Shed) {
-			return "", ""
+			behind += bad
 		}
 		if failed := c.Now.Failed[a.Name]; failed > rarely*c.Now.Calls[a.Name] {
 			why = fmt.Sprintf("its calls of %s fail, %.3g/s", c.Name, failed)
 		}
+	}
+	if behind >= n.Errors/2 {
+		return "", ""
 	}
 	return "fails", fmt.Sprintf("it answers %s of its requests with 5xx, %.3g/s: %s", percent(n.Errors/n.Requests), n.Errors, why)
 }

@@ -253,6 +253,9 @@ func TestWhoFailsIsNamed(t *testing.T) {
 			orders.Now.Errors, store.PerInstance = 40, nil
 			store.Now = admin.Figures{Calls: map[string]float64{"orders": 100}, Failed: map[string]float64{"orders": 40}}
 		}, []string{"orders: " + says + "its calls of store fail, 40/s"}},
+		"an app, and hardly the one behind": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Errors = 40, 2 }, []string{
+			"orders: " + says + "its log or its metrics may say why", "store: it answers 2 % of its requests with 5xx, 2/s: its log or its metrics may say why",
+		}},
 		"since others refuse": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Shed, store.Overloaded = 40, 40, true }, nil},
 		"hardly ever":         {func(orders, _ *admin.App) { orders.Now.Errors = 1 }, nil},
 		"nobody":              {func(_, _ *admin.App) {}, nil},
