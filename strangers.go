@@ -73,7 +73,7 @@ type trailedBody struct {
 
 func (b *trailedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // Read returns it bare
+	if err == io.EOF {
 		dropTrailers(b.trailer)
 	}
 	return n, err
