@@ -199,11 +199,14 @@ func hasTrailers(h http.Header) bool {
 // breaks is called for an error that comes when the answer has begun, and would have had the status. What is an error's
 // answer already, the handler's own or the one that has replaced it, is whole.
 func (a *answer) breaks(status int) {
-	if a.told && a.status >= http.StatusBadRequest || a.refused != nil && !a.missed() {
+	if a.told && a.status >= http.StatusBadRequest || a.replaced() {
 		return
 	}
 	a.broken, a.status = true, status
 }
+
+// replaced reports whether another answer, which is whole, has gone out in place of the handler's.
+func (a *answer) replaced() bool { return a.refused != nil && !a.missed() && a.hijacked == nil }
 
 // begin is called before the status is said; only its first call counts.
 func (a *answer) begin(status int) {

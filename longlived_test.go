@@ -224,6 +224,30 @@ func TestAStreamThatIsRefusedEnds(t *testing.T) {
 	}
 }
 
+// TestAStreamThatIsRefusedIsAnsweredWhateverItsHandlerDoes when it cannot write: an httputil.ReverseProxy gives up with a panic.
+func TestAStreamThatIsRefusedIsAnsweredWhateverItsHandlerDoes(t *testing.T) {
+	for name, reason := range map[string]any{"gives up": http.ErrAbortHandler, "panics": "reason"} {
+		t.Run(name, func(t *testing.T) {
+			rt := start(t, public(watt.App{Name: "a", MaxConns: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				if _, err := io.WriteString(w, "data: 1\n\n"); err != nil {
+					panic(reason)
+				}
+			})}))
+			for _, url := range []string{"http://a.watt.local/", "http://" + publicAddr(t, rt, "a")} {
+				resp, err := rt.Env().Get(t.Context(), url)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if read(t, resp, nil); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+					t.Errorf("%s: got %v, want 503 with Retry-After", url, resp)
+				}
+			}
+		})
+	}
+}
+
 func TestAFirstEventThatIsHeldBackLeavesTheBodyToBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := make(chan string, 1)

@@ -168,18 +168,22 @@ func (q *request) panicked(r *http.Request, reason any) {
 		zap.String("method", r.Method), zap.String("path", r.URL.Path),
 		zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack())) // encoding reason might panic
 	if q.answer.begun {
-		q.answer.status = http.StatusInternalServerError // as far as it goes
+		if !q.answer.replaced() {
+			q.answer.status = http.StatusInternalServerError // as far as it goes
+		}
 		q.abort()
 		return
 	}
 	WriteError(&q.answer.answer, errPanicked)
 }
 
-// abort cuts the connection. If the one to cut is a sibling's, that is told so, or has the half of the answer that
-// there is: else it would take this instance for dead, and answer for it.
+// abort cuts the connection, unless the handler gives up an answer that was refused. If the one to cut is a sibling's, that
+// is told so, or has the half of the answer that there is: else it would take this instance for dead, and answer for it.
 func (q *request) abort() {
 	a := &q.answer
 	switch {
+	case a.replaced():
+		return
 	case !q.peer.handed || a.hijacked != nil:
 	case !a.begun:
 		clear(a.Header())

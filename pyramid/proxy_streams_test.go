@@ -123,6 +123,20 @@ func TestEventsAreCutWhenTheEntrypointDrains(t *testing.T) {
 	within(t, over, "the end of the app's request")
 }
 
+func TestEventsThatTheEntrypointHasNoRoomForAreRefused(t *testing.T) {
+	f := startFront(t, watt.App{MaxConns: -1, Protocols: both()}, handling("feed", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, "data: one\n\n")
+	}))
+	for name, protocols := range versions() {
+		resp := send(t, client(t, protocols), f.request(t, "GET", "/feed", nil))
+		wantNotice(t, resp, all(t, resp), http.StatusServiceUnavailable, "")
+		if resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: got no Retry-After", name)
+		}
+	}
+}
+
 func TestWhatHasNoLengthComesWithoutDelay(t *testing.T) {
 	goOn := make(chan struct{})
 	f := startFront(t, watt.App{Protocols: both()}, handling("slow", func(w http.ResponseWriter, _ *http.Request) {
