@@ -29,6 +29,7 @@ type answer struct {
 	sent     int64     // bytes of the body
 	hijacked net.Conn  // nil unless it was
 	refused  error     // why the handler's answer was replaced
+	leave    func()    // gives the place back that the connection has before it is hijacked; nil if it has none
 	gone     chan bool // what CloseNotify has returned
 }
 
@@ -214,6 +215,14 @@ func (a *answer) begin(status int) {
 		return
 	}
 	h, reason := a.Header(), a.request.reason()
+	var crowded error
+	if status == http.StatusSwitchingProtocols { // while another status can still be said
+		if crowded = a.enter(); crowded != nil {
+			status = http.StatusServiceUnavailable
+			h.Del("Connection")
+			h.Del("Upgrade")
+		}
+	}
 	a.begun, a.status = true, status
 	a.timely = a.request.timer != nil && reason == nil
 	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !bodiless(a.request.method, status) && !errors.Is(reason, errCut)
@@ -226,10 +235,34 @@ func (a *answer) begin(status int) {
 	if isEventStream(h) {
 		a.out = true
 		a.request.stopTimer() // the first event may be long in coming
-		if err := a.request.becomeLongLived(); err != nil {
-			a.refused, a.status = err, http.StatusServiceUnavailable
-			WriteError(a.ResponseWriter, err)
+		if crowded == nil {
+			crowded = a.request.becomeLongLived()
 		}
+	}
+	if crowded != nil {
+		a.refuse(crowded)
+	}
+}
+
+// refuse answers in place of the handler, for which there is no room under MaxConns.
+func (a *answer) refuse(err error) {
+	a.refused, a.status = err, http.StatusServiceUnavailable
+	WriteError(a.ResponseWriter, err)
+}
+
+// enter takes a place for the connection, unless it has one.
+func (a *answer) enter() (err error) {
+	if a.leave == nil {
+		a.leave, err = a.request.takePlace()
+	}
+	return err
+}
+
+// vacate gives that place back.
+func (a *answer) vacate() {
+	if a.leave != nil {
+		a.leave()
+		a.leave = nil
 	}
 }
 
@@ -274,24 +307,29 @@ type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	leave, err := a.request.takePlace()
-	if err != nil {
-		return nil, nil, err // while an answer can still be given
+	if err := a.enter(); err != nil {
+		if !a.begun {
+			if a.begin(http.StatusServiceUnavailable); a.refused == nil {
+				a.refuse(err)
+			}
+		}
+		return nil, nil, err
 	}
 	if a.begun {
 		a.request.intake.settle() // else the server reads the body, for as long as that takes, since it sends the head
 	}
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {
-		leave()
+		a.vacate()
 		return nil, nil, err
 	}
 	tracked, err := a.request.app.conns.own(conn)
 	if err != nil {
-		leave()
+		a.vacate()
 		_ = conn.Close()
 		return nil, nil, err
 	}
+	a.leave = nil // the place is tracked's
 	cut, err := a.request.gen.conns.track(tracked)
 	if err != nil {
 		_ = tracked.Close()

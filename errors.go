@@ -157,6 +157,9 @@ func retryAfter(h http.Header) time.Duration {
 // whole, unless it is an error's already.
 func WriteError(w http.ResponseWriter, err error) {
 	if q := requestBehind(w); q != nil && q.answer.begun {
+		if q.answer.replaced() {
+			err = q.answer.refused // by which err has come about
+		}
 		status, _ := answerTo(err)
 		q.answer.breaks(q.logFailure(status, err))
 		return

@@ -248,6 +248,75 @@ func TestAStreamThatIsRefusedIsAnsweredWhateverItsHandlerDoes(t *testing.T) {
 	}
 }
 
+// TestAConnectionThatThereIsNoRoomForIsRefused when it is taken over, too: until then there was.
+func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
+	for name, takeOver := range map[string]func(http.ResponseWriter) error{
+		"which then answers": func(w http.ResponseWriter) error {
+			_, _, err := http.NewResponseController(w).Hijack()
+			http.Error(w, "sorry", http.StatusInternalServerError)
+			return err
+		},
+		"which has answered": func(w http.ResponseWriter) error {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			_, _, err := http.NewResponseController(w).Hijack()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+				rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+					close(begun)
+					<-goOn
+					ended <- takeOver(w)
+				}))
+				type outcome struct {
+					resp *http.Response
+					err  error
+				}
+				got := make(chan outcome, 1)
+				go func() {
+					resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/"))
+					got <- outcome{resp, err}
+				}()
+				<-begun
+				if err := rt.Update("a", func(a *watt.App) { a.MaxConns = -1 }); err != nil {
+					t.Fatal(err)
+				}
+				close(goOn)
+				wantErr(t, <-ended, watt.ErrOverloaded)
+				g := <-got
+				if g.err != nil {
+					t.Fatal(g.err)
+				}
+				read(t, g.resp, nil)
+				if h := g.resp.Header; g.resp.StatusCode != http.StatusServiceUnavailable || h.Get("Retry-After") == "" || h.Get("Upgrade") != "" {
+					t.Errorf("got %v, want 503 with Retry-After, and no Upgrade", g.resp)
+				}
+				if s := statusOf(t, rt, "a"); s.Conns != 0 || s.Busy != 0 {
+					t.Errorf("got Conns %d, Busy %d at the end", s.Conns, s.Busy)
+				}
+			})
+		})
+	}
+}
+
+func TestAConnectionThatIsNotTakenOverLeavesItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusSwitchingProtocols) }))
+		resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/"))
+		if err == nil {
+			resp.Body.Close()
+		}
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.Conns != 0 || s.Busy != 0 {
+			t.Errorf("got Conns %d, Busy %d at the end", s.Conns, s.Busy)
+		}
+	})
+}
+
 func TestAFirstEventThatIsHeldBackLeavesTheBodyToBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := make(chan string, 1)

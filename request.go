@@ -305,6 +305,7 @@ func (q *request) end() {
 	if q.spent.Load() && !q.answer.last { // since the status was said
 		closeAfter(q.intake.writer)
 	}
+	q.answer.vacate()
 	q.finish()
 	q.mu.Lock()
 	held, longLived := q.holds, q.longLived

@@ -137,6 +137,28 @@ func TestEventsThatTheEntrypointHasNoRoomForAreRefused(t *testing.T) {
 	}
 }
 
+func TestAWebSocketThatTheEntrypointHasNoMoreRoomForIsRefused(t *testing.T) {
+	var f *front
+	f = newFront(t, handling("socket", func(w http.ResponseWriter, _ *http.Request) {
+		if err := f.rt.Update("gateway", func(a *watt.App) { a.MaxConns = -1 }); err != nil {
+			t.Error(err)
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		rw.Flush()
+		io.Copy(io.Discard, rw)
+	}))
+	resp, body := f.raw(t, "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	wantNotice(t, resp, body, http.StatusServiceUnavailable, "")
+	soon(t, "the end", func() bool { return f.statusOf(t, "gateway").Conns == 0 && f.statusOf(t, "socket").Conns == 0 })
+	f.wantSilence(t, zap.WarnLevel)
+}
+
 func TestWhatHasNoLengthComesWithoutDelay(t *testing.T) {
 	goOn := make(chan struct{})
 	f := startFront(t, watt.App{Protocols: both()}, handling("slow", func(w http.ResponseWriter, _ *http.Request) {
