@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -36,6 +37,32 @@ func TestACallToAnAppElsewhereIsNeverMadeTwice(t *testing.T) {
 		}
 		if n := calls.Load(); n != 1 {
 			t.Fatalf("the app was called %d times, want once", n)
+		}
+	}
+}
+
+func TestGRPCReachesAnAppElsewhereOverHTTP2(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = io.Copy(w, r.Body)
+		fmt.Fprintf(w, "%s %s", r.Proto, r.URL.Path)
+		w.Header().Set("Grpc-Status", "0")
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	rt := start(t, watt.App{Name: "away", URL: server.URL + "/base"})
+	for kind, proto := range map[string]string{"application/grpc+proto": "HTTP/2.0", "application/grpc-web": "HTTP/1.1", "text/plain": "HTTP/1.1"} {
+		req := request(t.Context(), http.MethodPost, "http://away.watt.local/svc/Method", strings.NewReader("said "))
+		req.Header.Set("Content-Type", kind)
+		resp, err := rt.Env().Client.Do(req)
+		if got, want := read(t, resp, err), "said "+proto+" /base/svc/Method"; got != want {
+			t.Errorf("%s: got %q, want %q", kind, got, want)
+		}
+		if resp.Trailer.Get("Grpc-Status") != "0" {
+			t.Errorf("%s: got trailers %v", kind, resp.Trailer)
 		}
 	}
 }

@@ -26,7 +26,8 @@ type remote struct {
 	tls       *tls.Config
 	dialer    net.Dialer
 	transport *http.Transport
-	dialled   conns                          // of transport
+	grpc      *http.Transport                // for gRPC, which needs HTTP/2; only TLS can find out whether the other side has it
+	dialled   conns                          // of both
 	calls     *admission.Member[*generation] // in progress; nil before the start
 }
 
@@ -43,6 +44,12 @@ func newRemote(a *app, config *App) *remote {
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     meshIdleTimeout,
+	}
+	if rem.grpc = rem.transport; base.Scheme == "http" {
+		rem.grpc = &http.Transport{
+			DialContext: rem.dial, DisableCompression: true, Protocols: new(http.Protocols), IdleConnTimeout: meshIdleTimeout,
+		}
+		rem.grpc.Protocols.SetUnencryptedHTTP2(true)
 	}
 	return rem
 }
@@ -69,16 +76,20 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
+	transport := rem.transport
+	if isGRPC(req.Header) {
+		transport = rem.grpc
+	}
 	sent := false
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		secure, ok := info.Conn.(*tls.Conn)
-		if sent && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+		if sent && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
 			_ = info.Conn.Close()
 		}
 		sent = true
 	}}))
 	req.URL, req.Host = to, ""
-	return rem.transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
+	return transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
 }
 
 // below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot
@@ -154,5 +165,6 @@ func (rem *remote) quiet(ctx context.Context) error {
 func (rem *remote) close(context.Context) {
 	rem.dialled.refuse(errStopped)
 	rem.transport.CloseIdleConnections()
+	rem.grpc.CloseIdleConnections()
 	rem.dialled.cut()
 }
