@@ -2,6 +2,7 @@ package watt_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/org/watt"
 )
@@ -64,6 +66,43 @@ func TestGRPCReachesAnAppElsewhereOverHTTP2(t *testing.T) {
 		if resp.Trailer.Get("Grpc-Status") != "0" {
 			t.Errorf("%s: got trailers %v", kind, resp.Trailer)
 		}
+	}
+}
+
+// TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds as where nobody listens: it has seen no request.
+func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T) {
+	for name, meet := range map[string]func(net.Conn){
+		"closes": func(conn net.Conn) { _ = conn.Close() },
+		"hangs":  func(net.Conn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = ln.Close() })
+			go func() {
+				for {
+					conn, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					meet(conn)
+				}
+			}()
+			rt := start(t, watt.App{Name: "away", URL: "https://" + ln.Addr().String()})
+			ctx, want := t.Context(), watt.ErrUnavailable
+			if name == "hangs" {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+				want = context.DeadlineExceeded
+			}
+			_, err = rt.Env().Get(ctx, "http://away.watt.local/")
+			if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, want) || call.Started || errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %v, want %v and not started", err, want)
+			}
+		})
 	}
 }
 

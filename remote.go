@@ -80,16 +80,33 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		transport = rem.grpc
 	}
-	sent := false
-	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		secure, ok := info.Conn.(*tls.Conn)
-		if sent && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
-			_ = info.Conn.Close()
-		}
-		sent = true
-	}}))
+	asked, sent := false, false
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GetConn: func(string) { asked = true },
+		GotConn: func(info httptrace.GotConnInfo) {
+			secure, ok := info.Conn.(*tls.Conn)
+			if sent && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+				_ = info.Conn.Close()
+			}
+			sent = true
+		},
+	}))
 	req.URL, req.Host = to, ""
-	return transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
+	resp, err := transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
+	if err != nil && asked && !sent {
+		err = unmet(req.Context(), err)
+	}
+	return resp, err
+}
+
+// unmet returns the error of a request that has got no connection. One that was cut in its handshake, or waited for in vain,
+// was none; what is wrong with a certificate had better be seen.
+func unmet(ctx context.Context, err error) error {
+	timeout, ok := errors.AsType[net.Error](err)
+	if late := ok && timeout.Timeout(); !unseen(err) && (late || lost(err) || ctx.Err() != nil) {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	return err
 }
 
 // below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot
