@@ -29,7 +29,6 @@ type answer struct {
 	sent     int64     // bytes of the body
 	hijacked net.Conn  // nil unless it was
 	refused  error     // why the handler's answer was replaced
-	leave    func()    // gives the place back that the connection has before it is hijacked; nil if it has none
 	gone     chan bool // what CloseNotify has returned
 }
 
@@ -217,7 +216,7 @@ func (a *answer) begin(status int) {
 	h, reason := a.Header(), a.request.reason()
 	var crowded error
 	if status == http.StatusSwitchingProtocols { // while another status can still be said
-		if crowded = a.enter(); crowded != nil {
+		if crowded = a.request.takePlace(); crowded != nil {
 			status = http.StatusServiceUnavailable
 			h.Del("Connection")
 			h.Del("Upgrade")
@@ -248,22 +247,6 @@ func (a *answer) begin(status int) {
 func (a *answer) refuse(err error) {
 	a.refused, a.status = err, http.StatusServiceUnavailable
 	WriteError(a.ResponseWriter, err)
-}
-
-// enter takes a place for the connection, unless it has one.
-func (a *answer) enter() (err error) {
-	if a.leave == nil {
-		a.leave, err = a.request.takePlace()
-	}
-	return err
-}
-
-// vacate gives that place back.
-func (a *answer) vacate() {
-	if a.leave != nil {
-		a.leave()
-		a.leave = nil
-	}
 }
 
 // bodiless reports whether answers to a method with a status end with their head.
@@ -307,7 +290,7 @@ type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := a.enter(); err != nil {
+	if err := a.request.takePlace(); err != nil {
 		if !a.begun {
 			if a.begin(http.StatusServiceUnavailable); a.refused == nil {
 				a.refuse(err)
@@ -320,18 +303,16 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {
-		a.vacate()
 		return nil, nil, err
 	}
 	tracked, err := a.request.app.conns.own(conn)
 	if err != nil {
-		a.vacate()
 		_ = conn.Close()
 		return nil, nil, err
 	}
-	a.leave = nil // the place is tracked's
 	cut, err := a.request.gen.conns.track(tracked)
 	if err != nil {
+		a.request.leavePlace()
 		_ = tracked.Close()
 		return nil, nil, err
 	}

@@ -39,23 +39,25 @@ func (q *request) becomeLongLived() error {
 }
 
 // takePlace takes a place under MaxConns for the request's connection, unless the request has one, which is then the
-// connection's. From then on the request takes no other. The function is to be called if there is no connection after all.
-func (q *request) takePlace() (leave func(), err error) {
+// connection's. From then on the request takes no other. If no connection has it by then, end gives it back.
+func (q *request) takePlace() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.longLived {
-		return func() {}, nil
+	if q.longLived || q.placed {
+		return nil
 	}
 	if err := q.app.conns.enter(); err != nil {
-		return nil, err
+		return err
 	}
 	q.placed = true
-	return func() {
-		q.mu.Lock()
-		q.placed = false
-		q.mu.Unlock()
-		q.app.conns.leave()
-	}, nil
+	return nil
+}
+
+// leavePlace leaves that place to whoever has the connection.
+func (q *request) leavePlace() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.placed = false
 }
 
 // hijacked gives the worker back: the connection has a place of its own.
@@ -65,7 +67,7 @@ func (q *request) hijacked() {
 	if q.longLived {
 		q.app.streams.Add(-1)
 	}
-	q.holds, q.longLived, q.upgraded, q.outlived = false, false, true, true
+	q.holds, q.longLived, q.placed, q.upgraded, q.outlived = false, false, false, true, true
 	q.mu.Unlock()
 	if held {
 		q.discard()

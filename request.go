@@ -45,7 +45,7 @@ type request struct {
 	untimed   bool // the timer comes too late: the answer is going out, or the request is over
 	holds     bool // a worker
 	longLived bool // a place under MaxConns instead
-	placed    bool // there is a place for its connection, which is about to be hijacked
+	placed    bool // there is a place for its connection, which may be about to be hijacked
 	upgraded  bool // its connection was hijacked and has a place
 	outlived  bool // it was one of these two
 	draining  bool // long-lived requests are no longer welcome
@@ -305,11 +305,10 @@ func (q *request) end() {
 	if q.spent.Load() && !q.answer.last { // since the status was said
 		closeAfter(q.intake.writer)
 	}
-	q.answer.vacate()
 	q.finish()
 	q.mu.Lock()
-	held, longLived := q.holds, q.longLived
-	q.holds, q.longLived = false, false
+	held, longLived, placed := q.holds, q.longLived, q.placed
+	q.holds, q.longLived, q.placed = false, false, false
 	q.mu.Unlock()
 	if held {
 		q.app.waits.over.Add(int64(q.downstream.stop(time.Now())))
@@ -317,6 +316,8 @@ func (q *request) end() {
 	}
 	if longLived {
 		q.app.streams.Add(-1)
+	}
+	if longLived || placed {
 		q.app.conns.leave()
 	}
 }
