@@ -92,6 +92,7 @@ func (h *hammer) request() {
 		h.work(ticket)
 	case errors.Is(err, errRefused):
 		h.refused.Add(1)
+		runtime.Gosched()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		h.gone.Add(1)
 	default:
@@ -139,7 +140,11 @@ func (h *hammer) disturb(stop <-chan struct{}, most int) {
 				Workers: rand.IntN(most + 1), Queue: rand.IntN(64), Wait: time.Duration(rand.IntN(5000)) * time.Microsecond,
 			})
 		case 1:
-			h.pool.Refuse([]error{nil, nil, nil, errRefused}[rand.IntN(4)])
+			h.pool.Refuse(errRefused)
+			for range rand.IntN(4) { // for a moment: who is refused comes again at once
+				runtime.Gosched()
+			}
+			h.pool.Refuse(nil)
 		case 2:
 			if len(members) < 4 {
 				members = append(members, member{h.pool.Add(), &seat{most: int32(most)}})
