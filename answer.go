@@ -312,7 +312,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	cut, err := a.request.gen.conns.track(tracked)
 	if err != nil {
-		a.request.leavePlace()
+		a.request.losePlace()
 		_ = tracked.Close()
 		return nil, nil, err
 	}

@@ -43,7 +43,7 @@ func (q *request) becomeLongLived() error {
 func (q *request) takePlace() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.longLived || q.placed {
+	if q.longLived || q.placed || q.upgraded {
 		return nil
 	}
 	if err := q.app.conns.enter(); err != nil {
@@ -53,8 +53,8 @@ func (q *request) takePlace() error {
 	return nil
 }
 
-// leavePlace leaves that place to whoever has the connection.
-func (q *request) leavePlace() {
+// losePlace leaves that place to the connection, which gives it back when it is closed.
+func (q *request) losePlace() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.placed = false

@@ -74,7 +74,11 @@ func telling(change func(*watt.App), tell func() string, after func(*watt.Runtim
 		fmt.Fprintln(w, tell())
 	})}
 	change(&a)
-	rt := watt.New(a)
+	return printing(watt.New(a), after)
+}
+
+// printing starts rt, prints what its app "one" answers and what after does, which may be nil, and shuts down.
+func printing(rt *watt.Runtime, after func(*watt.Runtime) error) error {
 	if err := rt.Start(pprof.WithLabels(context.Background(), pprof.Labels("site", "north"))); err != nil {
 		return err
 	}
@@ -172,19 +176,7 @@ func mainPopular() error {
 		apps = append(apps, app)
 		calls.Calls = append(calls.Calls, app.Name)
 	}
-	rt := watt.New(append(apps, calls)...)
-	if err := rt.Start(context.Background()); err != nil {
-		return err
-	}
-	resp, err := rt.Env().Get(context.Background(), "http://one.watt.local/")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
-		return err
-	}
-	return rt.Shutdown(context.Background())
+	return printing(watt.New(append(apps, calls)...), nil)
 }
 
 func TestAnAppInAProcessOfItsOwnMayCallAThousandOthers(t *testing.T) {
