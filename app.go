@@ -60,7 +60,7 @@ type App struct {
 	// that they name, as it is, below URL's; if URL has one, a path with ".." is an error. Those of gRPC need HTTP/2
 	// there, which Protocols has to allow a Listen without TLS. Deadline, caller
 	// and headers beginning with X-Watt- are believed there if that app's Listen demands the certificate
-	// that TLS gives.
+	// that TLS gives. The log sums up why calls fail that get no answer.
 	URL string
 
 	// Calls names the apps that this one may call. If nil, it may call none. Calls also gives the

@@ -13,7 +13,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/org/watt"
 )
@@ -103,6 +108,55 @@ func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T)
 				t.Errorf("got %v, want %v and not started", err, want)
 			}
 		})
+	}
+}
+
+// TestWhyCallsToAnAppElsewhereFailIsSummedUpInTheLog leaves out those that their callers gave up or spoiled, and errors that
+// are answers.
+func TestWhyCallsToAnAppElsewhereFailIsSummedUpInTheLog(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/hang":
+			<-r.Context().Done()
+		case "/fault":
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt := watt.New(watt.App{Name: "away", URL: server.URL, Timeout: 50 * time.Millisecond})
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	env := rt.Env()
+	resp, err := env.Get(t.Context(), "http://away.watt.local/fault")
+	read(t, resp, err)
+	given, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := env.Get(given, "http://away.watt.local/hang"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the caller's deadline", err)
+	}
+	spoiled := request(t.Context(), http.MethodPost, "http://away.watt.local/", iotest.ErrReader(errors.New("spoiled")))
+	if _, err := env.Client.Do(spoiled); err == nil {
+		t.Error("a body that cannot be read has been sent")
+	}
+	_, late := env.Get(t.Context(), "http://away.watt.local/hang")
+	server.CloseClientConnections()
+	server.Close()
+	_, refused := env.Get(t.Context(), "http://away.watt.local/")
+	if !errors.Is(late, context.DeadlineExceeded) || !errors.Is(refused, watt.ErrUnavailable) {
+		t.Errorf("got %v and %v, want the Timeout, and that it is unavailable", late, refused)
+	}
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	lines := logs.FilterMessage("calls to it failed").All()
+	if len(lines) != 1 {
+		t.Fatalf("got %v, want one line", logs.All())
+	}
+	fields := lines[0].ContextMap()
+	if last, _ := fields["last"].(string); fields["app"] != "away" || fields["requests"] != uint64(2) || !strings.Contains(last, "connection refused") {
+		t.Errorf("got %v, want two calls, the last of which was refused", fields)
 	}
 }
 

@@ -29,11 +29,13 @@ type remote struct {
 	grpc      *http.Transport                // for gRPC, which needs HTTP/2; only TLS can find out whether the other side has it
 	dialled   conns                          // of both
 	calls     *admission.Member[*generation] // in progress; nil before the start
+	failures  summary
 }
 
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
 	rem := &remote{absent: absent{inside{a}}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
+	rem.failures.log, rem.failures.what = a.log, "calls to it failed"
 	rem.prefix = strings.TrimRight(base.EscapedPath(), "/")
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
@@ -64,7 +66,11 @@ func (rem *remote) send(c *call, req *http.Request) (*http.Response, error) {
 	if err := c.admit(req); err != nil {
 		return nil, err
 	}
-	return c.withTimer(req, rem.roundTrip)
+	resp, err := c.withTimer(req, rem.roundTrip)
+	if err != nil && !isCall(err) && !bodyFailed(err) && (c.late() || c.endCause() == nil) {
+		rem.failures.note(c.failure(err))
+	}
+	return resp, err
 }
 
 // roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which
@@ -184,4 +190,5 @@ func (rem *remote) close(context.Context) {
 	rem.transport.CloseIdleConnections()
 	rem.grpc.CloseIdleConnections()
 	rem.dialled.cut()
+	rem.failures.flush()
 }

@@ -34,8 +34,8 @@ type app struct {
 	pool   *admission.Pool[*generation]
 	passes requests // those that siblings serve, in a process of its own
 	conns  conns
-	sheds  shedLog // at the door
-	faults shedLog // by handlers, with 503
+	sheds  summary // at the door
+	faults summary // by handlers, with 503
 
 	restarts, abandoned atomic.Uint64
 	streams             atomic.Int64 // long-lived requests, which conns has too

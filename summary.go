@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// shedLog sums up what an app has refused, so that an overload is a line now and then instead of a flood.
-type shedLog struct {
+// summary sums up what has become of an app's requests, so that an overload is a line now and then instead of a flood.
+type summary struct {
 	log   *zap.Logger
 	what  string
 	mu    sync.Mutex
@@ -18,21 +18,21 @@ type shedLog struct {
 	timer *time.Timer
 }
 
-// shedLogEvery is how long shed requests are counted before a line says so.
-const shedLogEvery = 5 * time.Second
+// summaryEvery is how long requests are counted before a line says so.
+const summaryEvery = 5 * time.Second
 
-// note counts one that was refused for err.
-func (s *shedLog) note(err error) {
+// note counts one that went wrong because of err.
+func (s *summary) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = err
 	if s.n++; s.n == 1 {
 		s.since = time.Now()
-		s.timer = time.AfterFunc(shedLogEvery, s.flush)
+		s.timer = time.AfterFunc(summaryEvery, s.flush)
 	}
 }
 
-func (s *shedLog) flush() {
+func (s *summary) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n == 0 {
