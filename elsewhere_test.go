@@ -160,6 +160,47 @@ func TestWhyCallsToAnAppElsewhereFailIsSummedUpInTheLog(t *testing.T) {
 	}
 }
 
+// TestThatAnAppElsewhereCannotBeReachedIsInTheLog also where the caller has not had the time to find out.
+func TestThatAnAppElsewhereCannotBeReachedIsInTheLog(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	var addrs [2]string
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		if addrs[i] = ln.Addr().String(); i == 0 {
+			_ = ln.Close() // the other one takes connections, and says nothing
+		}
+	}
+	rt := watt.New(watt.App{Name: "closed", URL: "http://" + addrs[0]}, watt.App{Name: "mute", URL: "https://" + addrs[1]})
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		wantErr(t, get(t.Context(), rt, "closed.watt.local/").err, watt.ErrUnavailable)
+	}
+	_, err := rt.Env().Dial(t.Context(), "closed")
+	wantErr(t, err, watt.ErrUnavailable)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, get(gone, rt, "closed.watt.local/").err, context.Canceled) // which says nothing of the app
+	hurried, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantErr(t, get(hurried, rt, "mute.watt.local/").err, context.DeadlineExceeded)
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for app, want := range map[string]uint64{"closed": 4, "mute": 1} {
+		lines := logs.FilterField(zap.String("app", app)).All()
+		if len(lines) != 1 || lines[0].ContextMap()["requests"] != want || !strings.Contains(fmt.Sprint(lines[0].ContextMap()["last"]), "dial tcp") {
+			t.Errorf("%s: got %v, want one line that sums up %d and says why", app, lines, want)
+		}
+	}
+}
+
 func TestShutdownWaitsForMainsCallsToAppsElsewhere(t *testing.T) {
 	began, finish := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -67,10 +67,23 @@ func (rem *remote) send(c *call, req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := c.withTimer(req, rem.roundTrip)
-	if err != nil && !isCall(err) && !bodyFailed(err) && (c.late() || c.endCause() == nil) {
-		rem.failures.note(c.failure(err))
+	if err != nil {
+		rem.note(c, err)
 	}
 	return resp, err
+}
+
+// note counts a call that has failed with err, if that is for the app, or for the way to it: a caller with little time may
+// have waited in vain for a connection.
+func (rem *remote) note(c *call, err error) {
+	cause := c.endCause()
+	switch {
+	case isCall(err), bodyFailed(err):
+	case unseen(err) && (cause == nil || errors.Is(cause, context.DeadlineExceeded)):
+		rem.failures.note(err)
+	case cause == nil, c.late():
+		rem.failures.note(c.failure(err))
+	}
 }
 
 // roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which
@@ -143,6 +156,7 @@ func (rem *remote) below(u *url.URL) (*url.URL, error) {
 func (rem *remote) connect(ctx context.Context, _ string) (net.Conn, error) {
 	conn, err := rem.raw(ctx)
 	if err != nil && ctx.Err() == nil {
+		rem.failures.note(err)
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return conn, err
