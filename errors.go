@@ -42,6 +42,8 @@ type CallError struct {
 	RetryAfter time.Duration
 	// Err is the cause.
 	Err error
+
+	challenge string // WWW-Authenticate, which a 401 has to have
 }
 
 // Error returns both names, as far as they are known, and the cause.
@@ -99,6 +101,7 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 func statusError(resp *http.Response) *CallError {
 	e := answerError(resp, answered(resp))
 	e.Status, e.RetryAfter = resp.StatusCode, retryAfter(resp.Header)
+	e.challenge = strings.Join(resp.Header["Www-Authenticate"], ", ")
 	return e
 }
 
@@ -138,8 +141,8 @@ func retryAfter(h http.Header) time.Duration {
 // WriteError answers a request with the status, Retry-After and problem document (RFC 9457) that
 // belong to err:
 //
-//   - a failed call: what is said at [ErrNoSuchApp] and the other causes, and else 502; 4xx, 503 and 504 of a
-//     callee pass, and its other statuses become 502
+//   - a failed call: what is said at [ErrNoSuchApp] and the other causes, and else 502; 4xx (401 with its
+//     WWW-Authenticate), 503 and 504 of a callee pass, and its other statuses become 502
 //   - [http.MaxBytesError]: 413; what reading a request's body returns that is malformed: 400
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - once the request's time is up, [context.Canceled] and what reading its body returns: 504
@@ -182,6 +185,9 @@ func writeError(w http.ResponseWriter, err error) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	if status == http.StatusServiceUnavailable || after > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(after, time.Second).Seconds()))))
+	}
+	if call, ok := errors.AsType[*CallError](err); ok && status == http.StatusUnauthorized && call.challenge != "" {
+		h.Set("WWW-Authenticate", call.challenge)
 	}
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(problemDocument{"about:blank", http.StatusText(status), status, calledIn(err)})

@@ -381,6 +381,22 @@ func TestJSONMapsStatusesAndClosesTheBody(t *testing.T) {
 	}
 }
 
+func TestTheChallengeOfA401IsPassedOn(t *testing.T) {
+	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Www-Authenticate"] = []string{`Bearer realm="shop"`, "Basic"}
+		code, _ := strconv.Atoi(r.URL.Path[1:])
+		w.WriteHeader(code)
+	}))
+	for code, want := range map[string]string{"401": `Bearer realm="shop", Basic`, "403": "", "500": ""} {
+		_, err := watt.JSON[int](rt.Env().Get(t.Context(), "http://a.watt.local/"+code))
+		w := httptest.NewRecorder()
+		watt.WriteError(w, err)
+		if got := w.Header().Get("WWW-Authenticate"); got != want {
+			t.Errorf("%s: got %d with %q, want %q", code, w.Code, got, want)
+		}
+	}
+}
+
 func TestRetryAfterIsAnHourAtMost(t *testing.T) {
 	rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", r.URL.Path[1:])
