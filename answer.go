@@ -246,6 +246,7 @@ func (a *answer) begin(status int) {
 // refuse answers in place of the handler, for which there is no room under MaxConns.
 func (a *answer) refuse(err error) {
 	a.refused, a.status = err, http.StatusServiceUnavailable
+	a.request.app.sheds.note(err)
 	WriteError(a.ResponseWriter, err)
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +100,31 @@ func TestDialsThatAreShedAreSummedUpInTheLog(t *testing.T) {
 		lines := logs.FilterMessage("shed requests").All()
 		if len(lines) != 1 || lines[0].ContextMap()["requests"] != uint64(7) {
 			t.Errorf("got %v, want one line that sums up 7", lines)
+		}
+	})
+}
+
+func TestWhoFindsNoPlaceUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(watt.App{Name: "a", MaxConns: -1, Handler: linger(make(chan string, 1))})
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			_, err := open(t.Context(), t, rt, "/upgrade")
+			wantErr(t, err, watt.ErrOverloaded)
+			if r := get(t.Context(), rt, "a.watt.local/stream"); r.status != http.StatusServiceUnavailable {
+				t.Errorf("got %+v", r)
+			}
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		lines := logs.All()
+		if len(lines) != 1 || lines[0].ContextMap()["requests"] != uint64(6) || !strings.Contains(fmt.Sprint(lines[0].ContextMap()["last"]), "MaxConns") {
+			t.Errorf("got %v, want one line that sums up 6 and says why", lines)
 		}
 	})
 }

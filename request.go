@@ -232,7 +232,7 @@ func (q *request) logFailure(status int, err error) int {
 	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
 		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
 		q.answer.log(zap.WarnLevel, status, err)
-	case status == http.StatusServiceUnavailable && !called && !ended(err): // and nobody else says why
+	case status == http.StatusServiceUnavailable && !called && !ended(err) && q.answer.refused == nil: // and nobody else says why
 		q.app.faults.note(err)
 	}
 	return status
