@@ -132,6 +132,9 @@ func TestAnAppMayRunElsewhereBehindAURL(t *testing.T) {
 	if strings.Contains(got, "X-Watt-Timeout") {
 		t.Error("the handler sees X-Watt-Timeout")
 	}
+	if err := here.Restart("orders", 0); err == nil || !strings.Contains(err.Error(), "runs elsewhere") {
+		t.Errorf("got %v, want it to say that there is nothing to restart here", err)
+	}
 }
 
 func TestTheDeadlineTravelsAsRemainingTime(t *testing.T) {

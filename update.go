@@ -226,6 +226,9 @@ func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error 
 	}
 	in := a.instance(instance)
 	if in == nil {
+		if a.conf().URL != "" {
+			return fmt.Errorf("watt: app %q runs elsewhere, and has no instances here", app)
+		}
 		return fmt.Errorf("watt: app %q has no instance %d", app, instance)
 	}
 	if err := in.ask(hold); err != nil {

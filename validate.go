@@ -134,7 +134,7 @@ func urlProblem(s string) string {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil:
-		return err.Error() + "; one fixed base URL is supported"
+		return err.Error() + "; give one absolute http or https URL"
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "", u.Opaque != "":
 		return fmt.Sprintf("%q is not one absolute http or https URL (several, or names to balance over, are not supported yet)", s)
 	case u.RawQuery != "", u.Fragment != "", u.User != nil:

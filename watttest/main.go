@@ -15,6 +15,10 @@ import (
 // every time; a child calls them in order until one has the apps of its parent.
 //
 //	func TestMain(m *testing.M) { watttest.Main(m, newShop) }
+//
+// What a test's Update changes is not known there. A child runs what the function says, and no fake; and where an app has
+// become of another kind, as one with a URL that gets a Handler, no child starts. A test that does so either has its
+// topology from a function of its own, given to Main, too, or sets Isolation to InProcess.
 func Main(m *testing.M, topologies ...func() *watt.Runtime) {
 	if !watt.IsChild() {
 		_ = os.Setenv("WATT_TEST_PROCESSES", "1")

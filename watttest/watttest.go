@@ -15,9 +15,9 @@
 //	req.Header.Set("Authorization", "Bearer …")
 //	resp, err := rt.Env().Client.Do(req)
 //
-// Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other. It all works
-// in a testing/synctest bubble too, where time is faked; apps there must not listen, since sockets
-// cannot live in a bubble: set Listen to "" by Update.
+// Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other, and needs Isolation
+// InProcess in place of an app with processes of its own: see [Main]. It all works in a testing/synctest bubble too, where
+// time is faked; apps there must not listen, since sockets cannot live in a bubble: set Listen to "" by Update.
 package watttest
 
 import (
