@@ -56,7 +56,7 @@ type App struct {
 	Serve func(ctx context.Context, env *Env, ln net.Listener) error `json:"-"`
 
 	// URL, if set, wins over Handler, New and Serve: the app runs elsewhere, behind this base URL
-	// (http or https), and nothing is started here. Calls go there, through the same admission, to the path
+	// (http or https), and nothing is started here: its Listen is not opened, nor its ReadyPath asked for. Calls go there, through the same admission, to the path
 	// that they name, as it is, below URL's; if URL has one, a path with ".." is an error. Those of gRPC need HTTP/2
 	// there, which Protocols has to allow a Listen without TLS. Deadline, caller
 	// and headers beginning with X-Watt- are believed there if that app's Listen demands the certificate

@@ -143,7 +143,8 @@ func retryAfter(h http.Header) time.Duration {
 //
 //   - a failed call: what is said at [ErrNoSuchApp] and the other causes, and else 502; 4xx (401 with its
 //     WWW-Authenticate), 503 and 504 of a callee pass, and its other statuses become 502
-//   - [http.MaxBytesError]: 413; what reading a request's body returns that is malformed: 400
+//   - [http.MaxBytesError]: 413; what reading a request's body returns that is malformed: 400,
+//     but not what decoding it finds (500, like anything else): that is for the app to answer
 //   - [context.DeadlineExceeded]: 504; [context.Canceled]: 503
 //   - once the request's time is up, [context.Canceled] and what reading its body returns: 504
 //   - anything else: 500; also a call to the outside that has failed, unless it is made a &CallError{Err: err}: 502

@@ -7,8 +7,9 @@ import (
 
 // LongLived gives the worker of the request that ctx belongs to back: for long polls and streams
 // that wait more than they work. From now on the request counts under the app's MaxConns, and its
-// context ends when the app's drain begins. While MaxConns is reached it keeps its worker. Upgraded
-// connections and answers of type text/event-stream are long-lived by themselves.
+// context ends when the app's drain begins. Timeout goes on: a poll that waits for longer needs more of it. While MaxConns
+// is reached it keeps its worker. Upgraded connections and answers of type text/event-stream are long-lived by
+// themselves.
 func LongLived(ctx context.Context) {
 	if q := requestOf(ctx); q != nil {
 		_ = q.becomeLongLived()

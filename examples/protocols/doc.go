@@ -17,6 +17,9 @@
 // answers with codes.Unavailable. A stream that waits more than it works calls [github.com/org/watt.LongLived], and
 // ends when the drain begins. On a public port without TLS, Protocols must allow HTTP/2.
 //
+// Errors of the client are gRPC's own, and for [github.com/org/watt.WriteError] like any other: 500. Made a
+// &CallError{App: "payments", Err: err}, one is 502; with ErrUnavailable for its Err, 503.
+//
 // The server runs methods in goroutines of its own, so that one that panics ends the process, other apps included,
 // unless an interceptor recovers.
 //
