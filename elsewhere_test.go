@@ -41,6 +41,8 @@ func TestACallToAnAppElsewhereIsNeverMadeTwice(t *testing.T) {
 		_, err = rt.Env().Get(t.Context(), "http://away.watt.local/abort")
 		if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, watt.ErrInstanceDied) || !call.Started {
 			t.Fatalf("got %v, want a started call to an instance that died", err)
+		} else if !strings.Contains(err.Error(), "of an earlier call") {
+			t.Fatalf("got %v, want it to speak of the first connection", err)
 		}
 		if n := calls.Load(); n != 1 {
 			t.Fatalf("the app was called %d times, want once", n)

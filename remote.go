@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -99,24 +100,32 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		transport = rem.grpc
 	}
-	asked, sent := false, false
+	asked, sent, again := false, false, false
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { asked = true },
 		GotConn: func(info httptrace.GotConnInfo) {
 			secure, ok := info.Conn.(*tls.Conn)
 			if sent && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
 				_ = info.Conn.Close()
+				again = true
 			}
 			sent = true
 		},
 	}))
 	req.URL, req.Host = to, ""
 	resp, err := transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
-	if err != nil && asked && !sent {
+	switch {
+	case err == nil:
+	case asked && !sent:
 		err = unmet(req.Context(), err)
+	case again && lost(err): // of the second connection
+		err = errKept
 	}
 	return resp, err
 }
+
+// errKept is why the transport would have sent a request once more.
+var errKept = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
 
 // unmet returns the error of a request that has got no connection. One that was cut in its handshake, or waited for in vain,
 // was none; what is wrong with a certificate had better be seen.
