@@ -14,7 +14,8 @@ type Report struct {
 	Time time.Time
 	// Ready is what is not, "" if everything is.
 	Ready string
-	Apps  []App
+	// Apps are as they were at Time, or up to half a second before.
+	Apps []App
 	// Processors are how many the program may use, which a container may limit to a fraction, and Idle how much of them it
 	// did not use in the last ten seconds; other programs may have.
 	Processors, Idle float64
