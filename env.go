@@ -65,8 +65,8 @@ func (e *Env) Get(ctx context.Context, url string) (*http.Response, error) {
 // grpc.WithContextDialer. It waits while the app restarts, as long as the app's QueueTimeout allows
 // or until ctx ends. The connection counts under the app's MaxConns until it is closed. Errors are [*CallError]s.
 //
-// Of an app with a URL it is a connection to the URL's host, which does not learn who calls, by TLS if the URL is https: for
-// gRPC, the app's TLS then has "h2" among its NextProtos.
+// Of an app with a URL it is a connection to the URL's host, by TLS if the URL is https: for gRPC, the app's TLS then has
+// "h2" among its NextProtos. The app does not learn who calls, and Workers do not bound the calls on it.
 func (e *Env) Dial(ctx context.Context, app string) (net.Conn, error) {
 	return e.mesh.dial(ctx, app)
 }

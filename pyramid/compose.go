@@ -44,10 +44,10 @@ const (
 //     KiB, as in home;reason=partial;inner="orders;reason=timeout"
 //   - error: everything else
 //
-// They are also logged, and counted with the time that each part took in the histogram
-// watt_compose_part_seconds of env.Metrics, with the labels part and outcome: "ok", a reason, or "canceled"
-// where the others' failure or the client's leave made the part useless. A part that is only partial is "ok" there, and
-// not logged: its own app does both.
+// They are also logged, each part's every 5 s at most (unsaid is how many were left out before), and counted with the time
+// that each part took in the histogram watt_compose_part_seconds of env.Metrics, with the labels part and outcome: "ok", a
+// reason, or "canceled" where the others' failure or the client's leave made the part useless. A part that is only partial
+// is "ok" there, and not logged: its own app does both.
 //
 // A part that ignores its context does not hold the answer back, but is left behind. It may finish later:
 // the end of the instance waits for it as for an [watt.Env.Cleanup].
