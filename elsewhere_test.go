@@ -23,29 +23,43 @@ import (
 	"github.com/org/watt"
 )
 
-func TestACallToAnAppElsewhereIsNeverMadeTwice(t *testing.T) {
+// TestACallToAnAppElsewhereIsMadeAgainOnlyIfItChangesNothing where a connection that was kept ends without an answer.
+func TestACallToAnAppElsewhereIsMadeAgainOnlyIfItChangesNothing(t *testing.T) {
 	var calls atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/abort" {
-			calls.Add(1)
-			panic(http.ErrAbortHandler)
+		if r.URL.Path == "/" || calls.Add(1) > 1 {
+			_, _ = io.WriteString(w, "answer")
+			return
 		}
-		_, _ = io.WriteString(w, "warm")
+		panic(http.ErrAbortHandler)
 	}))
 	t.Cleanup(server.Close)
 	rt := start(t, watt.App{Name: "away", URL: server.URL})
-	for range 20 {
-		calls.Store(0)
-		resp, err := rt.Env().Get(t.Context(), "http://away.watt.local/")
-		read(t, resp, err)
-		_, err = rt.Env().Get(t.Context(), "http://away.watt.local/abort")
-		if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, watt.ErrInstanceDied) || !call.Started {
-			t.Fatalf("got %v, want a started call to an instance that died", err)
-		} else if !strings.Contains(err.Error(), "of an earlier call") {
-			t.Fatalf("got %v, want it to speak of the first connection", err)
-		}
-		if n := calls.Load(); n != 1 {
-			t.Fatalf("the app was called %d times, want once", n)
+	for range 5 {
+		for method, again := range map[string]bool{
+			http.MethodGet: true, http.MethodHead: true, http.MethodOptions: true, http.MethodTrace: true,
+			http.MethodPost: false, http.MethodPut: false, http.MethodDelete: false, "PURGE": false,
+		} {
+			calls.Store(0)
+			resp, err := rt.Env().Get(t.Context(), "http://away.watt.local/")
+			read(t, resp, err)
+			req := request(t.Context(), method, "http://away.watt.local/abort", nil)
+			req.Header.Set("Idempotency-Key", "1") // which says nothing of whether the app knows it
+			resp, err = rt.Env().Client.Do(req)
+			if again {
+				if got := read(t, resp, err); got != "answer" && method != http.MethodHead || calls.Load() != 2 {
+					t.Fatalf("%s: got %q after %d calls, want the second's answer", method, got, calls.Load())
+				}
+				continue
+			}
+			if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, watt.ErrInstanceDied) || !call.Started {
+				t.Fatalf("%s: got %v, want a started call to an instance that died", method, err)
+			} else if !strings.Contains(err.Error(), "of an earlier call") {
+				t.Fatalf("%s: got %v, want it to speak of the first connection", method, err)
+			}
+			if n := calls.Load(); n != 1 {
+				t.Fatalf("%s: the app was called %d times, want once", method, n)
+			}
 		}
 	}
 }

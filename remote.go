@@ -87,9 +87,10 @@ func (rem *remote) note(c *call, err error) {
 	}
 }
 
-// roundTrip sends a request of the mesh to the same path below the base URL, once: a connection on which
-// the transport would repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only
-// what the other side has declared not begun.
+// roundTrip sends a request of the mesh to the same path below the base URL. If a connection that was kept ends without an
+// answer, as those do which the other side has just closed because they were idle, the transport sends it again: with a
+// method that changes nothing (RFC 9110, 9.2.2). Any other goes out once, for the connection on which the transport would
+// repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only what the other side has declared not begun.
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	to, err := rem.below(req.URL)
 	if err != nil {
@@ -105,7 +106,7 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 		GetConn: func(string) { asked = true },
 		GotConn: func(info httptrace.GotConnInfo) {
 			secure, ok := info.Conn.(*tls.Conn)
-			if sent && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+			if sent && !changesNothing(req.Method) && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
 				_ = info.Conn.Close()
 				again = true
 			}
@@ -122,6 +123,15 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 		err = errKept
 	}
 	return resp, err
+}
+
+// changesNothing reports whether a method is safe, in the words of RFC 9110.
+func changesNothing(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
 }
 
 // errKept is why the transport would have sent a request once more.
