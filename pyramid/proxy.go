@@ -153,10 +153,8 @@ func (p *proxy) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, p.badRequest(errors.New("the path has dot segments"))
 	}
 	resp, err := p.transport.RoundTrip(r)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols { // which ReverseProxy forgets if it cannot pass it on
-		body := newUpgraded(r, resp)
-		context.AfterFunc(r.Context(), func() { _ = body.Close() })
-		resp.Body = body
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body = newUpgraded(r.Context(), resp)
 	}
 	return resp, err
 }

@@ -20,23 +20,24 @@ var errLingers = errors.New("pyramid: the client does not close its end")
 // its own for as long as it likes, drain or not: what ends the wait is an error of WriteTo.
 type upgraded struct {
 	io.ReadWriteCloser
-	ctx       context.Context //nolint:containedctx // of the request
 	websocket bool
 	once      sync.Once
 	done      chan struct{} // closed when the client has said all, or nobody waits any more
 	err       error         // net.ErrClosed if it is the latter; read after done
 }
 
-// newUpgraded returns the body of a 101 answer to r, as ReverseProxy is to have it.
-func newUpgraded(r *http.Request, resp *http.Response) io.ReadCloser {
+// newUpgraded returns the body of a 101 answer, as ReverseProxy is to have it. It ends with ctx, the request's.
+func newUpgraded(ctx context.Context, resp *http.Response) io.ReadCloser {
 	conn, ok := resp.Body.(io.ReadWriteCloser)
 	if !ok {
 		return resp.Body
 	}
-	return &upgraded{
-		ReadWriteCloser: conn, ctx: r.Context(), done: make(chan struct{}),
+	u := &upgraded{
+		ReadWriteCloser: conn, done: make(chan struct{}),
 		websocket: strings.EqualFold(resp.Header.Get("Upgrade"), "websocket"),
 	}
+	context.AfterFunc(ctx, func() { _ = u.Close() }) // which ReverseProxy forgets if it cannot pass the connection on
+	return u
 }
 
 // WriteTo passes on what the app says. Then it ends that direction of the client's, and waits for the other.
@@ -58,8 +59,6 @@ func (u *upgraded) WriteTo(client io.Writer) (int64, error) {
 		return n, u.err
 	case <-late:
 		return n, errLingers
-	case <-u.ctx.Done():
-		return n, context.Cause(u.ctx)
 	}
 }
 

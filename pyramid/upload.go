@@ -45,7 +45,7 @@ func (u *upload) begin() bool {
 	b := u.body
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.last != u || u.closed && !b.begun {
+	if b.last != u || u.closed {
 		return false
 	}
 	b.begun = true
