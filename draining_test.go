@@ -392,3 +392,47 @@ func TestAnAnswerThatIsWholeIsNoneThatADrainHasCut(t *testing.T) {
 		})
 	}
 }
+
+// TestAnAnswerOfWhichADrainCannotHaveCutAnythingIsWhole since it was said with its end, or begun when there was a reason to.
+func TestAnAnswerOfWhichADrainCannotHaveCutAnythingIsWhole(t *testing.T) {
+	for name, c := range map[string]struct{ before, after func(http.ResponseWriter) }{
+		"it has a length": {before: func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "5")
+			_, _ = io.WriteString(w, "whole")
+		}},
+		"trailers are announced": {before: func(w http.ResponseWriter) {
+			w.Header().Set("Trailer", "Sum")
+			_, _ = io.WriteString(w, "whole")
+		}},
+		"it is an error's":     {before: func(w http.ResponseWriter) { watt.WriteError(w, watt.ErrOverloaded) }},
+		"it was begun by then": {after: func(w http.ResponseWriter) { _, _ = io.WriteString(w, "whole") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := make(chan bool)
+				web := app("web", func(w http.ResponseWriter, r *http.Request) {
+					if c.before != nil {
+						c.before(w)
+					}
+					close(begun)
+					<-r.Context().Done()
+					if c.after != nil {
+						c.after(w)
+					}
+				})
+				web.DrainTimeout = time.Second
+				rt := start(t, web)
+				cut := make(chan error, 1)
+				go func() {
+					<-begun
+					cut <- rt.Restart("web", 0)
+				}()
+				resp, err := rt.Env().Get(t.Context(), "http://web.watt.local/")
+				if got := text(resp, err); got != "whole" && !strings.Contains(got, "Service Unavailable") {
+					t.Errorf("got %q", got)
+				}
+				<-cut
+			})
+		})
+	}
+}

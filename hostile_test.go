@@ -305,6 +305,17 @@ func TestAHandlerThatWritesTooMuchFailsNobodyElse(t *testing.T) {
 	}
 }
 
+func TestAStrangerIsToldThatAnAnswerOfTooMuchEndsTheConnection(t *testing.T) {
+	rt := start(t, public(app("web", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "2")
+		_, _ = io.WriteString(w, "ok")
+		_, _ = io.WriteString(w, "too much")
+	})))
+	if got := raw(t, publicAddr(t, rt, "web"), "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); !strings.Contains(got, "\r\nConnection: close\r\n") {
+		t.Errorf("got %q, want Connection: close", got)
+	}
+}
+
 func TestACallToAServeAppGoesToTheInstanceWhoseWorkerItHolds(t *testing.T) {
 	release, began := make(chan struct{}), make(chan int, 2)
 	serve := watt.App{Name: "a", Instances: 2, Workers: 1, Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {

@@ -305,7 +305,10 @@ func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 
 func TestAConnectionThatIsNotTakenOverLeavesItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusSwitchingProtocols) }))
+		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			watt.LongLived(r.Context()) // which it is as far as it goes
+		}))
 		resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/"))
 		if err == nil {
 			resp.Body.Close()

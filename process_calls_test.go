@@ -220,19 +220,6 @@ type speech struct {
 	want  string
 }
 
-// text returns the body of an answer, or why there is none.
-func text(resp *http.Response, err error) string {
-	if err != nil {
-		return err.Error()
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err.Error()
-	}
-	return string(body)
-}
-
 // echoed returns what a raw connection to echo says.
 func echoed(ctx context.Context, env *watt.Env) string {
 	conn, err := env.Dial(ctx, "echo")

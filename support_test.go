@@ -55,6 +55,19 @@ func read(t *testing.T, resp *http.Response, err error) string {
 	return string(body)
 }
 
+// text returns the body of an answer, or why there is none.
+func text(resp *http.Response, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
+}
+
 // request is an http.NewRequest that does not fail.
 func request(ctx context.Context, method, url string, body io.Reader) *http.Request {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)

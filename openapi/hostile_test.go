@@ -91,6 +91,8 @@ func hostile() map[string]struct{ text, want string } {
 			`"components":{"responses":{"R":{"description":"`+strings.Repeat("a", 500000)+`"}}}`), "too-large"},
 		"schemas again and again": {operations(200, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
 			`"components":{"responses":{"R":{"description":"d","content":{"a/b":{"schema":{"allOf":[`+strings.Repeat("{},", 2000)+`{}]}}}}}}`), "too-large"},
+		"lists again and again": {operations(200, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
+			`"components":{"responses":{"R":{"description":"d","x-a":[`+strings.Repeat("[],", 2000)+`[]]}}}`), "too-large"},
 		"a long name again and again": {operations(6000, `{"responses":{"200":{"$ref":"#/components/responses/R"}}}`,
 			`"components":{"responses":{"R":{"$ref":"#/components/responses/`+long+`"},"`+long+`":{"description":"d"}}}`), "too-large"},
 		"heirs again and again": {schemas(series(4000, `"THIS":{"discriminator":{"propertyName":"x"}}`) +

@@ -358,3 +358,52 @@ func TestAnUploadWithAKeyThatMeetsADeathSaysSo(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// retrying opens the body of each request again and again, as a transport may that knows it to be unsent.
+type retrying struct {
+	http.RoundTripper
+	t *testing.T
+}
+
+func (r retrying) RoundTrip(req *http.Request) (*http.Response, error) {
+	bodies := []io.ReadCloser{req.Body}
+	again := func() error {
+		body, err := req.GetBody()
+		bodies = append(bodies, body)
+		return err
+	}
+	silent := func(i int, when string) {
+		if n, err := bodies[i].Read(make([]byte, 1)); n != 0 || err == nil {
+			r.t.Errorf("%d read %d bytes, %v, %s", i, n, err, when)
+		}
+	}
+	if err := again(); err != nil {
+		return nil, err
+	}
+	silent(0, "which another one is to do")
+	_ = bodies[1].Close()
+	silent(1, "closed")
+	if err := again(); err != nil {
+		return nil, err
+	}
+	req.Body = bodies[2]
+	resp, err := r.RoundTripper.RoundTrip(req)
+	silent(0, "which another one has done")
+	if again() == nil {
+		r.t.Error("it was opened once more, though it has been read")
+	}
+	return resp, err
+}
+
+func TestABodyIsReadByTheLastWhoHasOpenedIt(t *testing.T) {
+	f := startFront(t, serving(func(env *watt.Env) http.Handler {
+		p := pyramid.Proxy(env, "echo")
+		p.Transport = retrying{p.Transport, t}
+		return p
+	}), handling("echo", func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
+	for range 10 {
+		if got := all(t, f.do(t, http.MethodPost, "/", strings.NewReader("the body"))); got != "the body" {
+			t.Errorf("got %q", got)
+		}
+	}
+}

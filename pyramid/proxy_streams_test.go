@@ -285,12 +285,55 @@ func TestTheClientOfAWebsocketThatTheAppHasEndedIsWaitedForShortly(t *testing.T)
 			t.Fatalf("got %v, %v", resp, err)
 		}
 		defer resp.Body.Close()
+		began := time.Now()
 		if got, err := io.ReadAll(resp.Body); string(got) != "goodbye" || err != nil {
 			t.Errorf("got %q, %v", got, err)
+		}
+		if d := time.Since(began); d != 0 {
+			t.Errorf("the end has come after %v", d)
 		}
 		time.Sleep(time.Minute)
 		if n := rt.Status()[0].Conns; n != 0 {
 			t.Errorf("a minute later the gateway has %d connections", n)
+		}
+	})
+}
+
+// Half a connection is one to protocols other than WebSockets, which only callers in the mesh may ask for.
+func TestTheClientOfAnotherProtocolMayTalkOnWhenTheAppHasSaidAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		heard := make(chan string, 1)
+		rt := watt.New(pyramid.New(watt.App{Name: "gateway"}, handling("log", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "log")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+			all, _ := io.ReadAll(rw)
+			heard <- string(all)
+		}))...)
+		watttest.Start(t, rt)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://gateway.watt.local/log", http.NoBody)
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"log"}}
+		resp, err := rt.Env().Client.Do(req)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+		if got, err := io.ReadAll(resp.Body); len(got) != 0 || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+		time.Sleep(time.Minute)
+		if _, err := io.WriteString(resp.Body.(io.Writer), "line"); err != nil {
+			t.Error(err)
+		}
+		resp.Body.Close()
+		if got := <-heard; got != "line" {
+			t.Errorf("the app has heard %q", got)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -346,5 +347,31 @@ func TestTrailersOfABodyThatEndsLateAreNotTouchedWhileTheirNamesAreWritten(t *te
 				t.Errorf("after %v: the callee got %q, want 1", after, sum)
 			}
 		})
+	}
+}
+
+// unending is a body that ends when it is told to, and not when it is closed.
+type unending chan struct{}
+
+func (b unending) Read([]byte) (int, error) {
+	<-b
+	return 0, io.EOF
+}
+
+func TestTheEndOfABodyThatNobodyWaitsForDoesNotLookAtItsTrailers(t *testing.T) {
+	pool, _ := script(t, func(conn net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(conn))
+		conn.Close()
+	})
+	body, trailer := make(unending), http.Header{"Sum": nil}
+	req := request(t, t.Context(), http.MethodPost, body)
+	req.Trailer = trailer
+	if _, err := pool.RoundTrip(req, time.Time{}, nil); err == nil {
+		t.Fatal("nobody has answered")
+	}
+	close(body)
+	for range 1000 { // else the end would be over, or yet to come
+		trailer.Set("Sum", "1")
+		runtime.Gosched()
 	}
 }
