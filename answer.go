@@ -216,7 +216,7 @@ func (a *answer) begin(status int) {
 	h, reason := a.Header(), a.request.reason()
 	var crowded error
 	if status == http.StatusSwitchingProtocols { // while another status can still be said
-		if crowded = a.request.takePlace(); crowded != nil {
+		if crowded = a.request.takeSeat(); crowded != nil {
 			status = http.StatusServiceUnavailable
 			h.Del("Connection")
 			h.Del("Upgrade")
@@ -291,7 +291,7 @@ type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := a.request.takePlace(); err != nil {
+	if err := a.request.takeSeat(); err != nil {
 		if !a.begun {
 			if a.begin(http.StatusServiceUnavailable); a.refused == nil {
 				a.refuse(err)
@@ -311,16 +311,15 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = conn.Close()
 		return nil, nil, err
 	}
+	a.request.hijacked()
 	cut, err := a.request.gen.conns.track(tracked)
 	if err != nil {
-		a.request.losePlace()
 		_ = tracked.Close()
 		return nil, nil, err
 	}
 	a.begun, a.out, a.hijacked, a.status = true, true, cut, http.StatusSwitchingProtocols
 	a.request.stopTimer()
 	a.request.intake.hijacked()
-	a.request.hijacked()
 	return cut, rw, nil
 }
 

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// conns are an app's long-lived places: connections that outlive a request (upgraded, raw, those of
-// a Serve app), and requests that gave their worker back.
+// conns are an app's seats: for connections that outlive a request (upgraded, raw, those of a Serve app), and for requests
+// that gave their worker back.
 type conns struct {
 	mu      sync.Mutex
 	max     int
@@ -61,7 +61,7 @@ func (c *conns) checkLocked() error {
 	return nil
 }
 
-// enter takes a place; leave gives it back.
+// enter takes a seat; leave gives it back.
 func (c *conns) enter() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,7 +78,7 @@ func (c *conns) leave() {
 	c.n--
 }
 
-// hold gives conn a place until it is closed.
+// hold gives conn a seat until it is closed.
 func (c *conns) hold(conn net.Conn) (net.Conn, error) {
 	if err := c.enter(); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (c *conns) track(conn net.Conn) (net.Conn, error) {
 	return tracked, err
 }
 
-// own is track for a place that was taken already.
+// own is track for a seat that was taken already.
 func (c *conns) own(conn net.Conn) (net.Conn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +112,7 @@ func (c *conns) own(conn net.Conn) (net.Conn, error) {
 	return &trackedConn{Conn: conn, closed: sync.OnceFunc(func() { c.forget(conn) })}, nil
 }
 
-// forget gives the place of a connection back.
+// forget gives the seat of a connection back.
 func (c *conns) forget(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +137,7 @@ type trackedConn struct {
 	closed func()
 }
 
-// Close closes the connection and gives its place back.
+// Close closes the connection and gives its seat back.
 func (c *trackedConn) Close() error {
 	defer c.closed()
 	return c.Conn.Close()

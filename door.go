@@ -217,7 +217,7 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if err != nil {
 		return nil, d.app.explain(err)
 	}
-	q.ticket, q.holds, q.gen = t, true, t.Value()
+	q.ticket, q.holds, q.gen = t, aWorker, t.Value()
 	return nil, nil
 }
 

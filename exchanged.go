@@ -35,7 +35,7 @@ func (d *door) serveCall(c *call, req *http.Request) (*http.Response, error) {
 // stack while that waits: the stack would have to grow for a call.
 func (d *door) received(c *call, req *http.Request) (*request, *http.Request) {
 	c.holds = false // the request does
-	both := &exchanged{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: true, gen: c.ticket.Value()}}
+	both := &exchanged{request: request{app: d.app, peer: &c.mesh.peer, call: c, by: c.by, ticket: c.ticket, holds: aWorker, gen: c.ticket.Value()}}
 	q := &both.request
 	both.exchange.Common = &d.app.direct
 	q.base, q.arrived = d.base, c.began

@@ -16,10 +16,24 @@ func LongLived(ctx context.Context) {
 	}
 }
 
-// becomeLongLived trades the worker for a place under MaxConns.
+// holding is what a request has of what its app has only so many of: workers, and seats, which MaxConns counts.
+type holding int8
+
+const (
+	nothing        holding = iota // it waits still, is with a sibling, or is over
+	aWorker                       // it has been admitted
+	aWorkerAndSeat                // which is its connection's, if that is hijacked
+	aSeat                         // it is long-lived
+	upgraded                      // its connection was hijacked, and has the seat
+)
+
+func (h holding) worker() bool { return h == aWorker || h == aWorkerAndSeat }
+func (h holding) seat() bool   { return h == aSeat || h == aWorkerAndSeat }
+
+// becomeLongLived trades the worker for a seat.
 func (q *request) becomeLongLived() error {
 	q.mu.Lock()
-	if !q.holds || q.placed {
+	if q.holds != aWorker {
 		q.mu.Unlock()
 		return nil
 	}
@@ -32,46 +46,39 @@ func (q *request) becomeLongLived() error {
 		q.mu.Unlock()
 		return err
 	}
-	q.holds, q.longLived, q.outlived = false, true, true
+	q.holds = aSeat
 	q.app.streams.Add(1)
 	q.mu.Unlock()
 	q.discard()
 	return nil
 }
 
-// takePlace takes a place under MaxConns for the request's connection, unless the request has one, which is then the
-// connection's. From then on the request takes no other. If no connection has it by then, end gives it back.
-func (q *request) takePlace() error {
+// takeSeat takes a seat for the request's connection, unless the request has one, which is then the connection's. From then
+// on the request takes no other. If the connection is not hijacked, end gives it back.
+func (q *request) takeSeat() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.longLived || q.placed || q.upgraded {
+	if q.holds != aWorker {
 		return nil
 	}
 	if err := q.app.conns.enter(); err != nil {
 		return err
 	}
-	q.placed = true
+	q.holds = aWorkerAndSeat
 	return nil
 }
 
-// losePlace leaves that place to the connection, which gives it back when it is closed.
-func (q *request) losePlace() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.placed = false
-}
-
-// hijacked gives the worker back: the connection has a place of its own.
+// hijacked gives the worker back: the connection has the seat.
 func (q *request) hijacked() {
 	q.mu.Lock()
 	held, draining := q.holds, q.draining
-	if q.longLived {
-		q.app.streams.Add(-1)
-	}
-	q.holds, q.longLived, q.placed, q.upgraded, q.outlived = false, false, false, true, true
+	q.holds = upgraded
 	q.mu.Unlock()
-	if held {
+	if held.worker() {
 		q.discard()
+	}
+	if held == aSeat {
+		q.app.streams.Add(-1)
 	}
 	if draining {
 		q.cancel(errDraining)
@@ -88,7 +95,7 @@ func (q *request) discard() {
 func (q *request) drain() {
 	q.mu.Lock()
 	q.draining = true
-	ends := q.longLived || q.upgraded
+	ends := q.holds == aSeat || q.holds == upgraded
 	q.mu.Unlock()
 	if ends {
 		q.cancel(errDraining)

@@ -211,7 +211,7 @@ func TestAStreamThatIsRefusedEnds(t *testing.T) {
 				_, err := io.Copy(w, io.LimitReader(strings.NewReader("data: 1\n\n"), 9))
 				ended <- err
 			})})
-			conn, err := rt.Env().Dial(t.Context(), "a") // which takes the place
+			conn, err := rt.Env().Dial(t.Context(), "a") // which takes the seat
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -303,7 +303,7 @@ func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatIsNotTakenOverLeavesItsPlace(t *testing.T) {
+func TestAConnectionThatIsNotTakenOverLeavesItsSeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusSwitchingProtocols)
@@ -342,7 +342,7 @@ func TestAFirstEventThatIsHeldBackLeavesTheBodyToBeRead(t *testing.T) {
 	})
 }
 
-func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
+func TestALongLivedRequestKeepsItsSeatWhenItIsUpgraded(t *testing.T) {
 	t.Parallel()
 	a := app("a", func(w http.ResponseWriter, r *http.Request) {
 		watt.LongLived(r.Context())
@@ -350,7 +350,7 @@ func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
 	})
 	a.MaxConns = 1
 	rt := start(t, a)
-	for range 2 { // the place is free again
+	for range 2 { // the seat is free again
 		resp, err := rt.Env().Client.Do(upgrading(t.Context(), "http://a.watt.local/"))
 		if err != nil {
 			t.Fatal(err)
@@ -359,11 +359,11 @@ func TestALongLivedRequestKeepsItsPlaceWhenItIsUpgraded(t *testing.T) {
 			t.Errorf("got %s, %d connections, %d upgraded, %d streams", resp.Status, s.Conns, s.Upgraded, s.Streams)
 		}
 		resp.Body.Close()
-		soon(t, "the end of its place", func() bool { s := statusOf(t, rt, "a"); return s.Conns == 0 && s.Upgraded == 0 })
+		soon(t, "the end of its seat", func() bool { s := statusOf(t, rt, "a"); return s.Conns == 0 && s.Upgraded == 0 })
 	}
 }
 
-func TestWhoDoesNotGetTheLastPlaceIsAnswered(t *testing.T) {
+func TestWhoDoesNotGetTheLastSeatIsAnswered(t *testing.T) {
 	t.Parallel()
 	var both sync.WaitGroup
 	a := public(app("a", func(w http.ResponseWriter, _ *http.Request) {
@@ -396,7 +396,7 @@ func TestWhoDoesNotGetTheLastPlaceIsAnswered(t *testing.T) {
 		if got[0] != "101 Switching Protocols" || got[1] != "503 Service Unavailable" {
 			t.Fatalf("got %q", got)
 		}
-		soon(t, "the place to be free", func() bool { return statusOf(t, rt, "a").Conns == 0 })
+		soon(t, "the seat to be free", func() bool { return statusOf(t, rt, "a").Conns == 0 })
 	}
 }
 
@@ -417,7 +417,7 @@ func TestMediaTypesHaveNoCase(t *testing.T) {
 	}
 }
 
-func TestAPlaceUnderMaxConnsIsFreeWhenItsConnectionIsClosed(t *testing.T) {
+func TestASeatUnderMaxConnsIsFreeWhenItsConnectionIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, working("a", func(a *watt.App) { a.MaxConns = 1 }))
 		for range 3 {

@@ -216,7 +216,7 @@ func (x *passing) answered(resp *http.Response) error {
 		}
 	}
 	if isEventStream(resp.Header) {
-		x.request.hijacked() // it has its place there, and ends with this instance
+		x.request.hijacked() // it has its seat there, and ends with this instance
 		resp.Body = &stream{resp.Body, x.request}
 	}
 	return nil

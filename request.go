@@ -40,15 +40,11 @@ type request struct {
 	spent      atomic.Bool // the connection is of no use after this request
 	hasBody    bool
 
-	mu        sync.Mutex
-	ticket    ticket
-	untimed   bool // the timer comes too late: the answer is going out, or the request is over
-	holds     bool // a worker
-	longLived bool // a place under MaxConns instead
-	placed    bool // there is a place for its connection, which may be about to be hijacked
-	upgraded  bool // its connection was hijacked and has a place
-	outlived  bool // it was one of these two
-	draining  bool // long-lived requests are no longer welcome
+	mu       sync.Mutex
+	ticket   ticket
+	holds    holding
+	untimed  bool // the timer comes too late: the answer is going out, or the request is over
+	draining bool // long-lived requests are no longer welcome
 
 	next, prev *request // in the generation's list; guarded by its mutex
 }
@@ -197,14 +193,10 @@ func (q *request) abort() {
 	panic(http.ErrAbortHandler)
 }
 
-// count counts the request, which is over. How long what outlived its worker took says nothing.
+// count counts the request, which is over.
 func (q *request) count() {
-	tally := q.gen.tally
-	tally.Answered(q.method, q.answer.status)
-	tally.Bytes.Add(q.answer.sent)
-	if !q.outlived {
-		tally.Duration.Add(time.Since(q.arrived))
-	}
+	q.gen.tally.Answered(q.method, q.answer.status)
+	q.gen.tally.Bytes.Add(q.answer.sent)
 }
 
 // abandon lets a caller go whose handler does not return.
@@ -307,17 +299,19 @@ func (q *request) end() {
 	}
 	q.finish()
 	q.mu.Lock()
-	held, longLived, placed := q.holds, q.longLived, q.placed
-	q.holds, q.longLived, q.placed = false, false, false
+	held := q.holds
+	q.holds = nothing
 	q.mu.Unlock()
-	if held {
-		q.app.waits.over.Add(int64(q.downstream.stop(time.Now())))
+	if held.worker() {
+		now := time.Now()
+		q.app.waits.over.Add(int64(q.downstream.stop(now)))
+		q.gen.tally.Duration.Add(now.Sub(q.arrived)) // of what has outlived its worker that would say nothing
 		q.ticket.Release()
 	}
-	if longLived {
-		q.app.streams.Add(-1)
-	}
-	if longLived || placed {
+	if held.seat() {
 		q.app.conns.leave()
+	}
+	if held == aSeat {
+		q.app.streams.Add(-1)
 	}
 }
