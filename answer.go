@@ -18,10 +18,8 @@ import (
 type answer struct {
 	http.ResponseWriter
 	request  *request
-	begun    bool // the status is said, or the connection hijacked
-	timely   bool // that was before Timeout struck
-	unmarked bool // that was before a drain has cut it, and nothing was said that would show its end
-	out      bool // some of it has gone out, or may have: Timeout is over
+	stage    stage
+	timely   bool // it was begun before the request's context had ended
 	told     bool // WriteError has answered
 	broken   bool // an error came when it had begun
 	last     bool // it says that the connection ends with it
@@ -31,6 +29,16 @@ type answer struct {
 	refused  error     // why the handler's answer was replaced
 	gone     chan bool // what CloseNotify has returned
 }
+
+// stage is how far an answer has come.
+type stage int8
+
+const (
+	unsaid stage = iota
+	statusSaid
+	goingOut  // some of it has gone out, or may have: Timeout is over
+	takenOver // the connection is hijacked
+)
 
 // writer returns the writer for the handler: with Hijack where the protocol has it, as HTTP/1 has.
 func (a *http1Answer) writer() http.ResponseWriter {
@@ -130,19 +138,19 @@ const flushes = heldBack + 1
 
 // writing is called before n bytes are written, or flushes. It returns why they may not be.
 func (a *answer) writing(n int) error {
-	if !a.begun {
+	if a.stage == unsaid {
 		a.begin(http.StatusOK)
 	}
 	if a.refused != nil || a.sent+int64(n) <= heldBack {
 		return a.refused
 	}
-	if !a.out {
+	if a.stage < goingOut {
 		a.request.stopTimer()
 		if a.missed() {
 			a.refused = context.DeadlineExceeded
 			return a.refused
 		}
-		a.out = true
+		a.stage = goingOut
 	}
 	a.request.intake.settle()
 	return nil
@@ -176,18 +184,22 @@ func serversOwn(w http.ResponseWriter) http.ResponseWriter {
 // missed reports whether Timeout has struck after the status was said and before any byte went out: what is held back
 // may be half an answer, and is not to be taken for a whole one.
 func (a *answer) missed() bool {
-	return a.timely && !a.out && errors.Is(a.request.reason(), context.DeadlineExceeded)
+	return a.timely && a.stage < goingOut && a.request.timer != nil && errors.Is(a.request.reason(), context.DeadlineExceeded)
 }
 
 // cut reports whether the drain has cut the request while it was answered, so that what there is of the answer may be half
-// of it. Where the handler has announced neither a length nor trailers, nor set any, only the end of the connection can tell
-// that.
+// of it, and only the end of the connection can tell that.
 func (a *answer) cut() bool {
-	return a.unmarked && !a.told && a.hijacked == nil && errors.Is(a.request.reason(), errCut) && !hasTrailers(a.Header())
+	return a.timely && !a.told && a.stage < takenOver && errors.Is(a.request.reason(), errCut) && !a.bounded()
 }
 
-// hasTrailers reports whether there are trailers that were not announced.
-func hasTrailers(h http.Header) bool {
+// bounded reports whether the answer's head says where it ends, or trailers do, announced or not.
+func (a *answer) bounded() bool {
+	h := a.Header()
+	if a.request.method == http.MethodHead || a.status == http.StatusNoContent || a.status == http.StatusNotModified ||
+		h["Content-Length"] != nil || h["Trailer"] != nil {
+		return true
+	}
 	for name := range h {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			return true
@@ -206,14 +218,14 @@ func (a *answer) breaks(status int) {
 }
 
 // replaced reports whether another answer, which is whole, has gone out in place of the handler's.
-func (a *answer) replaced() bool { return a.refused != nil && !a.missed() && a.hijacked == nil }
+func (a *answer) replaced() bool { return a.refused != nil && !a.missed() }
 
 // begin is called before the status is said; only its first call counts.
 func (a *answer) begin(status int) {
-	if a.begun {
+	if a.stage != unsaid {
 		return
 	}
-	h, reason := a.Header(), a.request.reason()
+	h := a.Header()
 	var crowded error
 	if status == http.StatusSwitchingProtocols { // while another status can still be said
 		if crowded = a.request.takeSeat(); crowded != nil {
@@ -222,21 +234,17 @@ func (a *answer) begin(status int) {
 			h.Del("Upgrade")
 		}
 	}
-	a.begun, a.status = true, status
-	a.timely = a.request.timer != nil && reason == nil
-	a.unmarked = h["Content-Length"] == nil && h["Trailer"] == nil && !bodiless(a.request.method, status) && !errors.Is(reason, errCut)
+	a.stage, a.status, a.timely = statusSaid, status, a.request.reason() == nil
 	if status == http.StatusRequestEntityTooLarge {
 		a.request.intake.refuse()
 	}
 	a.request.intake.begins(h)
 	withoutRefusal(h)
 	a.closes(h)
-	if isEventStream(h) {
-		a.out = true
+	if crowded == nil && isEventStream(h) {
+		a.stage = goingOut
 		a.request.stopTimer() // the first event may be long in coming
-		if crowded == nil {
-			crowded = a.request.becomeLongLived()
-		}
+		crowded = a.request.becomeLongLived()
 	}
 	if crowded != nil {
 		a.refuse(crowded)
@@ -248,11 +256,6 @@ func (a *answer) refuse(err error) {
 	a.refused, a.status = err, http.StatusServiceUnavailable
 	a.request.app.sheds.note(err)
 	WriteError(a.ResponseWriter, err)
-}
-
-// bodiless reports whether answers to a method with a status end with their head.
-func bodiless(method string, status int) bool {
-	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 // closes says whether the connection is closed after the answer.
@@ -291,15 +294,14 @@ type http1Answer struct{ answer }
 
 // Hijack gives the connection to the handler, and the worker back.
 func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := a.request.takeSeat(); err != nil {
-		if !a.begun {
-			if a.begin(http.StatusServiceUnavailable); a.refused == nil {
-				a.refuse(err)
-			}
-		}
+	begun := a.stage != unsaid
+	if a.begin(http.StatusSwitchingProtocols); a.refused != nil { // there is no seat, and that was said
+		return nil, nil, a.refused
+	}
+	if err := a.request.takeSeat(); err != nil { // where another status was said
 		return nil, nil, err
 	}
-	if a.begun {
+	if begun {
 		a.request.intake.settle() // else the server reads the body, for as long as that takes, since it sends the head
 	}
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
@@ -317,7 +319,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tracked.Close()
 		return nil, nil, err
 	}
-	a.begun, a.out, a.hijacked, a.status = true, true, cut, http.StatusSwitchingProtocols
+	a.stage, a.hijacked, a.status = takenOver, cut, http.StatusSwitchingProtocols
 	a.request.stopTimer()
 	a.request.intake.hijacked()
 	return cut, rw, nil
@@ -333,7 +335,7 @@ func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
 	var before int64
-	if !a.out { // which r may take long to begin with
+	if a.stage < goingOut { // which r may take long to begin with
 		n, err := io.CopyN(struct{ io.Writer }{&a.answer}, r, flushes)
 		if err == io.EOF { //nolint:errorlint // CopyN returns it bare
 			return n, nil

@@ -160,7 +160,7 @@ func retryAfter(h http.Header) time.Duration {
 // If the answer has begun there, nothing is written. It is cut off when the handler returns, so that nobody takes it for
 // whole, unless it is an error's already.
 func WriteError(w http.ResponseWriter, err error) {
-	if q := requestBehind(w); q != nil && q.answer.begun {
+	if q := requestBehind(w); q != nil && q.answer.stage != unsaid {
 		if q.answer.replaced() {
 			err = q.answer.refused // by which err has come about
 		}

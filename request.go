@@ -135,10 +135,10 @@ func (q *request) conclude() {
 	if a.missed() && !a.broken { // nobody has said so yet
 		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
 	}
-	if a.missed() || a.cut() || a.broken && a.hijacked == nil {
+	if a.missed() || a.cut() || a.broken && a.stage < takenOver {
 		panic(http.ErrAbortHandler)
 	}
-	if a.begun {
+	if a.stage != unsaid {
 		return
 	}
 	if err := q.reason(); err != nil { // and that is why there is no answer
@@ -163,7 +163,7 @@ func (q *request) panicked(r *http.Request, reason any) {
 	q.gen.env.Logger.Error("handler panicked",
 		zap.String("method", r.Method), zap.String("path", r.URL.Path),
 		zap.String("panic", fmt.Sprint(reason)), zap.ByteString("stack", debug.Stack())) // encoding reason might panic
-	if q.answer.begun {
+	if q.answer.stage != unsaid {
 		if !q.answer.replaced() {
 			q.answer.status = http.StatusInternalServerError // as far as it goes
 		}
@@ -180,8 +180,8 @@ func (q *request) abort() {
 	switch {
 	case a.replaced():
 		return
-	case !q.peer.handed || a.hijacked != nil:
-	case !a.begun:
+	case !q.peer.handed || a.stage == takenOver:
+	case a.stage == unsaid:
 		clear(a.Header())
 		a.Header().Set(headerRefused, refusedAborted)
 		a.ResponseWriter.WriteHeader(http.StatusBadGateway)

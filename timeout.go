@@ -74,7 +74,7 @@ const clocksApart = 100 * time.Millisecond
 // timeUp reports whether the caller's deadline has passed, or Timeout, which an answer that is going out no longer has.
 func (q *request) timeUp() bool {
 	by := q.deadline
-	if !q.answer.out && !q.by.IsZero() && (by.IsZero() || q.by.Before(by)) {
+	if q.answer.stage < goingOut && !q.by.IsZero() && (by.IsZero() || q.by.Before(by)) {
 		by = q.by
 	}
 	return !by.IsZero() && time.Until(by) < min(clocksApart, by.Sub(q.arrived)/2)
