@@ -190,7 +190,7 @@ func (a *answer) missed() bool {
 // cut reports whether the drain has cut the request while it was answered, so that what there is of the answer may be half
 // of it, and only the end of the connection can tell that.
 func (a *answer) cut() bool {
-	return a.timely && !a.told && a.stage < takenOver && errors.Is(a.request.reason(), errCut) && !a.bounded()
+	return a.timely && !a.told && errors.Is(a.request.reason(), errCut) && !a.bounded()
 }
 
 // bounded reports whether the answer's head says where it ends, or trailers do, announced or not.

@@ -303,6 +303,50 @@ func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 	}
 }
 
+// TestAConnectionMayBeTakenOverWhileItsRequestIsStillToCome, and has its seat, whatever was said before, or goes wrong then.
+func TestAConnectionMayBeTakenOverWhileItsRequestIsStillToCome(t *testing.T) {
+	for name, c := range map[string]struct {
+		sent, got     string
+		before, after func(http.ResponseWriter)
+	}{
+		"before the status":       {sent: "hello", got: "hello"},
+		"after it":                {before: func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }},
+		"and an error comes then": {sent: "hello", got: "hello", after: func(w http.ResponseWriter) { watt.WriteError(w, watt.ErrOverloaded) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var rt *watt.Runtime
+			returned := make(chan bool)
+			rt = start(t, public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+				defer close(returned)
+				if c.before != nil {
+					c.before(w)
+				}
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if c.after != nil {
+					c.after(w)
+				}
+				go func() {
+					defer conn.Close()
+					<-returned
+					if n := statusOf(t, rt, "a").Conns; n != 1 {
+						t.Errorf("got %d connections, want 1", n)
+					}
+					io.CopyN(conn, rw, int64(len(c.sent)))
+				}()
+			})))
+			got := raw(t, publicAddr(t, rt, "a"), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"+c.sent)
+			if !strings.HasSuffix(got, c.got) || c.before == nil && got != c.got {
+				t.Errorf("got %q, want %q at the end", got, c.got)
+			}
+			soon(t, "the end of its seat", func() bool { return statusOf(t, rt, "a").Conns == 0 })
+		})
+	}
+}
+
 func TestAConnectionThatIsNotTakenOverLeavesItsSeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
