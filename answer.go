@@ -9,9 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // answer is the ResponseWriter that handlers get. It sees the first byte, event streams and hijacks.
@@ -50,14 +47,6 @@ func (a *http1Answer) writer() http.ResponseWriter {
 
 // Unwrap lets [http.ResponseController] reach the server's own writer.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// log says why the request is answered with an error. The panics' lines say more.
-func (a *answer) log(level zapcore.Level, status int, err error) {
-	if errors.Is(err, errPanicked) {
-		return
-	}
-	a.request.gen.env.Logger.Log(level, "request failed", zap.String("request", a.request.what()), zap.Int("status", status), zap.Error(err))
-}
 
 // WriteHeader sends the status, or an informational answer before it.
 func (a *answer) WriteHeader(status int) {
@@ -166,18 +155,7 @@ func (a *answer) wrote(n int64, err error) {
 		a.request.intake.wrote()
 	}
 	if errors.Is(err, http.ErrContentLength) { // then the server closes the connection, and the client had better know
-		closeAfter(serversOwn(a.ResponseWriter))
-	}
-}
-
-// serversOwn returns the server's writer behind w.
-func serversOwn(w http.ResponseWriter) http.ResponseWriter {
-	for {
-		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w
-		}
-		w = outer.Unwrap()
+		closeAfter(a.ResponseWriter)
 	}
 }
 

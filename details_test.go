@@ -104,7 +104,7 @@ func TestDialsThatAreShedAreSummedUpInTheLog(t *testing.T) {
 	})
 }
 
-func TestWhoFindsNoPlaceUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
+func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.WarnLevel)
 		rt := watt.New(watt.App{Name: "a", MaxConns: -1, Handler: linger(make(chan string, 1))})

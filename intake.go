@@ -302,8 +302,16 @@ func (b *intake) leave() {
 }
 
 // closeAfter has the server close the connection after the answer, and say so if it still can. Neither before nor
-// after it is then anything read. The server has a method for that, which only [http.MaxBytesReader] can call.
+// after it is then anything read. The server's writer, which w may wrap, has a method for that, which only
+// [http.MaxBytesReader] can call.
 func closeAfter(w http.ResponseWriter) {
+	for {
+		outer, wraps := w.(interface{ Unwrap() http.ResponseWriter })
+		if !wraps {
+			break
+		}
+		w = outer.Unwrap()
+	}
 	tooLarge := http.MaxBytesReader(w, io.NopCloser(strings.NewReader(" ")), 0)
 	_, _ = tooLarge.Read(make([]byte, 1))
 }

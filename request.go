@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt/internal/direct"
 )
@@ -210,7 +211,7 @@ func (q *request) abandon() {
 // the status: another one if the cause of err is that time is up, or that nobody waits for the answer any more.
 func (q *request) logFailure(status int, err error) int {
 	if status >= 500 && q.gone() && !errors.Is(err, errPanicked) {
-		q.answer.log(zap.DebugLevel, statusGone, err)
+		q.log(zap.DebugLevel, statusGone, err)
 		return statusGone
 	}
 	if status == http.StatusInternalServerError && q.intake.malformed(err) {
@@ -223,11 +224,19 @@ func (q *request) logFailure(status int, err error) int {
 	switch {
 	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
 		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
-		q.answer.log(zap.WarnLevel, status, err)
+		q.log(zap.WarnLevel, status, err)
 	case status == http.StatusServiceUnavailable && !called && !ended(err) && q.answer.refused == nil: // and nobody else says why
 		q.app.faults.note(err)
 	}
 	return status
+}
+
+// log says why the request is answered with an error. The panics' lines say more.
+func (q *request) log(level zapcore.Level, status int, err error) {
+	if errors.Is(err, errPanicked) {
+		return
+	}
+	q.gen.env.Logger.Log(level, "request failed", zap.String("request", q.what()), zap.Int("status", status), zap.Error(err))
 }
 
 // tooLate returns the error of a request whose time is up, if err is how its handler has learnt of that; otherwise nil.
