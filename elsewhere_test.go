@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/net/http2"
 
 	"github.com/org/watt"
 )
@@ -90,11 +91,59 @@ func TestGRPCReachesAnAppElsewhereOverHTTP2(t *testing.T) {
 	}
 }
 
+// goAway has the client of a connection of HTTP/2 go to another one with its first request, which was not begun.
+func goAway(conn net.Conn) {
+	_, _ = io.CopyN(io.Discard, conn, int64(len(http2.ClientPreface)))
+	framer := http2.NewFramer(conn, conn)
+	_ = framer.WriteSettings()
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		if frame.Header().Type == http2.FrameHeaders {
+			_ = framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+		}
+	}
+}
+
+func TestGRPCThatWasNotBegunElsewhereIsSentAgain(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	})}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(func() { _ = server.Close() })
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		go server.Serve(ln)
+		goAway(conn)
+	}()
+	rt := start(t, watt.App{Name: "away", URL: "http://" + ln.Addr().String()})
+	req := request(t.Context(), http.MethodPost, "http://away.watt.local/", strings.NewReader("once"))
+	req.Header.Set("Content-Type", "application/grpc")
+	resp, err := rt.Env().Client.Do(req)
+	if got := read(t, resp, err); got != "once" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds as where nobody listens: it has seen no request.
 func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T) {
-	for name, meet := range map[string]func(net.Conn){
-		"closes": func(conn net.Conn) { _ = conn.Close() },
-		"hangs":  func(net.Conn) {},
+	for name, c := range map[string]struct {
+		meet func(conn net.Conn, giveUp func())
+		want error
+	}{
+		"closes":                           {func(conn net.Conn, _ func()) { _ = conn.Close() }, watt.ErrUnavailable},
+		"hangs":                            {func(net.Conn, func()) {}, context.DeadlineExceeded},
+		"hangs, until the caller gives up": {func(_ net.Conn, giveUp func()) { giveUp() }, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -102,26 +151,25 @@ func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T)
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = ln.Close() })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if c.want == context.DeadlineExceeded {
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+			}
 			go func() {
 				for {
 					conn, err := ln.Accept()
 					if err != nil {
 						return
 					}
-					meet(conn)
+					c.meet(conn, cancel)
 				}
 			}()
 			rt := start(t, watt.App{Name: "away", URL: "https://" + ln.Addr().String()})
-			ctx, want := t.Context(), watt.ErrUnavailable
-			if name == "hangs" {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
-				defer cancel()
-				want = context.DeadlineExceeded
-			}
 			_, err = rt.Env().Get(ctx, "http://away.watt.local/")
-			if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, want) || call.Started || errors.Is(err, watt.ErrInstanceDied) {
-				t.Errorf("got %v, want %v and not started", err, want)
+			if call, ok := errors.AsType[*watt.CallError](err); !ok || !errors.Is(err, c.want) || call.Started || errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %v, want %v and not started", err, c.want)
 			}
 		})
 	}
