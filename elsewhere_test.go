@@ -153,7 +153,7 @@ func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T)
 			t.Cleanup(func() { _ = ln.Close() })
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			if c.want == context.DeadlineExceeded {
+			if errors.Is(c.want, context.DeadlineExceeded) {
 				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
 				defer cancel()
 			}

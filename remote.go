@@ -101,9 +101,8 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		transport = rem.grpc
 	}
-	asked, sent, again := false, false, false
+	sent, again := false, false
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GetConn: func(string) { asked = true },
 		GotConn: func(info httptrace.GotConnInfo) {
 			secure, ok := info.Conn.(*tls.Conn)
 			if sent && !changesNothing(req.Method) && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
@@ -117,7 +116,7 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
 	switch {
 	case err == nil:
-	case asked && !sent:
+	case !sent:
 		err = unmet(req.Context(), err)
 	case again && lost(err): // of the second connection
 		err = errKept
