@@ -229,11 +229,16 @@ func (a *answer) begin(status int) {
 	}
 }
 
-// refuse answers in place of the handler, for which there is no room under MaxConns.
+// refuse answers in place of the handler, for which there is no room under MaxConns: at once, and with the end of its context,
+// since few handlers of events look at what their writes return.
 func (a *answer) refuse(err error) {
-	a.refused, a.status = err, http.StatusServiceUnavailable
+	a.refused, a.status, a.stage = err, http.StatusServiceUnavailable, goingOut
 	a.request.app.sheds.note(err)
+	a.request.stopTimer()
+	a.request.cancel(fmt.Errorf("%w: refused: %v", context.Canceled, err)) //nolint:errorlint // no call of the handler's is
 	WriteError(a.ResponseWriter, err)
+	a.request.intake.settle()
+	_ = http.NewResponseController(a.ResponseWriter).Flush()
 }
 
 // closes says whether the connection is closed after the answer.

@@ -248,15 +248,61 @@ func TestAStreamThatIsRefusedIsAnsweredWhateverItsHandlerDoes(t *testing.T) {
 	}
 }
 
+// TestAStreamThatIsRefusedIsOverForAHandlerThatDoesNotLook at what its writes return: else it would hold its worker, and the
+// answer, for as long as its client has patience.
+func TestAStreamThatIsRefusedIsOverForAHandlerThatDoesNotLook(t *testing.T) {
+	var http1, http2, both http.Protocols
+	http1.SetHTTP1(true)
+	http2.SetUnencryptedHTTP2(true)
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	a := public(app("a", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil {
+			fmt.Fprint(w, "data: 1\n\n")
+			w.(http.Flusher).Flush()
+		}
+		watt.WriteError(w, r.Context().Err())
+	}))
+	a.MaxConns, a.Workers, a.Queue, a.Protocols = -1, 1, -1, &both
+	rt := start(t, a)
+	call := func(name, url string, transport http.RoundTripper) {
+		resp, err := transport.RoundTrip(request(t.Context(), http.MethodGet, url, nil))
+		if read(t, resp, err); err == nil && (resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "") {
+			t.Errorf("%s: got %v, want 503 with Retry-After", name, resp)
+		}
+		soon(t, "the worker to be free", func() bool { return statusOf(t, rt, "a").Busy == 0 })
+	}
+	call("mesh", "http://a.watt.local/", rt.Env().Client.Transport)
+	for _, protocols := range []*http.Protocols{&http1, &http2} {
+		transport := &http.Transport{Protocols: protocols}
+		call(protocols.String(), "http://"+publicAddr(t, rt, "a"), transport)
+		transport.CloseIdleConnections()
+	}
+}
+
 // TestAConnectionThatThereIsNoRoomForIsRefused when it is taken over, too: until then there was.
 func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
-	for name, takeOver := range map[string]func(http.ResponseWriter) error{
-		"which then answers": func(w http.ResponseWriter) error {
+	for name, takeOver := range map[string]func(http.ResponseWriter, *watt.Runtime) error{
+		"which then answers": func(w http.ResponseWriter, _ *watt.Runtime) error {
 			_, _, err := http.NewResponseController(w).Hijack()
 			http.Error(w, "sorry", http.StatusInternalServerError)
 			return err
 		},
-		"which has answered": func(w http.ResponseWriter) error {
+		"which takes its time": func(w http.ResponseWriter, _ *watt.Runtime) error {
+			_, _, err := http.NewResponseController(w).Hijack()
+			time.Sleep(time.Hour)
+			return err
+		},
+		"which asks again when there is room": func(w http.ResponseWriter, rt *watt.Runtime) error {
+			_, _, _ = http.NewResponseController(w).Hijack()
+			if err := rt.Update("a", func(a *watt.App) { a.MaxConns = 1 }); err != nil {
+				return err
+			}
+			_, _, err := http.NewResponseController(w).Hijack()
+			return err
+		},
+		"which has answered": func(w http.ResponseWriter, _ *watt.Runtime) error {
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "websocket")
 			w.WriteHeader(http.StatusSwitchingProtocols)
@@ -267,10 +313,11 @@ func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-				rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+				var rt *watt.Runtime
+				rt = begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
 					close(begun)
 					<-goOn
-					ended <- takeOver(w)
+					ended <- takeOver(w, rt)
 				}))
 				type outcome struct {
 					resp *http.Response

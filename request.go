@@ -257,9 +257,12 @@ func ended(err error) bool {
 // statusGone is what nginx logs of a request whose client has gone.
 const statusGone = 499
 
-// gone reports whether the client has gone, or the caller has given up. Whoever is still there when Timeout passes, or a
-// drain begins or cuts, has not.
+// gone reports whether the client has gone, or the caller has given up. Whoever is still there when Timeout passes, a drain
+// begins or cuts, or the answer is refused, has not.
 func (q *request) gone() bool {
+	if q.answer.replaced() {
+		return false
+	}
 	switch q.reason() {
 	case context.DeadlineExceeded, errCut, errDraining: //nolint:errorlint // a caller's own reason may wrap the same of another app
 		return false
