@@ -18,13 +18,23 @@ type Log interface {
 // could deal with a panic, so that it would end the program.
 func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, log} }
 
-// GuardBody returns req with its body guarded, and chunked if its trailers need that, unless it is in memory.
+// GuardBody returns req with its body guarded, also when it is sent again, and chunked if its trailers need that, unless it is
+// in memory.
 func GuardBody(req *http.Request, log Log) *http.Request {
 	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
 	out := *req
 	out.Body = Guard(req.Body, log)
+	if req.GetBody != nil {
+		out.GetBody = func() (io.ReadCloser, error) {
+			body, err := req.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			return Guard(body, log), nil
+		}
+	}
 	chunkTrailed(&out)
 	return &out
 }
