@@ -52,18 +52,18 @@ func textual(n *yaml.Node) error {
 	keys := make(map[string]bool)
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
+		if isKey && child.Kind == yaml.AliasNode && child.Alias.Kind == yaml.ScalarNode {
+			child = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: child.Alias.Value, Line: child.Line}
+			n.Content[i] = child
+		}
 		if tag := child.ShortTag(); child.Kind == yaml.ScalarNode && (tag == "!!timestamp" || isKey && tag != "!!merge") {
 			child.Tag = "!!str"
 		}
-		key := child
-		if key.Kind == yaml.AliasNode {
-			key = key.Alias
-		}
-		if isKey && key.Kind == yaml.ScalarNode {
-			if keys[key.Value] {
-				return fmt.Errorf("line %d: the key %q is there twice", child.Line, key.Value)
+		if isKey && child.Kind == yaml.ScalarNode {
+			if keys[child.Value] {
+				return fmt.Errorf("line %d: the key %q is there twice", child.Line, child.Value)
 			}
-			keys[key.Value] = true
+			keys[child.Value] = true
 		}
 		if err := textual(child); err != nil {
 			return err

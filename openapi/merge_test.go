@@ -234,6 +234,11 @@ paths:
     put:
       responses: *errors
 components: {schemas: {S: {type: string, enum: [yes, NO, 'null', 2024-01-01]}}}
+`, `
+openapi: 3.0.3
+info: {title: Keys, version: '1'}
+x-fine: &fine 200
+paths: {/x: {get: {responses: {*fine : {description: fine}}}}}
 `)
 	doc.want(t, map[string]string{
 		"/x-watt-missing":               `[{"app":"a","reason":"invalid"}]`, // an alias of nothing
@@ -241,6 +246,7 @@ components: {schemas: {S: {type: string, enum: [yes, NO, 'null', 2024-01-01]}}}
 		"/paths/~1b~1x/get/responses":   `{"200":{"description":"fine"},"404":{"content":{"a/b":{"schema":{"$ref":"#/components/schemas/b_S"}}},"description":"none"}}`,
 		"/paths/~1b~1x/put/responses":   `{"404":{"content":{"a/b":{"schema":{"$ref":"#/components/schemas/b_S"}}},"description":"none"}}`,
 		"/components/schemas/b_S/enum":  `["yes","NO","null","2024-01-01"]`,
+		"/paths/~1c~1x/get/responses":   `{"200":{"description":"fine"}}`,
 	})
 }
 
