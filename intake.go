@@ -109,7 +109,6 @@ func (b *intake) Read(p []byte) (int, error) {
 	b.count(n)
 	switch {
 	case err == io.EOF: //nolint:errorlint // Read returns it bare
-		dropTrailers(b.trailer) // while nobody else reads: the server would fill them
 		b.end()
 	case err != nil && !lost(err) && !ended(err):
 		b.mu.Lock()
@@ -158,8 +157,11 @@ func (b *intake) Close() error {
 	return nil
 }
 
-// end notes that nothing of the body is left on the connection.
+// end notes that nothing of the body is left on the connection. While nobody else reads, since the server would fill them, it
+// cleans the trailers; from then on they belong to whoever has read the body.
 func (b *intake) end() {
+	dropTrailers(b.trailer)
+	b.trailer = nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = b.over || !b.struck // else the server's context has ended, which the next request would have
@@ -275,7 +277,6 @@ func (b *intake) discard(limit time.Duration) bool {
 	if _, err := io.CopyN(io.Discard, b.body, maxUnread+1); err != io.EOF { //nolint:errorlint // CopyN returns it bare
 		return false
 	}
-	dropTrailers(b.trailer)
 	_ = b.body.Close() // who reads on must not take that for the end
 	b.end()
 	return !b.open()

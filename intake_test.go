@@ -409,6 +409,42 @@ func TestTrailersOfAnUnreadBodyAreCleanedToo(t *testing.T) {
 	}
 }
 
+// What a proxy reads while it answers may end just when the rest is to be read for the answer's sake.
+func TestTrailersBelongToWhoHasReadTheBodyToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(watt.App{Name: "web", Listen: "web:1", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			read := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(io.Discard, r.Body)
+				r.Trailer.Del("Sum")
+				read <- err
+			}()
+			synctest.Wait()
+			w.(http.Flusher).Flush()
+			if err := <-read; err != nil {
+				t.Error(err)
+			}
+		})})
+		client := listening(t, rt, newDiary(), "web:1")["web:1"]
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r, w := io.Pipe()
+		req := request(t.Context(), http.MethodPost, "http://web:1/", r)
+		req.Trailer = http.Header{"Sum": {"7"}}
+		go func() {
+			_, _ = io.WriteString(w, "some")
+			time.Sleep(time.Millisecond) // until the answer waits for the rest
+			_ = w.Close()
+		}()
+		resp, err := client.Do(req)
+		read(t, resp, err)
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Whoever still reads the body of a request whose handler has returned, as a proxy may, only sees that it is over.
 func TestWhoReadsOnDoesNotLookAtTheTrailersThatTheServerReads(t *testing.T) {
 	rt := start(t, public(app("web", func(_ http.ResponseWriter, r *http.Request) {
