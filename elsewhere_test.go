@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -132,6 +133,63 @@ func TestGRPCThatWasNotBegunElsewhereIsSentAgain(t *testing.T) {
 	resp, err := rt.Env().Client.Do(req)
 	if got := read(t, resp, err); got != "once" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// resetting is a server of HTTP/2 that resets every stream, and how many that were.
+func resetting(t *testing.T, code http2.ErrCode) (url string, streams *atomic.Int64) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams = new(atomic.Int64)
+	resets := func(conn net.Conn) {
+		defer conn.Close()
+		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
+		framer := http2.NewFramer(conn, conn)
+		_ = framer.WriteSettings()
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			if head := frame.Header(); head.Type == http2.FrameHeaders {
+				streams.Add(1)
+				_ = framer.WriteRSTStream(head.StreamID, code)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { resets(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		all.Wait()
+	})
+	return "http://" + ln.Addr().String(), streams
+}
+
+// TestACallThatIsAlwaysRefusedIsGivenUp, since net/http would repeat it for as long as there is time. To that, this error too
+// means that the request has not begun.
+func TestACallThatIsAlwaysRefusedIsGivenUp(t *testing.T) {
+	url, streams := resetting(t, http2.ErrCodeProtocol)
+	rt := start(t, watt.App{Name: "away", URL: url, Timeout: -1})
+	req := request(t.Context(), http.MethodPost, "http://away.watt.local/", strings.NewReader("hello"))
+	req.Header.Set("Content-Type", "application/grpc")
+	_, err := rt.Env().Client.Do(req)
+	if call, ok := errors.AsType[*watt.CallError](err); !ok || !call.Started {
+		t.Errorf("got %v, want a call that may have started", err)
+	}
+	if n := streams.Load(); n > 10 {
+		t.Errorf("it was made %d times", n)
 	}
 }
 

@@ -3,7 +3,6 @@ package watt_test
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -79,31 +78,8 @@ func TestABodyThatPanicsIsTheCallsErrorAndNotTheProgramsEnd(t *testing.T) {
 
 // A server of HTTP/2 may have a request sent once more, with the body that GetBody returns.
 func TestABodyThatPanicsWhenItIsSentAgainIsNotTheProgramsEnd(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
-		framer := http2.NewFramer(conn, conn)
-		_ = framer.WriteSettings()
-		for {
-			frame, err := framer.ReadFrame()
-			if err != nil {
-				return
-			}
-			if head := frame.Header(); head.Type == http2.FrameHeaders {
-				_ = framer.WriteRSTStream(head.StreamID, http2.ErrCodeRefusedStream)
-			}
-		}
-	}()
-	rt := start(t, watt.App{Name: "away", URL: "http://" + ln.Addr().String()})
+	url, _ := resetting(t, http2.ErrCodeRefusedStream)
+	rt := start(t, watt.App{Name: "away", URL: url})
 	req := request(t.Context(), http.MethodPost, "http://away.watt.local/", io.MultiReader(strings.NewReader("hello")))
 	req.GetBody = func() (io.ReadCloser, error) { return panicking{}, nil }
 	req.Header.Set("Content-Type", "application/grpc")

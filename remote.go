@@ -90,7 +90,8 @@ func (rem *remote) note(c *call, err error) {
 // roundTrip sends a request of the mesh to the same path below the base URL. If a connection that was kept ends without an
 // answer, as those do which the other side has just closed because they were idle, the transport sends it again: with a
 // method that changes nothing (RFC 9110, 9.2.2). Any other goes out once, for the connection on which the transport would
-// repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only what the other side has declared not begun.
+// repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only what the other side has refused, but for
+// as long as that does.
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	to, err := rem.below(req.URL)
 	if err != nil {
@@ -101,23 +102,27 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		transport = rem.grpc
 	}
-	sent, again := false, false
-	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+	sent, again, once := 0, false, !changesNothing(req.Method) && transport == rem.transport
+	ctx, giveUp := context.WithCancelCause(req.Context())
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			secure, ok := info.Conn.(*tls.Conn)
-			if sent && !changesNothing(req.Method) && transport == rem.transport && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+			switch sent++; {
+			case sent > mostSends:
+				giveUp(errRefusedAgain)
+			case sent > 1 && once && !speaksHTTP2(info.Conn):
 				_ = info.Conn.Close()
 				again = true
 			}
-			sent = true
 		},
 	}))
 	req.URL, req.Host = to, ""
 	resp, err := transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
 	switch {
 	case err == nil:
-	case !sent:
-		err = unmet(req.Context(), err)
+	case context.Cause(ctx) == errRefusedAgain: //nolint:errorlint // ours, bare
+		err = errRefusedAgain
+	case sent == 0:
+		err = unmet(ctx, err)
 	case again && lost(err): // of the second connection
 		err = errKept
 	}
@@ -133,8 +138,18 @@ func changesNothing(method string) bool {
 	return false
 }
 
+func speaksHTTP2(conn net.Conn) bool {
+	secure, ok := conn.(*tls.Conn)
+	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+}
+
 // errKept is why the transport would have sent a request once more.
 var errKept = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
+
+// mostSends is how often a request is sent to a side that refuses it, as one does that goes away.
+const mostSends = 8
+
+var errRefusedAgain = fmt.Errorf("refused %d times", mostSends)
 
 // unmet returns the error of a request that has got no connection. One that was cut in its handshake, or waited for in vain,
 // was none; what is wrong with a certificate had better be seen.
