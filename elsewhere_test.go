@@ -200,8 +200,8 @@ func TestAnAppElsewhereIsUnavailableWhileNoHandshakeWithItSucceeds(t *testing.T)
 		want error
 	}{
 		"closes":                           {func(conn net.Conn, _ func()) { _ = conn.Close() }, watt.ErrUnavailable},
-		"hangs":                            {func(net.Conn, func()) {}, context.DeadlineExceeded},
-		"hangs, until the caller gives up": {func(_ net.Conn, giveUp func()) { giveUp() }, context.Canceled},
+		"hangs":                            {func(conn net.Conn, _ func()) { _, _ = io.Copy(io.Discard, conn) }, context.DeadlineExceeded},
+		"hangs, until the caller gives up": {func(conn net.Conn, giveUp func()) { giveUp(); _, _ = io.Copy(io.Discard, conn) }, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
