@@ -338,6 +338,38 @@ func TestTheClientOfAnotherProtocolMayTalkOnWhenTheAppHasSaidAll(t *testing.T) {
 	})
 }
 
+func TestAWebsocketWhoseClientDoesNotReadIsCutWhenTheEntrypointDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(pyramid.New(watt.App{Name: "gateway"}, handling("chat", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			for err == nil {
+				_, err = io.WriteString(conn, strings.Repeat("message", 1000))
+			}
+		}))...)
+		watttest.Start(t, rt)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://gateway.watt.local/chat", http.NoBody)
+		req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+		resp, err := rt.Env().Client.Do(req)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+		defer resp.Body.Close()
+		synctest.Wait()
+		began := time.Now()
+		if err := rt.Restart("gateway", 0); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the drain took %v", took)
+		}
+	})
+}
+
 func TestAWebsocketThatCannotBePassedOnIsClosed(t *testing.T) {
 	f := startFront(t, watt.App{New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		proxy := pyramid.Proxy(env, "chat")

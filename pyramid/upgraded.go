@@ -20,6 +20,7 @@ var errLingers = errors.New("pyramid: the client does not close its end")
 // its own for as long as it likes, drain or not: what ends the wait is an error of WriteTo.
 type upgraded struct {
 	io.ReadWriteCloser
+	ctx       context.Context //nolint:containedctx // the request's
 	websocket bool
 	once      sync.Once
 	done      chan struct{} // closed when the client has said all, or nobody waits any more
@@ -33,15 +34,19 @@ func newUpgraded(ctx context.Context, resp *http.Response) io.ReadCloser {
 		return resp.Body
 	}
 	u := &upgraded{
-		ReadWriteCloser: conn, done: make(chan struct{}),
+		ReadWriteCloser: conn, ctx: ctx, done: make(chan struct{}),
 		websocket: strings.EqualFold(resp.Header.Get("Upgrade"), "websocket"),
 	}
 	context.AfterFunc(ctx, func() { _ = u.Close() }) // which ReverseProxy forgets if it cannot pass the connection on
 	return u
 }
 
-// WriteTo passes on what the app says. Then it ends that direction of the client's, and waits for the other.
+// WriteTo passes on what the app says, until the request's context ends, whether or not the client reads. Then it ends that
+// direction of the client's, and waits for the other.
 func (u *upgraded) WriteTo(client io.Writer) (int64, error) {
+	if conn, ok := client.(net.Conn); ok {
+		defer context.AfterFunc(u.ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })() // long ago
+	}
 	n, err := io.Copy(client, struct{ io.Reader }{u.ReadWriteCloser})
 	half, ok := client.(interface{ CloseWrite() error })
 	if err != nil || !ok {
