@@ -146,8 +146,9 @@ func speaksHTTP2(conn net.Conn) bool {
 // errKept is why the transport would have sent a request once more.
 var errKept = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
 
-// mostSends is how often a request is sent to a side that refuses it, as one does that goes away.
-const mostSends = 8
+// mostSends is how often a request is sent to a side that refuses it, as one does that goes away. When that lets all
+// connections go after their first answers, some of many requests are refused ten times and more.
+const mostSends = 100
 
 var errRefusedAgain = fmt.Errorf("refused %d times", mostSends)
 
