@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -87,11 +85,7 @@ func (rem *remote) note(c *call, err error) {
 	}
 }
 
-// roundTrip sends a request of the mesh to the same path below the base URL. If a connection that was kept ends without an
-// answer, as those do which the other side has just closed because they were idle, the transport sends it again: with a
-// method that changes nothing (RFC 9110, 9.2.2). Any other goes out once, for the connection on which the transport would
-// repeat what it thinks harmless is closed before that. With HTTP/2 it repeats only what the other side has refused, but for
-// as long as that does.
+// roundTrip sends a request of the mesh to the same path below the base URL.
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	to, err := rem.below(req.URL)
 	if err != nil {
@@ -102,64 +96,13 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
 		transport = rem.grpc
 	}
-	sent, again, once := 0, false, !changesNothing(req.Method) && transport == rem.transport
-	ctx, giveUp := context.WithCancelCause(req.Context())
-	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			switch sent++; {
-			case sent > mostSends:
-				giveUp(errRefusedAgain)
-			case sent > 1 && once && !speaksHTTP2(info.Conn):
-				_ = info.Conn.Close()
-				again = true
-			}
-		},
-	}))
-	req.URL, req.Host = to, ""
-	resp, err := transport.RoundTrip(wire.GuardBody(req, rem.app.direct.ErrorLog))
-	switch {
-	case err == nil:
-	case context.Cause(ctx) == errRefusedAgain: //nolint:errorlint // ours, bare
-		err = errRefusedAgain
-	case sent == 0:
-		err = unmet(ctx, err)
-	case again && lost(err): // of the second connection
-		err = errKept
+	out, s := watchSends(req, transport == rem.transport)
+	out.URL, out.Host = to, ""
+	resp, err := transport.RoundTrip(wire.GuardBody(out, rem.app.direct.ErrorLog))
+	if err != nil {
+		err = s.explain(err)
 	}
 	return resp, err
-}
-
-// changesNothing reports whether a method is safe, in the words of RFC 9110.
-func changesNothing(method string) bool {
-	switch method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
-	}
-	return false
-}
-
-func speaksHTTP2(conn net.Conn) bool {
-	secure, ok := conn.(*tls.Conn)
-	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
-}
-
-// errKept is why the transport would have sent a request once more.
-var errKept = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
-
-// mostSends is how often a request is sent to a side that refuses it, as one does that goes away. When that lets all
-// connections go after their first answers, some of many requests are refused ten times and more.
-const mostSends = 100
-
-var errRefusedAgain = fmt.Errorf("refused %d times", mostSends)
-
-// unmet returns the error of a request that has got no connection. One that was cut in its handshake, or waited for in vain,
-// was none; what is wrong with a certificate had better be seen.
-func unmet(ctx context.Context, err error) error {
-	timeout, ok := errors.AsType[net.Error](err)
-	if late := ok && timeout.Timeout(); !unseen(err) && (late || lost(err) || ctx.Err() != nil) {
-		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
-	}
-	return err
 }
 
 // below returns where u is below the base URL, with every byte of its path as it is. What the other side takes dot

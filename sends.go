@@ -1,0 +1,84 @@
+package watt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+)
+
+// sends watches how often an [http.Transport] sends a request. If a connection that was kept ends without an answer, as those
+// do which the other side has just closed because they were idle, the transport may send it again if its method changes
+// nothing (RFC 9110, 9.2.2). Any other goes out once: the connection on which the transport would repeat what it thinks
+// harmless is closed before that. With HTTP/2 it repeats only what the other side has refused, but for as long as that does.
+type sends struct {
+	ctx    context.Context //nolint:containedctx // the request's, on its way
+	giveUp context.CancelCauseFunc
+	once   bool // it may go out once over HTTP/1
+	n      int
+	kept   bool // the first connection had ended
+}
+
+// mostSends is how often a request is sent to a side that refuses it, as one does that goes away. When that lets all
+// connections go after their first answers, some of many requests are refused ten times and more.
+const mostSends = 100
+
+// Why the transport would have sent a request once more.
+var (
+	errKept         = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
+	errRefusedAgain = fmt.Errorf("refused %d times", mostSends)
+)
+
+// watchSends returns req as it is to be sent; http1 tells whether that may be over HTTP/1.
+func watchSends(req *http.Request, http1 bool) (*http.Request, *sends) {
+	s := &sends{once: http1 && !changesNothing(req.Method)}
+	s.ctx, s.giveUp = context.WithCancelCause(req.Context())
+	return req.WithContext(httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{GotConn: s.sending})), s
+}
+
+// sending is called before the request is sent.
+func (s *sends) sending(info httptrace.GotConnInfo) {
+	switch s.n++; {
+	case s.n > mostSends:
+		s.giveUp(errRefusedAgain)
+	case s.n > 1 && s.once && !speaksHTTP2(info.Conn):
+		_ = info.Conn.Close()
+		s.kept = true
+	}
+}
+
+// explain returns why the request has failed, if the transport's error is err. A request without a connection was not sent: one
+// that was cut in its handshake, or waited for in vain, was none. What is wrong with a certificate had better be seen.
+func (s *sends) explain(err error) error {
+	switch {
+	case context.Cause(s.ctx) == errRefusedAgain: //nolint:errorlint // ours, bare
+		return errRefusedAgain
+	case s.kept && lost(err): // of the second connection
+		return errKept
+	case s.n > 0 || unseen(err):
+		return err
+	}
+	timeout, ok := errors.AsType[net.Error](err)
+	if late := ok && timeout.Timeout(); late || lost(err) || s.ctx.Err() != nil {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	return err
+}
+
+// changesNothing reports whether a method is safe, in the words of RFC 9110.
+func changesNothing(method string) bool {
+	switch method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+func speaksHTTP2(conn net.Conn) bool {
+	secure, ok := conn.(*tls.Conn)
+	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+}
