@@ -233,7 +233,7 @@ func (a *answer) begin(status int) {
 // since few handlers of events look at what their writes return.
 func (a *answer) refuse(err error) {
 	a.refused, a.status, a.stage = err, http.StatusServiceUnavailable, goingOut
-	a.request.app.sheds.note(err)
+	a.request.app.shedConn(err)
 	a.request.stopTimer()
 	a.request.cancel(fmt.Errorf("%w: refused: %v", context.Canceled, err)) //nolint:errorlint // no call of the handler's is
 	WriteError(a.ResponseWriter, err)

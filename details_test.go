@@ -122,6 +122,9 @@ func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
 		if err := rt.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
+		if s := rt.Status()[0]; s.ConnsShed != 6 {
+			t.Errorf("%d are counted, want 6", s.ConnsShed)
+		}
 		lines := logs.All()
 		if len(lines) != 1 || lines[0].ContextMap()["requests"] != uint64(6) || !strings.Contains(fmt.Sprint(lines[0].ContextMap()["last"]), "MaxConns") {
 			t.Errorf("got %v, want one line that sums up 6 and says why", lines)

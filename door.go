@@ -203,7 +203,7 @@ func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if r.Header["Upgrade"] != nil {
 		if err := d.app.conns.check(); err != nil {
-			d.app.sheds.note(err)
+			d.app.shedConn(err)
 			return nil, err
 		}
 	}

@@ -157,7 +157,7 @@ func (m *mesh) dial(ctx context.Context, app string) (net.Conn, error) {
 	held, err := a.conns.hold(conn) // the other end is closed by its side, after all that it has to say
 	if err != nil {
 		_ = conn.Close()
-		a.sheds.note(err)
+		a.shedConn(err)
 		return nil, m.failed(a.name, err)
 	}
 	return held, nil

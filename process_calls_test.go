@@ -365,6 +365,25 @@ func TestNoneOf200QueuedConnectionsIsLostWhenTheirInstanceIsRemoved(t *testing.T
 	}
 }
 
+func TestStreamsAndRawConnectionsOfAChildThatFindNoSeatAreCounted(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.MaxConns = -1 })
+	watttest.Start(t, rt)
+	if r := get(t.Context(), rt, "speaker.watt.local/events"); r.status != http.StatusServiceUnavailable {
+		t.Errorf("got %+v, want 503", r)
+	}
+	_, err := rt.Env().Dial(t.Context(), "speaker")
+	wantErr(t, err, watt.ErrOverloaded)
+	soon(t, "the page to show both", func() bool { return statusOf(t, rt, "speaker").ConnsShed == 2 })
+	if err := rt.Restart("speaker", 0); err != nil {
+		t.Error(err)
+	}
+	if n := statusOf(t, rt, "speaker").ConnsShed; n != 2 {
+		t.Errorf("after a restart there are %d, want 2", n)
+	}
+}
+
 func TestCallsWaitWhileTheOnlyInstanceIsRestarted(t *testing.T) {
 	t.Parallel()
 	rt := far()

@@ -222,6 +222,7 @@ func (p *processes) count(s *Status) {
 	}
 	s.loadAdmission(&counted)
 	s.Abandoned += p.app.abandoned.Load() // those that were killed
+	s.ConnsShed += p.app.connsShed.Load() // raw ones
 }
 
 // few returns how many of something a child shows.

@@ -2,6 +2,7 @@ package watt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -38,6 +39,7 @@ type app struct {
 	faults summary // by handlers, with 503
 
 	restarts, abandoned atomic.Uint64
+	connsShed           atomic.Uint64
 	streams             atomic.Int64 // long-lived requests, which conns has too
 	tallies             tallies
 	waits               waits
@@ -106,6 +108,14 @@ func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, er
 		a.sheds.note(err)
 	}
 	return ticket{}, err
+}
+
+// shedConn notes that there was no seat for a connection or a stream.
+func (a *app) shedConn(err error) {
+	if errors.Is(err, ErrOverloaded) {
+		a.connsShed.Add(1)
+	}
+	a.sheds.note(err)
 }
 
 // shedError returns err, of a pool, if that has shed, or nil. A context may have ended because another pool has.

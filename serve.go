@@ -227,7 +227,7 @@ func (s *relay) hand(conn net.Conn) {
 	s.app.tallies.instance(s.app.first).Accepted.Add(1)
 	tracked, err := s.app.conns.track(conn)
 	if err != nil {
-		s.app.sheds.note(err)
+		s.app.shedConn(err)
 		_ = conn.Close()
 		return
 	}

@@ -31,6 +31,9 @@ type Status struct {
 	// Gone are those whose caller left while they waited, Refused those that came while the app drained
 	// or had been given up, and public connections for which no instance in a process of its own was there in time.
 	Admitted, QueueFull, WaitTooLong, PushedOut, Deadline, Gone, Refused uint64
+	// ConnsShed are long-lived requests and connections that MaxConns had no room for. An event stream among them has been
+	// admitted before that turned out.
+	ConnsShed uint64
 	// QueueWait is the time that requests waited, BusyTime the time that workers were busy, together.
 	QueueWait, BusyTime time.Duration
 	// DownstreamTime is the part of BusyTime during which requests waited for other apps: for calls by Env.Client, until

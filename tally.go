@@ -133,6 +133,7 @@ func (a *app) storeAdmission(pool *admission.Stats, to *count.Admission) {
 	to.Gone.Store(int64(pool.Abandoned))
 	to.Refused.Store(int64(pool.Refused))
 	to.Abandoned.Store(int64(a.abandoned.Load()))
+	to.ConnsShed.Store(int64(a.connsShed.Load()))
 	to.QueueWait.Store(int64(pool.QueueWait))
 	to.BusyTime.Store(int64(pool.BusyTime))
 	to.DownstreamTime.Store(int64(a.waits.sum()))
@@ -143,6 +144,7 @@ func (s *Status) loadAdmission(c *count.Admission) {
 	s.Admitted, s.QueueFull, s.WaitTooLong = count.Read(&c.Admitted), count.Read(&c.QueueFull), count.Read(&c.WaitTooLong)
 	s.PushedOut, s.Deadline = count.Read(&c.PushedOut), count.Read(&c.Deadline)
 	s.Gone, s.Refused, s.Abandoned = count.Read(&c.Gone), count.Read(&c.Refused), count.Read(&c.Abandoned)
+	s.ConnsShed = count.Read(&c.ConnsShed)
 	s.QueueWait, s.BusyTime, s.DownstreamTime = count.Span(&c.QueueWait), count.Span(&c.BusyTime), count.Span(&c.DownstreamTime)
 }
 

@@ -15,15 +15,15 @@ import (
 // Advice is a sentence on what should be done about an app, with the numbers that it comes from.
 type Advice struct {
 	App string
-	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "fails", "bursts", "burns", "entrypoint" or
-	// "lower".
+	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts", "burns",
+	// "entrypoint" or "lower".
 	Kind string
 	Text string
 }
 
 // kinds are in the order in which they are urgent: an app that others wait for comes before those who do.
 func kinds() []string {
-	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "fails", "bursts", "burns", "entrypoint", "lower"}
+	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts", "burns", "entrypoint", "lower"}
 }
 
 // What the sentences depend on.
@@ -49,7 +49,7 @@ func Advise(r *Report) []Advice {
 	var all []Advice
 	for i := range r.Apps {
 		a := adviser{r, &r.Apps[i]}
-		for _, find := range []func() (kind, text string){a.lives, a.short, a.fails, a.bursts, a.burns, a.entrypoint, a.lower} {
+		for _, find := range []func() (kind, text string){a.lives, a.short, a.connections, a.fails, a.bursts, a.burns, a.entrypoint, a.lower} {
 			if kind, text := find(); kind != "" {
 				all = append(all, Advice{a.Name, kind, text})
 			}
@@ -112,10 +112,19 @@ func (a adviser) short() (kind, text string) {
 	}
 }
 
+// connections speaks of long-lived ones that there is no room for.
+func (a adviser) connections() (kind, text string) {
+	if a.Now.ConnsShed == 0 {
+		return "", ""
+	}
+	return "connections", fmt.Sprintf("%d streams, upgraded and raw connections are open, and %.3g/s are refused: raise MaxConns from %d, or see who keeps them",
+		a.Conns, a.Now.ConnsShed, max(0, a.MaxConns))
+}
+
 // fails speaks of an app that answers with errors of which most come from none of those that it calls, as far as they tell.
 func (a adviser) fails() (kind, text string) {
 	n := a.Now
-	if n.Errors <= rarely*n.Requests {
+	if n.Errors-n.ConnsShed <= rarely*n.Requests {
 		return "", ""
 	}
 	why, behind := "its log or its metrics may say why", 0.0

@@ -81,6 +81,14 @@ func TestAdvice(t *testing.T) {
 			"many at a time", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed = 30 }, "bursts",
 			[]string{"its 2 instances with 4 workers each are busy 10 % of the time, but 30/s are shed: they come many at a time, more than Workers and Queue (4 and 64) take, or their deadlines are too near"},
 		},
+		{
+			"too many streams", idle, func(a *admin.App) {
+				a.Now, a.Conns, a.MaxConns = busy(0.1), 8, 8
+				a.Now.ConnsShed, a.Now.Errors = 3, 3
+			}, "connections",
+			[]string{"8 streams, upgraded and raw connections are open, and 3/s are refused: raise MaxConns from 8, or see who keeps them"},
+		},
+		{"as many streams as there may be", idle, func(a *admin.App) { a.Now, a.Conns, a.MaxConns = busy(0.1), 8, 8 }, "", nil},
 		{"now and then one too many", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed = 0.9 }, "", nil},
 		{"many at a time, just now", idle, func(a *admin.App) { a.Now = busy(0.1); a.Now.Shed, a.Overloaded = 30, true }, "", nil},
 

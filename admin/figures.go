@@ -14,6 +14,8 @@ import (
 type Figures struct {
 	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
 	Requests, Errors, Shed float64
+	// ConnsShed are streams and connections that MaxConns had no room for, per second. Streams among them are Errors too.
+	ConnsShed float64
 	// P50 and P99 of their durations, and P99 of the wait for a worker, also of those that waited in vain for as long as
 	// they may, but not of those that were shed before, in seconds.
 	P50, P99, Wait99 float64
@@ -47,6 +49,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 		return f
 	}
 	rate := func(after, before uint64) float64 { return float64(after-min(before, after)) / seconds }
+	f.ConnsShed = rate(after.ConnsShed, before.ConnsShed)
 	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)
 	var took, waited times
 	for i := range after.PerInstance {

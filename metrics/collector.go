@@ -79,19 +79,19 @@ func (k sink) limits(s *watt.Status) {
 	k.gauge(k.d.workersBusy, float64(s.Busy))
 	k.counter(k.d.busySeconds, s.BusyTime.Seconds())
 	k.counter(k.d.downstreamSeconds, s.DownstreamTime.Seconds())
-	k.gauge(k.d.queueCapacity, capacity(s))
+	k.gauge(k.d.queueCapacity, capacity(s, s.Queue))
 	k.gauge(k.d.queueLength, float64(s.Queued))
 	k.gauge(k.d.overloaded, truth(s.Overloaded))
 	k.counter(k.d.abandoned, float64(s.Abandoned))
 }
 
-// capacity is that of all queues of an app: each of its own processes has one.
-func capacity(s *watt.Status) float64 {
-	queues := 1
+// capacity is what all doors of an app may take together, of what each may take so much: each of its own processes has one.
+func capacity(s *watt.Status, each int) float64 {
+	doors := 1
 	if s.Isolation == watt.OwnProcess {
-		queues = len(s.PerInstance)
+		doors = len(s.PerInstance)
 	}
-	return float64(max(s.Queue, 0) * queues)
+	return float64(max(each, 0) * doors)
 }
 
 func (k sink) shed(s *watt.Status) {
@@ -120,6 +120,8 @@ func (k sink) connections(s *watt.Status) {
 	} {
 		k.with(kind.name).gauge(k.d.connections, float64(kind.n))
 	}
+	k.gauge(k.d.connectionsLimit, capacity(s, s.MaxConns))
+	k.counter(k.d.connectionsShed, float64(s.ConnsShed))
 }
 
 // states are those of an instance.

@@ -14,7 +14,7 @@ type descs struct {
 
 	// Of an app.
 	info, saturation, workers, workersBusy, busySeconds, downstreamSeconds, queueCapacity, queueLength, overloaded,
-	admitted, shed, abandoned, connections *prometheus.Desc
+	admitted, shed, abandoned, connections, connectionsLimit, connectionsShed *prometheus.Desc
 
 	// Of an instance.
 	up, state, stateSince, generation, restarts, instanceWorkers, instanceBusy, cpuSeconds, memoryBytes,
@@ -70,6 +70,10 @@ func (d *descs) ofApps() {
 		"Handlers and instances that did not end when they had to.", app)
 	d.connections = d.describe("watt_connections",
 		"Connections and long-lived requests, by kind; public ones include idle ones.", app, "kind")
+	d.connectionsLimit = d.describe("watt_connections_limit",
+		"How many long-lived requests, upgraded and raw connections there may be, together of all instances.", app)
+	d.connectionsShed = d.describe("watt_connections_shed_total",
+		"Long-lived requests and connections that there was no room for.", app)
 }
 
 func (d *descs) ofInstances() {

@@ -439,7 +439,7 @@ func TestAScraperThatGoesAwayIsNotLogged(t *testing.T) {
 
 func TestConnectionsShowByKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := watt.New(watt.App{Name: "talk", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		rt := watt.New(watt.App{Name: "talk", MaxConns: 3, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			watt.LongLived(r.Context())
 			<-r.Context().Done()
 		})})
@@ -454,7 +454,15 @@ func TestConnectionsShowByKind(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
+		if _, err := rt.Env().Dial(ctx, "talk"); !errors.Is(err, watt.ErrOverloaded) {
+			t.Errorf("got %v, want no room for a fourth", err)
+		}
 		got := scrape(t, rt)
+		for name, want := range map[string]float64{"watt_connections_limit": 3, "watt_connections_shed_total": 1} {
+			if n := got.value(t, name, `watt_app="talk"`); n != want {
+				t.Errorf("%s: got %v, want %v", name, n, want)
+			}
+		}
 		for kind, want := range map[string]float64{"stream": 2, "raw": 1, "upgraded": 0, "public": 0} {
 			if n := got.value(t, "watt_connections", fmt.Sprintf(`kind=%q,watt_app="talk"`, kind)); n != want {
 				t.Errorf("%s: got %v, want %v", kind, n, want)

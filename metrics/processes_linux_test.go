@@ -40,6 +40,9 @@ func TestOwnProcessesShowWithoutBeingAsked(t *testing.T) {
 		return total(scrape(t, rt), "watt_instance_cpu_seconds_total", "") > 0
 	})
 
+	if n := got.value(t, "watt_connections_limit", `watt_app="mill"`); n != float64(2*rt.Status()[0].MaxConns) {
+		t.Errorf("MaxConns counts %v, want that of both", n)
+	}
 	if n := got.value(t, "watt_queue_capacity", `watt_app="mill"`); n != float64(2*rt.Status()[0].Queue) {
 		t.Errorf("got %v requests that may wait, want those of two queues of %d", n, rt.Status()[0].Queue)
 	}

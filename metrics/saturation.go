@@ -57,7 +57,9 @@ func workersOf(s *watt.Status) (n int) {
 	return n
 }
 
-func shedOf(s *watt.Status) uint64 { return s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline }
+func shedOf(s *watt.Status) uint64 {
+	return s.QueueFull + s.WaitTooLong + s.PushedOut + s.Deadline + s.ConnsShed
+}
 
 // processorTime is what the processes used that were there at both looks.
 func processorTime(before, after *watt.Status) (sum time.Duration) {

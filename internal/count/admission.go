@@ -12,6 +12,7 @@ type Admission struct {
 	Gone        atomic.Int64 // its caller left before there was a worker
 	Refused     atomic.Int64 // the app was not serving
 	Abandoned   atomic.Int64 // code that was left behind
+	ConnsShed   atomic.Int64 // connections and streams: MaxConns had no room for them
 
 	QueueWait      atomic.Int64 // nanoseconds that admitted requests waited
 	BusyTime       atomic.Int64 // nanoseconds that workers were busy
