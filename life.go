@@ -196,7 +196,7 @@ func (a *app) ready() error {
 		if s.State == stateFailed {
 			return fmt.Errorf("watt: app %q: instance %d has failed: %s", a.name, s.Instance, s.LastError)
 		}
-		if s.LastError != "" && s.State != stateSilent {
+		if s.LastError != "" && s.State != stateSilent && s.State != stateDrained { // those are not for that reason
 			reason = ": " + s.LastError
 		}
 	}

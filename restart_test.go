@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -422,6 +423,33 @@ func TestADrainedInstanceIsLeftOutUntilItIsRestarted(t *testing.T) {
 		}
 		if err := rt.Drain("a", 2); err == nil {
 			t.Error("an instance was drained that is not there")
+		}
+	})
+}
+
+// TestADrainedAppIsNotSaidToHaveEnded: what it last ended of is long over, and not why it is not ready.
+func TestADrainedAppIsNotSaidToHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := make(chan struct{})
+		rt := watt.New(watt.App{Name: "a", Serve: func(ctx context.Context, _ *watt.Env, _ net.Listener) error {
+			select {
+			case <-ends:
+				return errors.New("no tea")
+			case <-ctx.Done():
+				return nil
+			}
+		}})
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer rt.Shutdown(context.WithoutCancel(t.Context()))
+		ends <- struct{}{}
+		time.Sleep(time.Hour)
+		if err := rt.Drain("a", 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := rt.Ready(); err == nil || !strings.Contains(err.Error(), "is drained") || strings.Contains(err.Error(), "no tea") {
+			t.Errorf("got %v, want that it is drained, and nothing of how it has ended before", err)
 		}
 	})
 }
