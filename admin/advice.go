@@ -121,7 +121,8 @@ func (a adviser) connections() (kind, text string) {
 		a.Conns, a.Now.ConnsShed, max(0, a.MaxConns))
 }
 
-// fails speaks of an app that answers with errors of which most come from none of those that it calls, as far as they tell.
+// fails speaks of an app that answers with errors of which most come from none of those that it calls, as far as they tell:
+// one whose workers were changed meanwhile does not tell what it did before.
 func (a adviser) fails() (kind, text string) {
 	n := a.Now
 	if n.Errors-n.ConnsShed <= rarely*n.Requests {
@@ -129,6 +130,9 @@ func (a adviser) fails() (kind, text string) {
 	}
 	why, behind := "its log or its metrics may say why", 0.0
 	for c := range a.callees() {
+		if c.Now.Seconds < n.Seconds {
+			return "", ""
+		}
 		if bad := c.Now.Errors + c.Now.Shed; bad > rarely*(c.Now.Requests+c.Now.Shed) {
 			behind += bad
 		}

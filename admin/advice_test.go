@@ -266,7 +266,13 @@ func TestWhoFailsIsNamed(t *testing.T) {
 		}},
 		"since others refuse": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Shed, store.Overloaded = 40, 40, true }, nil},
 		"hardly ever":         {func(orders, _ *admin.App) { orders.Now.Errors = 1 }, nil},
-		"nobody":              {func(_, _ *admin.App) {}, nil},
+		"the one behind, before its workers were changed": {func(orders, store *admin.App) {
+			orders.Now.Errors, orders.Now.Seconds, store.Now.Seconds = 40, 10, 3
+		}, nil},
+		"an app whose own workers were changed": {func(orders, store *admin.App) {
+			orders.Now.Errors, orders.Now.Seconds, store.Now.Seconds = 40, 3, 10
+		}, []string{"orders: " + says + "its log or its metrics may say why"}},
+		"nobody": {func(_, _ *admin.App) {}, nil},
 	} {
 		orders := app(func(a *admin.App) { a.Name, a.Calls, a.Now = "orders", []string{"store"}, busy(0.5) })
 		store := app(func(a *admin.App) { a.Name, a.Calls, a.Now = "store", nil, busy(0.5) })

@@ -12,6 +12,8 @@ import (
 
 // Figures are those of an app over some time.
 type Figures struct {
+	// Seconds are how many they are of: ten, or fewer after the start and after a change of workers.
+	Seconds float64
 	// Requests that have ended, those of them answered with 5xx, and those shed, per second.
 	Requests, Errors, Shed float64
 	// ConnsShed are streams and connections that MaxConns had no room for, per second. Streams among them are Errors too.
@@ -48,6 +50,7 @@ func figuresOf(before, after *watt.Status, elapsed time.Duration) Figures {
 	if seconds <= 0 {
 		return f
 	}
+	f.Seconds = seconds
 	rate := func(after, before uint64) float64 { return float64(after-min(before, after)) / seconds }
 	f.ConnsShed = rate(after.ConnsShed, before.ConnsShed)
 	f.Shed = rate(after.QueueFull+after.WaitTooLong+after.PushedOut+after.Deadline, before.QueueFull+before.WaitTooLong+before.PushedOut+before.Deadline)

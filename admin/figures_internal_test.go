@@ -26,7 +26,7 @@ func TestFiguresAreWhatCameBetweenTwoLooks(t *testing.T) {
 	// Bucket 0 ends at a second, and four are a doubling.
 	before, after := look(1, map[int]uint64{0: 1000}, 3*time.Second, 9*time.Second), look(2, map[int]uint64{-4: 90, 0: 1000, 4: 10}, 19*time.Second, 14*time.Second)
 	want := Figures{
-		Requests: 15, Errors: 2, Shed: 0.4, P50: 0.5, P99: 2, Wait99: 1.8, Service: 1.6 / 15, Utilisation: 0.8, Downstream: 0.4, Saturation: 1, CPU: 0.5,
+		Seconds: 10, Requests: 15, Errors: 2, Shed: 0.4, P50: 0.5, P99: 2, Wait99: 1.8, Service: 1.6 / 15, Utilisation: 0.8, Downstream: 0.4, Saturation: 1, CPU: 0.5,
 		Calls: map[string]float64{"": 0, "gateway": 6}, Failed: map[string]float64{"": 0, "gateway": 3}, CallTime: map[string]float64{"": 0, "gateway": 3},
 	}
 	if got := figuresOf(before, after, 10*time.Second); !reflect.DeepEqual(got, want) {
