@@ -75,9 +75,10 @@ func (a adviser) lives() (kind, text string) {
 		ended := a.Ended[in.Instance]
 		switch {
 		case in.State == "failed":
-			return "down", fmt.Sprintf("instance %d was given up after %d restarts: %s", in.Instance, endsOf(&in), why)
+			return "down", fmt.Sprintf("instance %d was given up after %d restarts, and stays down until it is restarted: %s", in.Instance, endsOf(&in), why)
 		case in.State == "silent":
-			return "down", fmt.Sprintf("instance %d shows no sign of life since %s", in.Instance, in.Since.Format(time.TimeOnly))
+			return "down", fmt.Sprintf("instance %d shows no sign of life since %s: restart it, if need be after kill -QUIT %d, which has it write to stderr what it does",
+				in.Instance, in.Since.Format(time.TimeOnly), in.PID)
 		case ended >= loop && in.State != "stopped":
 			return "restarts", fmt.Sprintf("instance %d has ended %d times in %.0f minutes: %s", in.Instance, ended, late.Minutes(), why)
 		}

@@ -161,8 +161,8 @@ func TestAdvice(t *testing.T) {
 		}, "", nil},
 		{"an instance that was given up", idle, func(a *admin.App) {
 			a.PerInstance[0] = watt.InstanceStatus{State: "failed", LastError: "exit status 1", Restarts: map[string]uint64{"start": 10}}
-		}, "down", []string{"instance 0 was given up after 10 restarts: exit status 1"}},
-		{"a silent instance", idle, func(a *admin.App) { a.PerInstance[0] = watt.InstanceStatus{State: "silent", Since: now} }, "down", []string{"no sign of life since 03:04:05"}},
+		}, "down", []string{"instance 0 was given up after 10 restarts, and stays down until it is restarted: exit status 1"}},
+		{"a silent instance", idle, func(a *admin.App) { a.PerInstance[0] = watt.InstanceStatus{State: "silent", Since: now, PID: 4711} }, "down", []string{"no sign of life since 03:04:05: restart it, if need be after kill -QUIT 4711, which has it write to stderr what it does"}},
 	} {
 		r := &admin.Report{Time: now, Processors: 2, Idle: test.idle, Apps: []admin.App{app(test.app)}}
 		var kinds, texts []string
