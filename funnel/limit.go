@@ -45,7 +45,7 @@ const headerLimited = "X-Watt-Limited"
 func (l *Limit) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller := watt.Caller(r.Context())
-		if status, wait := l.take(caller, time.Now()); status != 0 {
+		if status, wait := l.take(caller); status != 0 {
 			if status == http.StatusTooManyRequests && caller != "" {
 				w.Header().Set(headerLimited, caller)
 			}
@@ -57,9 +57,10 @@ func (l *Limit) Handler(next http.Handler) http.Handler {
 }
 
 // take takes a token for a request of caller's, or returns the status with which it is refused and when there is one.
-func (l *Limit) take(caller string, now time.Time) (status int, wait time.Duration) {
+func (l *Limit) take(caller string) (status int, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now() // no sooner: a limiter that is given an earlier time than before counts what came since twice
 	mine, wait := reserve(l.callerLocked(caller), now)
 	if wait > 0 {
 		return http.StatusTooManyRequests, wait

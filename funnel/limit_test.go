@@ -6,8 +6,10 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,4 +147,24 @@ func ExampleLimit() {
 	}
 	fmt.Println(refused > 0)
 	// Output: true
+}
+
+func TestManyWhoComeAtOnceAreLetThroughNoFasterThanTheRate(t *testing.T) {
+	const perSecond, burst = 1000, 1
+	l := &funnel.Limit{Total: perSecond, TotalBurst: burst}
+	var passed atomic.Int64
+	limited := l.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed.Add(1) }))
+	began := time.Now()
+	var clients sync.WaitGroup
+	for range 64 {
+		clients.Go(func() {
+			for time.Since(began) < time.Second {
+				limited.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", http.NoBody))
+			}
+		})
+	}
+	clients.Wait()
+	if n, most := passed.Load(), burst+int64(time.Since(began).Seconds()*perSecond)+1; n > most || n == 0 {
+		t.Errorf("%d have passed, want %d at most", n, most)
+	}
 }
