@@ -181,12 +181,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
-	if to != nil {
+	for n := 1; to != nil; n++ {
 		if d.app.rt.child.handover.pass(to, w, r, q) {
 			return
 		}
 		q.restartTimer()
-		_, err = d.admit(r, q, nil)
+		var m *move
+		if n < mostHandovers { // another may be idle
+			m = d.mover(r, p)
+		}
+		to, err = d.admit(r, q, m)
 	}
 	if err != nil {
 		q.end()
@@ -213,6 +217,9 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	t, err := d.app.admit(q, q.arrived, m)
 	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
+	}
+	if errors.Is(err, admission.ErrMoved) { // back to the sibling that it has come from, which looks for another
+		return nil, &CallError{App: d.app.name, Err: errBusy}
 	}
 	if err != nil {
 		return nil, d.app.explain(err)

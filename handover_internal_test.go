@@ -7,7 +7,7 @@ import (
 	"github.com/org/watt/internal/page"
 )
 
-func TestARequestIsHandedOverOnceAndNotIfItNeedsItsConnection(t *testing.T) {
+func TestARequestIsNotHandedOnAndNotOverIfItNeedsItsConnection(t *testing.T) {
 	d := &door{inside: inside{&app{rt: &Runtime{child: &child{handover: new(handover)}}}}}
 	for name, c := range map[string]struct {
 		peer   peer
@@ -19,8 +19,8 @@ func TestARequestIsHandedOverOnceAndNotIfItNeedsItsConnection(t *testing.T) {
 		"for another protocol":        {peer{}, http.Header{"Upgrade": {"test"}}, false},
 		"gRPC":                        {peer{}, http.Header{"Content-Type": {"application/grpc"}}, false},
 	} {
-		if m := d.mover(&http.Request{Header: c.header}, &c.peer); (m != nil) != c.want {
-			t.Errorf("%s: got %t, want %t", name, m != nil, c.want)
+		if m := d.mover(&http.Request{Header: c.header}, &c.peer); (m != nil && m.handover != nil) != c.want {
+			t.Errorf("%s: got %v, want %t", name, m, c.want)
 		}
 	}
 	if m := (&door{inside: inside{&app{rt: new(Runtime)}}}).mover(new(http.Request), new(peer)); m != nil {

@@ -5,6 +5,7 @@ package watt_test
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -246,6 +247,20 @@ func TestASiblingThatDoesNotRunIsHandedNoMoreThanItHasWorkers(t *testing.T) {
 	}
 	fmt.Fprint(busy, "x")
 	answered(t, busy)
+}
+
+func TestAsManyRequestsAsWorkersAllHaveOne(t *testing.T) {
+	rt := holders(func(a *watt.App) { a.Instances, a.QueueTimeout, a.Timeout = 8, 2*patience, 2*patience })
+	watttest.Start(t, rt)
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 8 {
+			going(ctx, rt, "pair.watt.local/hold")
+		}
+		soon(t, "all to be in progress", func() bool { return statusOf(t, rt, "pair").Busy == 8 })
+		cancel()
+		soon(t, "all to be over", func() bool { return statusOf(t, rt, "pair").Busy == 0 })
+	}
 }
 
 func TestASiblingThatIsRestartedFailsNothing(t *testing.T) {
