@@ -214,12 +214,15 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	if to := m.full(); to != nil {
 		return to, nil
 	}
-	t, err := d.app.admit(q, q.arrived, m)
+	var t ticket
+	var err error
+	if q.peer.handed {
+		t, err = d.app.admitNow(q.arrived)
+	} else {
+		t, err = d.app.admit(q, q.arrived, m)
+	}
 	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
-	}
-	if errors.Is(err, admission.ErrMoved) { // back to the sibling that it has come from, which looks for another
-		return nil, &CallError{App: d.app.name, Err: errBusy}
 	}
 	if err != nil {
 		return nil, d.app.explain(err)

@@ -66,7 +66,7 @@ func (h *handover) idleLocked() *neighbour {
 
 // move is a request that may be handed over. As a nil pointer it is one that may not.
 type move struct {
-	handover *handover     // nil if it was handed over, and goes back rather than to wait
+	handover *handover
 	moved    chan struct{} // closed when there is a sibling for it
 	to       *neighbour    // that sibling
 }
@@ -78,13 +78,10 @@ const mostHandovers = 16
 var errBusy = fmt.Errorf("%w: it is idle no more", ErrOverloaded)
 
 // mover returns the move of a request. A connection that becomes something else stays where it is, and what was
-// handed over is not again: where it would have to wait it goes back, since another sibling may be idle.
+// handed over is not again.
 func (d *door) mover(r *http.Request, p *peer) *move {
 	c := d.app.rt.child
-	if p.handed {
-		return new(move)
-	}
-	if c == nil || r.Header["Upgrade"] != nil || isGRPC(r.Header) {
+	if c == nil || p.handed || r.Header["Upgrade"] != nil || isGRPC(r.Header) {
 		return nil
 	}
 	return &move{handover: c.handover}
@@ -92,7 +89,7 @@ func (d *door) mover(r *http.Request, p *peer) *move {
 
 // full returns a sibling for a request that would be refused here, or nil.
 func (m *move) full() *neighbour {
-	if m == nil || m.handover == nil || m.handover.child.app.pool.Check(time.Time{}) == nil {
+	if m == nil || m.handover.child.app.pool.Check(time.Time{}) == nil {
 		return nil
 	}
 	m.handover.mu.Lock()
@@ -106,12 +103,7 @@ func (m *move) waits() <-chan struct{} {
 		return nil
 	}
 	h := m.handover
-	moved := make(chan struct{})
-	if h == nil {
-		close(moved)
-		return moved
-	}
-	m.moved = moved
+	m.moved = make(chan struct{})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waiting = append(h.waiting, m)

@@ -100,14 +100,27 @@ func (a *app) elsewhere() bool {
 // may be nil, is moved: see [admission.Pool.AcquireOr], whose errors it returns.
 func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, error) {
 	t, err := a.pool.AcquireOr(ctx, m.waits)
-	if err == nil {
-		t.Value().tally.Wait.Add(t.After(arrived))
-		return t, nil
-	}
 	if shedError(err) != nil {
 		a.sheds.note(err)
 	}
-	return ticket{}, err
+	return admitted(t, arrived, err)
+}
+
+// admitNow is admit for what goes back to where it has come from, rather than to wait: its error is [errBusy] then.
+func (a *app) admitNow(arrived time.Time) (ticket, error) {
+	t, err := a.pool.AcquireNow()
+	if errors.Is(err, admission.ErrMoved) {
+		err = errBusy
+	}
+	return admitted(t, arrived, err)
+}
+
+// admitted notes how long what has got a ticket has waited for it, unless err says that there is none.
+func admitted(t ticket, arrived time.Time, err error) (ticket, error) {
+	if err == nil {
+		t.Value().tally.Wait.Add(t.After(arrived))
+	}
+	return t, err
 }
 
 // shedConn notes that there was no seat for a connection or a stream.

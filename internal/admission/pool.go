@@ -116,6 +116,22 @@ func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan stru
 	return p.await(ctx, w, moved)
 }
 
+// AcquireNow is Acquire for a request that may find a worker elsewhere, and does not wait: if none is free its error is
+// [ErrMoved], and it is in no count.
+func (p *Pool[T]) AcquireNow() (Ticket[T], error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refused != nil {
+		p.stats.Refused++
+		return Ticket[T]{}, p.refused
+	}
+	m := p.idlestLocked()
+	if m == nil {
+		return Ticket[T]{}, ErrMoved
+	}
+	return p.startLocked(m, p.now()), nil
+}
+
 // enqueueLocked has a newcomer wait who cannot run at once, or sheds it.
 func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 	if p.refused != nil {

@@ -25,6 +25,32 @@ func TestAFreeWorkerIsGivenAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhoDoesNotWaitIsInNoCountAndPushesNobodyOut(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
+		ticket, err := r.AcquireNow()
+		if err != nil {
+			r.Fatal(err)
+		}
+		waits := r.acquire(r.Context())
+		time.Sleep(time.Second) // the queue is overloaded: who came to stay would push out who waits
+		before := r.Stats()
+		if _, err := r.AcquireNow(); !errors.Is(err, admission.ErrMoved) {
+			r.Errorf("got %v, want %v", err, admission.ErrMoved)
+		}
+		if got := r.Stats(); got != before || waits.returned() {
+			r.Errorf("got %+v, %t, want %+v and that the other waits on", got, waits.returned(), before)
+		}
+		ticket.Release()
+		synctest.Wait()
+		waits.ticket.Release()
+		gone := errors.New("gone")
+		r.Refuse(gone)
+		if _, err := r.AcquireNow(); !errors.Is(err, gone) || r.Stats().Refused != 1 {
+			r.Errorf("got %v and %+v, want it to be refused", err, r.Stats())
+		}
+	})
+}
+
 func TestAnAcquireAllocatesNothingWhenAWorkerIsFree(t *testing.T) {
 	p := admission.New[*int](admission.Limits{Workers: 1})
 	p.Add().Open(new(int))
