@@ -49,25 +49,41 @@ func fromYAML(data []byte, tree *map[string]any) error {
 
 // textual makes texts of what JSON has no other form for: keys, of which none may be there twice, and dates.
 func textual(n *yaml.Node) error {
-	keys := make(map[string]bool)
-	for i, child := range n.Content {
-		isKey := n.Kind == yaml.MappingNode && i%2 == 0
-		if isKey && child.Kind == yaml.AliasNode && child.Alias.Kind == yaml.ScalarNode {
-			child = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: child.Alias.Value, Line: child.Line}
-			n.Content[i] = child
+	if n.Kind == yaml.MappingNode {
+		if err := textualKeys(n); err != nil {
+			return err
 		}
-		if tag := child.ShortTag(); child.Kind == yaml.ScalarNode && (tag == "!!timestamp" || isKey && tag != "!!merge") {
+	}
+	for _, child := range n.Content {
+		if child.Kind == yaml.ScalarNode && child.ShortTag() == "!!timestamp" {
 			child.Tag = "!!str"
-		}
-		if isKey && child.Kind == yaml.ScalarNode {
-			if keys[child.Value] {
-				return fmt.Errorf("line %d: the key %q is there twice", child.Line, child.Value)
-			}
-			keys[child.Value] = true
 		}
 		if err := textual(child); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// textualKeys makes texts of the keys of an object, also of those that are aliases.
+func textualKeys(object *yaml.Node) error {
+	seen := make(map[string]bool)
+	for i := 0; i < len(object.Content); i += 2 {
+		key := object.Content[i]
+		if key.Kind == yaml.AliasNode && key.Alias.Kind == yaml.ScalarNode {
+			key = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key.Alias.Value, Line: key.Line}
+			object.Content[i] = key
+		}
+		if key.Kind != yaml.ScalarNode {
+			continue
+		}
+		if key.ShortTag() != "!!merge" {
+			key.Tag = "!!str"
+		}
+		if seen[key.Value] {
+			return fmt.Errorf("line %d: the key %q is there twice", key.Line, key.Value)
+		}
+		seen[key.Value] = true
 	}
 	return nil
 }
