@@ -156,7 +156,8 @@ func retryAfter(h http.Header) time.Duration {
 // read the answer.
 //
 // If w is the writer that an app's handler was given, or wraps it with an Unwrap method, err is logged if it is answered
-// with 500, 502 or 504, or is [ErrNotAllowed]; errors that are answered with 503 and are no call's are summed up every 5 s.
+// with 500, 502 or 504, or is [ErrNotAllowed]: ten of an app every 5 s, and those beyond are summed up. So are errors that are
+// answered with 503 and are no call's.
 // If the answer has begun there, nothing is written. It is cut off when the handler returns, so that nobody takes it for
 // whole, unless it is an error's already.
 func WriteError(w http.ResponseWriter, err error) {

@@ -264,4 +264,5 @@ func (a *app) close(drain context.Context) {
 	a.place.close(ctx)
 	a.sheds.flush()
 	a.faults.flush()
+	a.fails.flush()
 }

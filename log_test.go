@@ -102,6 +102,37 @@ func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
 	})
 }
 
+func TestARushOfFailuresIsTenLinesAndASum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(app("a", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/panic" {
+				panic("on purpose")
+			}
+			watt.WriteError(w, errors.New("on purpose"))
+		}))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			for range 25 {
+				get(t.Context(), rt, "a.watt.local/")
+			}
+			get(t.Context(), rt, "a.watt.local/panic") // which has a line of its own, and is no other
+			time.Sleep(10 * time.Second)
+		}
+		get(t.Context(), rt, "a.watt.local/")
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		alone, sums := logs.FilterMessage("request failed").Len(), logs.FilterMessage("more requests failed").All()
+		if alone != 31 || len(sums) != 3 || sums[0].ContextMap()["requests"] != uint64(15) {
+			t.Errorf("got %d lines of one, and %v, want 31, and 3 of 15", alone, sums)
+		}
+	})
+}
+
 // descriptors returns how many files the process has open.
 func descriptors(t *testing.T) int {
 	t.Helper()

@@ -220,22 +220,27 @@ func (q *request) logFailure(status int, err error) int {
 	if late := q.tooLate(status, err); late != nil {
 		status, err = http.StatusGatewayTimeout, late
 	}
-	_, called := errors.AsType[*CallError](err)
-	switch {
-	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
-		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
-		q.log(zap.WarnLevel, status, err)
-	case status == http.StatusServiceUnavailable && !called && !ended(err) && q.answer.refused == nil: // and nobody else says why
-		q.app.faults.note(err)
-	}
+	q.logAnswer(status, err)
 	return status
 }
 
-// log says why the request is answered with an error. The panics' lines say more.
-func (q *request) log(level zapcore.Level, status int, err error) {
-	if errors.Is(err, errPanicked) {
-		return
+// logAnswer logs that the request is answered with status because of err, if nobody else says so.
+func (q *request) logAnswer(status int, err error) {
+	_, called := errors.AsType[*CallError](err)
+	switch {
+	case errors.Is(err, errPanicked): // which has a line that says more
+	case status == http.StatusInternalServerError, status == http.StatusBadGateway, status == http.StatusGatewayTimeout,
+		errors.Is(err, ErrNotAllowed): // which is a mistake in Calls
+		if q.app.fails.note(err) {
+			q.log(zap.WarnLevel, status, err)
+		}
+	case status == http.StatusServiceUnavailable && !called && !ended(err) && q.answer.refused == nil:
+		q.app.faults.note(err)
 	}
+}
+
+// log says why the request is answered with an error.
+func (q *request) log(level zapcore.Level, status int, err error) {
 	q.gen.env.Logger.Log(level, "request failed", zap.String("request", q.what()), zap.Int("status", status), zap.Error(err))
 }
 

@@ -37,6 +37,7 @@ type app struct {
 	conns  conns
 	sheds  summary // at the door
 	faults summary // by handlers, with 503
+	fails  summary // those that are answered with another error
 
 	restarts, abandoned atomic.Uint64
 	connsShed           atomic.Uint64
@@ -70,9 +71,10 @@ func newApp(rt *Runtime, config App) *app {
 	a.mesh = newMesh(rt, a.name)
 	a.mesh.transport = a.mesh.wrapped()
 	a.client = &http.Client{Transport: a.mesh.transport, CheckRedirect: checkRedirect}
-	a.sheds.log, a.faults.log, a.news = a.log, a.log, a.log
+	a.sheds.log, a.faults.log, a.fails.log, a.news = a.log, a.log, a.log, a.log
 	a.direct = direct.Common{Buffers: &rt.buffers, Timers: &rt.timers, ErrorLog: zap.NewStdLog(a.log)}
-	a.sheds.what, a.faults.what = "shed requests", "answered requests with 503"
+	a.sheds.what, a.faults.what, a.fails.what = "shed requests", "answered requests with 503", "more requests failed"
+	a.fails.alone = mostFailures
 	if rt.child != nil {
 		a.news = zap.NewNop()
 	}
