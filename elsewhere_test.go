@@ -66,6 +66,75 @@ func TestACallToAnAppElsewhereIsMadeAgainOnlyIfItChangesNothing(t *testing.T) {
 	}
 }
 
+// TestACallElsewhereWithABodyIsMadeOnce also where the transport could have the body again.
+func TestACallElsewhereWithABodyIsMadeOnce(t *testing.T) {
+	var calls atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/abort" {
+			calls.Add(1)
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	t.Cleanup(server.Close)
+	rt := start(t, watt.App{Name: "away", URL: server.URL})
+	for name, body := range map[string]io.Reader{"in memory": strings.NewReader("query"), "as it comes": io.MultiReader(strings.NewReader("query"))} {
+		calls.Store(0)
+		resp, err := rt.Env().Get(t.Context(), "http://away.watt.local/")
+		read(t, resp, err)
+		resp, err = rt.Env().Client.Do(request(t.Context(), http.MethodGet, "http://away.watt.local/abort", body))
+		if err == nil {
+			resp.Body.Close()
+		}
+		if n := calls.Load(); n != 1 || !errors.Is(err, watt.ErrInstanceDied) {
+			t.Errorf("%s: got %v after %d calls, want that the instance died after one", name, err, n)
+		}
+	}
+}
+
+func TestACallThatIsNotMadeAgainEndsNoMoreConnections(t *testing.T) {
+	const many = 120
+	var opened atomic.Int32
+	var met sync.WaitGroup
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			panic(http.ErrAbortHandler)
+		}
+		met.Done()
+		met.Wait()
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	rt := start(t, watt.App{Name: "away", URL: server.URL, Workers: many})
+	meet := func() {
+		met.Add(many)
+		var all sync.WaitGroup
+		for range many {
+			all.Go(func() {
+				if r := get(t.Context(), rt, "away.watt.local/"); r.err != nil {
+					t.Error(r.err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	meet()
+	before := opened.Load()
+	req := request(t.Context(), http.MethodPost, "http://away.watt.local/", nil)
+	req.Header.Set("Idempotency-Key", "1")
+	_, err := rt.Env().Client.Do(req)
+	wantErr(t, err, watt.ErrInstanceDied)
+	meet()
+	if n := opened.Load() - before; n > 2 {
+		t.Errorf("%d of %d connections were opened anew, want the one that has ended and the one that was not used", n, many)
+	}
+}
+
 func TestGRPCReachesAnAppElsewhereOverHTTP2(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Trailer", "Grpc-Status")

@@ -13,14 +13,13 @@ import (
 
 // sends watches how often an [http.Transport] sends a request. If a connection that was kept ends without an answer, as those
 // do which the other side has just closed because they were idle, the transport may send it again if its method changes
-// nothing (RFC 9110, 9.2.2). Any other goes out once: the connection on which the transport would repeat what it thinks
-// harmless is closed before that. With HTTP/2 it repeats only what the other side has refused, but for as long as that does.
+// nothing (RFC 9110, 9.2.2) and it has no body. Any other goes out once: the connection on which the transport would repeat
+// what it thinks harmless is closed before that, and it tries no further. With HTTP/2 it repeats only what the other side has refused, but for as long as that does.
 type sends struct {
 	ctx    context.Context //nolint:containedctx // the request's, on its way
 	giveUp context.CancelCauseFunc
 	once   bool // it may go out once over HTTP/1
 	n      int
-	kept   bool // the first connection had ended
 }
 
 // mostSends is how often a request is sent to a side that refuses it, as one does that goes away. When that lets all
@@ -35,7 +34,7 @@ var (
 
 // watchSends returns req as it is to be sent; http1 tells whether that may be over HTTP/1.
 func watchSends(req *http.Request, http1 bool) (*http.Request, *sends) {
-	s := &sends{once: http1 && !changesNothing(req.Method)}
+	s := &sends{once: http1 && !repeatable(req)}
 	s.ctx, s.giveUp = context.WithCancelCause(req.Context())
 	return req.WithContext(httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{GotConn: s.sending})), s
 }
@@ -47,18 +46,16 @@ func (s *sends) sending(info httptrace.GotConnInfo) {
 		s.giveUp(errRefusedAgain)
 	case s.n > 1 && s.once && !speaksHTTP2(info.Conn):
 		_ = info.Conn.Close()
-		s.kept = true
+		s.giveUp(errKept) // or it would have the next that is kept, which had better be left to others
 	}
 }
 
 // explain returns why the request has failed, if the transport's error is err. A request without a connection was not sent: one
 // that was cut in its handshake, or waited for in vain, was none. What is wrong with a certificate had better be seen.
 func (s *sends) explain(err error) error {
-	switch {
-	case context.Cause(s.ctx) == errRefusedAgain: //nolint:errorlint // ours, bare
-		return errRefusedAgain
-	case s.kept && lost(err): // of the second connection
-		return errKept
+	switch cause := context.Cause(s.ctx); {
+	case cause == errKept, cause == errRefusedAgain: //nolint:errorlint // ours, bare
+		return cause
 	case s.n > 0 || unseen(err):
 		return err
 	}
@@ -69,11 +66,11 @@ func (s *sends) explain(err error) error {
 	return err
 }
 
-// changesNothing reports whether a method is safe, in the words of RFC 9110.
-func changesNothing(method string) bool {
-	switch method {
+// repeatable reports whether a request's method is safe, in the words of RFC 9110, and its body nothing that could say otherwise.
+func repeatable(req *http.Request) bool {
+	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return true
+		return req.Body == nil || req.Body == http.NoBody
 	}
 	return false
 }
