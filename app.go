@@ -59,9 +59,9 @@ type App struct {
 	// nothing is started here: its Listen is not opened, nor its ReadyPath asked for. Calls go there, through the same
 	// admission, to the path that they name, as it is, below URL's; if URL has one, a path with ".." is an error. Those of
 	// gRPC need HTTP/2 there, which Protocols has to allow a Listen without TLS. A GET, HEAD, OPTIONS or TRACE without a body
-	// is sent again if a kept connection ends without an answer, and nothing else is. Deadline, caller and headers beginning
-	// with X-Watt- are believed there if that app's Listen demands the certificate that TLS gives. The log sums up why calls
-	// fail that get no answer.
+	// is sent again if a kept connection of HTTP/1 ends without an answer, and over HTTP/2 what was refused unbegun is; nothing
+	// else is. Deadline, caller and headers beginning with X-Watt- are believed there if that app's Listen demands the
+	// certificate that TLS gives. The log sums up why calls fail that get no answer.
 	URL string
 
 	// Calls names the apps that this one may call. If nil, it may call none. Calls also gives the
