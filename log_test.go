@@ -102,6 +102,35 @@ func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
 	})
 }
 
+func TestAConnectionThatADrainRefusesIsNotSaidToBeShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		finish := make(chan struct{})
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(app("talk", func(http.ResponseWriter, *http.Request) { <-finish }))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		held := going(t.Context(), rt, "talk.watt.local/")
+		synctest.Wait()
+		over := make(chan error)
+		go func() { over <- rt.Shutdown(t.Context()) }()
+		synctest.Wait()
+		_, err := rt.Env().Client.Do(upgrading(t.Context(), "http://talk.watt.local/"))
+		wantErr(t, err, watt.ErrUnavailable)
+		_, err = rt.Env().Dial(t.Context(), "talk")
+		wantErr(t, err, watt.ErrUnavailable)
+		close(finish)
+		<-held
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+		if lines := logs.FilterMessage("shed requests").All(); len(lines) > 0 || statusOf(t, rt, "talk").ConnsShed > 0 {
+			t.Errorf("got %v, want nothing of what a drain has refused", lines)
+		}
+	})
+}
+
 func TestARushOfFailuresIsTenLinesAndASum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.WarnLevel)

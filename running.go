@@ -125,12 +125,12 @@ func admitted(t ticket, arrived time.Time, err error) (ticket, error) {
 	return t, err
 }
 
-// shedConn notes that there was no seat for a connection or a stream.
+// shedConn notes that there was no seat for a connection or a stream, if that is why err refuses it: a drain is no overload.
 func (a *app) shedConn(err error) {
 	if errors.Is(err, ErrOverloaded) {
 		a.connsShed.Add(1)
+		a.sheds.note(err)
 	}
-	a.sheds.note(err)
 }
 
 // shedError returns err, of a pool, if that has shed, or nil. A context may have ended because another pool has.
