@@ -14,7 +14,8 @@ import (
 // sends watches how often an [http.Transport] sends a request. If a connection that was kept ends without an answer, as those
 // do which the other side has just closed because they were idle, the transport may send it again if its method changes
 // nothing (RFC 9110, 9.2.2) and it has no body. Any other goes out once: the connection on which the transport would repeat
-// what it thinks harmless is closed before that, and it tries no further. With HTTP/2 it repeats only what the other side has refused, but for as long as that does.
+// what it thinks harmless is closed before that, and it tries no further. With HTTP/2 it repeats only what the other side has
+// refused, but for as long as that does.
 type sends struct {
 	ctx    context.Context //nolint:containedctx // the request's, on its way
 	giveUp context.CancelCauseFunc
@@ -66,7 +67,7 @@ func (s *sends) explain(err error) error {
 	return err
 }
 
-// repeatable reports whether a request's method is safe, in the words of RFC 9110, and its body nothing that could say otherwise.
+// repeatable reports whether a request's method is safe, in the words of RFC 9110, and no body says otherwise.
 func repeatable(req *http.Request) bool {
 	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
