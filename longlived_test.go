@@ -281,6 +281,29 @@ func TestAStreamThatIsRefusedIsOverForAHandlerThatDoesNotLook(t *testing.T) {
 	}
 }
 
+// TestAStreamThatDoesNotBeginInTimeIsNone: it is answered as it is logged, whether or not there is room for another one.
+func TestAStreamThatDoesNotBeginInTimeIsNone(t *testing.T) {
+	for name, most := range map[string]int{"with room": 1, "without": -1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := app("a", func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", "text/event-stream")
+					<-r.Context().Done()
+				})
+				a.MaxConns, a.Timeout = most, time.Second
+				rt, dial := bubble(t, public(a))
+				if resp := ask(t, dial(), "/"); resp.StatusCode != http.StatusGatewayTimeout {
+					t.Errorf("got %v, want 504", resp)
+				}
+				synctest.Wait()
+				if s := statusOf(t, rt, "a"); s.ConnsShed != 0 || s.PerInstance[0].Duration.Count != 1 {
+					t.Errorf("got %d streams shed, and the time of %d requests, want none and 1", s.ConnsShed, s.PerInstance[0].Duration.Count)
+				}
+			})
+		})
+	}
+}
+
 // TestAConnectionThatThereIsNoRoomForIsRefused when it is taken over, too: until then there was.
 func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 	for name, takeOver := range map[string]func(http.ResponseWriter, *watt.Runtime) error{

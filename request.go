@@ -143,6 +143,7 @@ func (q *request) conclude() {
 		return
 	}
 	if err := q.reason(); err != nil { // and that is why there is no answer
+		delete(a.Header(), "Content-Type") // or it might begin as an event stream
 		a.begin(http.StatusServiceUnavailable)
 		q.peer.sayLate(a.Header(), err)
 		writeError(a, q.explainTimeout(err))
