@@ -282,6 +282,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, a.refused
 	}
 	if err := a.request.takeSeat(); err != nil { // where another status was said
+		a.request.app.shedConn(err)
 		return nil, nil, err
 	}
 	if begun {
