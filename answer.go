@@ -295,6 +295,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	tracked, err := a.request.app.conns.own(conn)
 	if err != nil {
 		_ = conn.Close()
+		a.breaks(http.StatusServiceUnavailable)
 		return nil, nil, err
 	}
 	a.request.hijacked()
