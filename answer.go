@@ -304,7 +304,7 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tracked.Close()
 		return nil, nil, err
 	}
-	a.stage, a.hijacked, a.status = takenOver, cut, http.StatusSwitchingProtocols
+	a.stage, a.hijacked = takenOver, cut
 	a.request.stopTimer()
 	a.request.intake.hijacked()
 	return cut, rw, nil

@@ -378,10 +378,11 @@ func TestAConnectionMayBeTakenOverWhileItsRequestIsStillToCome(t *testing.T) {
 	for name, c := range map[string]struct {
 		sent, got     string
 		before, after func(http.ResponseWriter)
+		counted       string
 	}{
-		"before the status":       {sent: "hello", got: "hello"},
-		"after it":                {before: func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }},
-		"and an error comes then": {sent: "hello", got: "hello", after: func(w http.ResponseWriter) { watt.WriteError(w, watt.ErrOverloaded) }},
+		"before the status":       {sent: "hello", got: "hello", counted: "1xx"},
+		"after it":                {before: func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }, counted: "2xx"},
+		"and an error comes then": {sent: "hello", got: "hello", after: func(w http.ResponseWriter) { watt.WriteError(w, watt.ErrOverloaded) }, counted: "5xx"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var rt *watt.Runtime
@@ -413,6 +414,9 @@ func TestAConnectionMayBeTakenOverWhileItsRequestIsStillToCome(t *testing.T) {
 				t.Errorf("got %q, want %q at the end", got, c.got)
 			}
 			soon(t, "the end of its seat", func() bool { return statusOf(t, rt, "a").Conns == 0 })
+			soon(t, "it to be counted as "+c.counted, func() bool {
+				return statusOf(t, rt, "a").PerInstance[0].Requests["POST"][c.counted] == 1
+			})
 		})
 	}
 }
