@@ -29,13 +29,9 @@ type server struct {
 // ServeHTTP implements [http.Handler].
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	outside := !strings.HasSuffix(r.RemoteAddr, mesh)
-	if !outside && s.options.passes(r.Header) {
-		s.next.ServeHTTP(w, r)
-		return
-	}
 	ctx := s.options.extract(r.Context(), r.Header)
 	parent := trace.SpanContextFromContext(ctx)
-	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but to tell so in turn
+	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but those behind have to know
 		own := r.WithContext(ctx)
 		defer giveBack(r, own)
 		s.next.ServeHTTP(w, own)
@@ -69,17 +65,6 @@ func giveBack(r, own *http.Request) { r.Pattern, r.MultipartForm = own.Pattern, 
 
 // mesh is how addresses of callers in the mesh end, main's too; those of others are addresses of the network.
 const mesh = ".watt.local:80"
-
-// passes reports whether a request belongs to a trace that is not sampled, and the mesh itself tells so in turn. With
-// baggage, its handler may want to read that, and to add to it.
-func (o *Options) passes(h http.Header) bool {
-	const length = 55 // 00-trace-span-flags
-	if !o.w3c || len(h["Traceparent"]) == 0 || h["Baggage"] != nil {
-		return false
-	}
-	parent := h["Traceparent"][0]
-	return len(parent) == length && strings.HasPrefix(parent, "00-") && parent[length-1]&1 == 0
-}
 
 // record serves a request whose span somebody will read.
 func (s *server) record(w http.ResponseWriter, r *http.Request, found *chi.Context, span trace.Span) {

@@ -27,9 +27,8 @@
 // An answer that is cut off while somebody waits for it has the error.type aborted, whatever its status said.
 //
 // Whether a request is sampled is decided where it comes in; a sampler sees http.request.method, url.path, url.scheme,
-// watt.app and watt.instance. The calls that it leads to follow, and cost next to nothing if it is not: in those
-// behind, the context has no span then, unless the request has baggage, and only the header traceparent tells which trace
-// it is.
+// watt.app and watt.instance. The calls that it leads to follow, and cost little if it is not: no span is begun for them,
+// but the context in those behind still says which trace it is, and that nobody samples it.
 //
 // Without this package nothing is measured, and traceparent, tracestate and baggage still go along from request to
 // call.
@@ -155,17 +154,13 @@ type client struct {
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	span := trace.SpanContextFromContext(ctx)
-	var told bool // the trace, by what goes along anyway
-	switch {
-	case span.IsSampled():
+	if span.IsSampled() || !span.IsValid() {
 		return c.full.RoundTrip(req)
-	case span.IsValid():
-		told = said(req.Header, span)
-	default: // see server: the mesh tells it
-		if _, served := watt.Arrived(ctx); !served || !c.options.w3c {
-			return c.full.RoundTrip(req)
-		}
-		told = true
+	}
+	told := said(req.Header, span)
+	if span.IsRemote() && c.options.w3c { // the request's own, whose headers the mesh hands on
+		_, served := watt.Arrived(ctx)
+		told = told || served
 	}
 	if told && baggage.FromContext(ctx).Len() == 0 {
 		return c.base.RoundTrip(req)

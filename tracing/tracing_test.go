@@ -289,7 +289,8 @@ func retries(all tracetest.SpanStubs) (n int) {
 	return n
 }
 
-// TestWhatIsNotSampledStaysSo counts spans where every second trace is sampled: it has all of its spans, or none.
+// TestWhatIsNotSampledStaysSo counts spans where every second trace is sampled: it has all of its spans, or none, those
+// included that a handler begins itself.
 func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
 	provider := sdk.NewTracerProvider(sdk.WithSyncer(exporter), sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(0.5))))
@@ -297,7 +298,13 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 	rt := watt.New(
 		watt.App{Name: "gateway", Listen: "127.0.0.1:0", Calls: []string{"orders"}, New: newGateway},
 		watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			behind.Store(r.Header.Get("Traceparent")[3:35], true)
+			_, query := provider.Tracer("database").Start(r.Context(), "query")
+			query.End()
+			id := r.Header.Get("Traceparent")[3:35]
+			if got := query.SpanContext().TraceID().String(); got != id {
+				t.Errorf("the handler's own span belongs to %s, want %s", got, id)
+			}
+			behind.Store(id, true)
 		})},
 	)
 	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
@@ -316,7 +323,7 @@ func TestWhatIsNotSampledStaysSo(t *testing.T) {
 		t.Errorf("%d of %d traces are sampled", len(traces), n)
 	}
 	for id, spans := range traces {
-		if spans != 3 {
+		if spans != 4 {
 			t.Errorf("%v has %d spans", id, spans)
 		}
 	}
