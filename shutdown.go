@@ -22,10 +22,8 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.mu.Lock()
 	before := rt.phase
 	rt.phase = phaseStopping
-	first := !rt.stopping
-	rt.stopping = true
 	rt.mu.Unlock()
-	if !first {
+	if before == phaseStopping {
 		select {
 		case <-rt.stopped:
 			return rt.stopErr

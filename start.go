@@ -48,15 +48,8 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	if err != nil {
 		return err
 	}
-	configs = allWithDefaults(configs)
 	rt.warnOfHunger(configs)
 	rt.labels = context.WithoutCancel(ctx)
-	if rt.nursery, err = newNursery(configs); err != nil {
-		rt.mu.Lock()
-		defer rt.mu.Unlock()
-		rt.phase = phaseNew
-		return err
-	}
 	byName := rt.build(configs)
 	for _, a := range rt.apps {
 		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
@@ -90,8 +83,8 @@ func (rt *Runtime) build(configs []App) map[string]*app {
 	return byName
 }
 
-// claim makes this the start, if the configuration is right. The rest of it runs code of the caller's, and
-// so without the lock.
+// claim makes this the start, if the configuration is right and what own processes need is there, and returns the
+// configuration with its defaults. The rest of the start runs code of the caller's, and so without the lock.
 func (rt *Runtime) claim(cancel context.CancelCauseFunc) ([]App, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -101,8 +94,13 @@ func (rt *Runtime) claim(cancel context.CancelCauseFunc) ([]App, error) {
 	if err := validate(rt.configs, rt.Admin); err != nil {
 		return nil, err
 	}
+	configs := allWithDefaults(rt.configs)
+	var err error
+	if rt.nursery, err = newNursery(configs); err != nil {
+		return nil, err
+	}
 	rt.phase, rt.cancelStart = phaseStarting, cancel
-	return rt.configs, nil
+	return configs, nil
 }
 
 // mayStartLocked returns an error if the runtime is not new.

@@ -112,7 +112,6 @@ type Runtime struct {
 	apps        []*app
 	admin       net.Listener
 	cancelStart context.CancelCauseFunc
-	stopping    bool          // Shutdown was called
 	startDone   chan struct{} // closed when Start has come to its end
 	stopped     chan struct{} // closed when Shutdown has
 	stopErr     error
