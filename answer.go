@@ -148,7 +148,7 @@ func (a *answer) writing(n int) error {
 // wrote is called when so many bytes have gone out, or could not.
 func (a *answer) wrote(n int64, err error) {
 	a.sent += n
-	if err != nil && a.request.intake.gone() {
+	if err != nil && a.request.intake.blind() {
 		a.request.cancel(context.Canceled) // else the server would have said so
 	}
 	if err == nil {
@@ -214,7 +214,7 @@ func (a *answer) begin(status int) {
 	}
 	a.stage, a.status, a.timely = statusSaid, status, a.request.reason() == nil
 	if status == http.StatusRequestEntityTooLarge {
-		a.request.intake.refuse()
+		a.request.intake.decline()
 	}
 	a.request.intake.begins(h)
 	withoutRefusal(h)
@@ -316,7 +316,7 @@ func (a *http1Answer) ReadFrom(r io.Reader) (int64, error) {
 	if a.refused != nil {
 		return 0, a.refused
 	}
-	if a.request.peer.public != nil || a.request.intake.open() {
+	if a.request.peer.public != nil || a.request.intake.left() {
 		return io.Copy(struct{ io.Writer }{&a.answer}, r)
 	}
 	var before int64

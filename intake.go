@@ -22,23 +22,16 @@ const (
 )
 
 // intake is the body of a request that has come over a connection of HTTP/1. As a nil pointer it is one that has not.
-// Its methods about the answer are for the handler's goroutine. Its states, of which over and struck are the last ones:
-//
-//	open     From the beginning: the handler reads.
-//	settled  Before the head of the answer goes out, or in duplex once the handler has returned, the rest is read. If it
-//	         does not come in time, or is not worth it, the connection is closed after the answer; the handler may read on.
-//	over     The body has come to its end: the connection is used again. Or it was hijacked, and is the handler's.
-//	struck   The time for the rest is up, or the handler has returned: nobody reads any more, and the server, which takes
-//	         that for the end of the client, no longer tells when that goes.
+// Its methods about the answer are for the handler's goroutine.
 type intake struct {
-	request http.Request // as the handler has it; what the server keeps must stay as it is
-	body    io.ReadCloser
-	writer  http.ResponseWriter // the server's
-	expects bool                // the client waits until it is asked for the body
-	client  *timedWriter        // to that client, until it is asked; else nil
-	duplex  bool                // the answer does not wait for it
-	refused bool                // nothing more of it is wanted
-	settled bool                // the head of the answer may go out
+	request  http.Request // as the handler has it; what the server keeps must stay as it is
+	body     io.ReadCloser
+	writer   http.ResponseWriter // the server's
+	expects  bool                // the client waits until it is asked for the body
+	client   *timedWriter        // to that client, until it is asked; else nil
+	duplex   bool                // the answer does not wait for it
+	declined bool                // nothing more of it is wanted
+	settled  bool                // the rest was read, or the connection is closed after the answer: the head may go out
 
 	closed  atomic.Bool
 	trailer http.Header // of a stranger's request, to be cleaned when it has come
@@ -50,9 +43,17 @@ type intake struct {
 	idle    sync.Cond   // nobody reads any more
 	reading bool
 	ctx     *requestContext // the request's, once there is one
-	over    bool            // it has been read to its end, or the connection is not the server's any more
-	struck  bool            // or time was up
+	rest    rest
 }
+
+// rest is what becomes of that part of a body which is still on the connection.
+type rest int8
+
+const (
+	restUnread rest = iota // the handler reads it, or may, also once the head of the answer is out
+	restTaken              // there is none: the connection is used again; or that was hijacked, and is the handler's
+	restStruck             // nobody reads it any more: its time is up, or the handler has returned
+)
 
 // receive returns the intake of a request, or nil if it needs none.
 func receive(w http.ResponseWriter, r *http.Request) *intake {
@@ -164,7 +165,9 @@ func (b *intake) end() {
 	b.trailer = nil
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = b.over || !b.struck // else the server's context has ended, which the next request would have
+	if b.rest == restUnread { // else the server's context has ended, which the next request would have
+		b.rest = restTaken
+	}
 }
 
 // hijacked notes that the connection is no longer the server's.
@@ -174,27 +177,27 @@ func (b *intake) hijacked() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = true
+	b.rest = restTaken
 }
 
-// open reports whether there may be more to read.
-func (b *intake) open() bool {
+// left reports whether there may be more on the connection.
+func (b *intake) left() bool {
 	if b == nil {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.over
+	return b.rest != restTaken
 }
 
-// gone reports whether the server can no longer tell when the client goes.
-func (b *intake) gone() bool {
+// blind reports whether the server can no longer tell when the client goes: it takes a body that is struck for the end of it.
+func (b *intake) blind() bool {
 	if b == nil {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.struck
+	return b.rest == restStruck
 }
 
 // strike ends all reading. For the server that is the end of the client, and of its context; the request's goes on, until
@@ -202,10 +205,10 @@ func (b *intake) gone() bool {
 func (b *intake) strike() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over || b.struck {
+	if b.rest != restUnread {
 		return
 	}
-	b.struck = true
+	b.rest = restStruck
 	if b.ctx != nil {
 		b.ctx.detach()
 		b.grace = time.AfterFunc(stallTime, func() { b.ctx.cancel(context.Canceled) })
@@ -225,17 +228,17 @@ func (b *intake) wrote() {
 	}
 }
 
-// refuse leaves the rest where it is: the answer is to be told at once.
-func (b *intake) refuse() {
+// decline leaves the rest where it is: the answer is to be told at once.
+func (b *intake) decline() {
 	if b != nil {
-		b.refused = true
+		b.declined = true
 	}
 }
 
 // begins is called before the status is said: a client is not promised a connection that may not be kept, as with
 // HTTP/1.0, nor one that will not be. Without duplex, that is for settle to find out.
 func (b *intake) begins(h http.Header) {
-	if b.open() && (!b.request.ProtoAtLeast(1, 1) || b.refused && b.duplex) {
+	if b.left() && (!b.request.ProtoAtLeast(1, 1) || b.declined && b.duplex) {
 		h.Set("Connection", "close")
 	}
 }
@@ -251,7 +254,7 @@ func (b *intake) settle() {
 
 func (b *intake) settleWithin(limit time.Duration) {
 	b.settled = true
-	if b.open() && (!b.worthwhile() || !b.discard(limit)) {
+	if b.left() && (!b.worthwhile() || !b.discard(limit)) {
 		closeAfter(b.writer)
 	}
 }
@@ -259,7 +262,7 @@ func (b *intake) settleWithin(limit time.Duration) {
 // worthwhile reports whether to read the rest for the connection's sake. It does so only where net/http would: a
 // handler may go on reading where the connection is closed anyway.
 func (b *intake) worthwhile() bool {
-	return !b.refused && !b.expects && !b.request.Close && b.request.ProtoAtLeast(1, 1) &&
+	return !b.declined && !b.expects && !b.request.Close && b.request.ProtoAtLeast(1, 1) &&
 		first(b.writer.Header(), "Connection") != "close"
 }
 
@@ -279,7 +282,7 @@ func (b *intake) discard(limit time.Duration) bool {
 	}
 	_ = b.body.Close() // who reads on must not take that for the end
 	b.end()
-	return !b.open()
+	return !b.left()
 }
 
 // leave is called when the handler has returned. From then on nobody waits for the body.

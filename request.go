@@ -114,7 +114,7 @@ func (q *request) Serve(r *http.Request) {
 // served gives back what the request held, and answers for a handler that has panicked for that reason.
 func (q *request) served(r *http.Request, reason any) {
 	if reason != nil {
-		q.intake.refuse()
+		q.intake.decline()
 	}
 	q.gen.requests.remove(q)
 	q.end()
