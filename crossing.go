@@ -60,7 +60,7 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 			return nil, err
 		}
 		var none error
-		if to, none = c.other(pick, to, gone(err), by); none != nil {
+		if to, none = c.other(pick, to, away(err), by); none != nil {
 			closeBody(req)
 			return nil, c.gaveUp(err)
 		}
@@ -92,7 +92,7 @@ func (c *call) more(n int, to target, err error, by time.Time) bool {
 		return false
 	case !unseen(err) && isDoor(to): // it has spoken for all instances
 		return false
-	case !gone(err):
+	case !away(err):
 		return n == 1 // one try more is enough for who is full
 	case n < tries:
 		return true
@@ -111,9 +111,9 @@ func (c *call) more(n int, to target, err error, by time.Time) bool {
 	}
 }
 
-// other picks another target. If not has gone it may wait for one.
-func (c *call) other(pick pick, not target, gone bool, by time.Time) (target, error) {
-	if !gone {
+// other picks another target. If not is away it may wait for one.
+func (c *call) other(pick pick, not target, away bool, by time.Time) (target, error) {
+	if !away {
 		return pick(c.ctx, not, time.Time{})
 	}
 	c.mesh.forget(not.key()) // what else is kept to it is of no use either

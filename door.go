@@ -221,7 +221,7 @@ func (d *door) admit(r *http.Request, q *request, m *move) (*neighbour, error) {
 	} else {
 		t, err = d.app.admit(q, q.arrived, m)
 	}
-	if to := m.settled(errors.Is(err, admission.ErrMoved)); to != nil {
+	if to := m.result(errors.Is(err, admission.ErrMoved)); to != nil {
 		return to, nil
 	}
 	if err != nil {
@@ -251,8 +251,8 @@ func (d *door) quiet(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until the answers on trunks are out, for which their handlers do not wait.
-func (d *door) settle(ctx context.Context) error {
+// awaitAnswers waits until those on trunks are out, for which their handlers do not wait.
+func (d *door) awaitAnswers(ctx context.Context) error {
 	left := 0
 	wait(ctx, func() bool {
 		_, left = d.callers.trunks()

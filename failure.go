@@ -140,8 +140,8 @@ func lost(err error) bool {
 		func(target error) bool { return errors.Is(err, target) })
 }
 
-// gone reports whether err means that no instance is there, or not any more, rather than that it has no room.
-func gone(err error) bool { return unseen(err) || errors.Is(err, ErrUnavailable) }
+// away reports whether err means that no instance is there, or not any more, rather than that it has no room.
+func away(err error) bool { return unseen(err) || errors.Is(err, ErrUnavailable) }
 
 // untouched reports whether err means that no handler has begun the request: a door has refused it, or nobody has seen it.
 func untouched(err error) bool {

@@ -66,7 +66,7 @@ func (f *frontage) listener(index int) (syscall.Conn, error) {
 
 // up lets the kernel give the instance connections.
 func (f *frontage) up(index int) {
-	f.settle(index)
+	f.stopAccepting(index)
 	f.vacant.over()
 	f.weigh(index, true)
 }
@@ -77,8 +77,8 @@ func (f *frontage) weigh(index int, on bool) {
 	}
 }
 
-// settle ends the acceptance by the parent for one instance. What was accepted is still given to one.
-func (f *frontage) settle(index int) {
+// stopAccepting ends the acceptance by the parent for one instance. What was accepted is still given to one.
+func (f *frontage) stopAccepting(index int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for ln, s := range f.strays {
@@ -180,7 +180,7 @@ func (f *frontage) removed(ctx context.Context, index int) error {
 		return nil
 	}
 	err := f.port.remove(ctx, index)
-	f.settle(index)
+	f.stopAccepting(index)
 	return err
 }
 

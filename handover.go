@@ -115,8 +115,8 @@ func (m *move) waits() <-chan struct{} {
 	return m.moved
 }
 
-// settled is called when the wait is over. It returns the sibling that is to have the request, or nil.
-func (m *move) settled(moved bool) *neighbour {
+// result is called when the wait is over. It returns the sibling that is to have the request, or nil.
+func (m *move) result(moved bool) *neighbour {
 	if m == nil || m.moved == nil {
 		return nil
 	}

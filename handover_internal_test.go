@@ -40,7 +40,7 @@ func TestASiblingIsNotKeptForARequestThatGoesNowhere(t *testing.T) {
 		default:
 			t.Fatalf("%s: the idle sibling is not chosen", name)
 		}
-		if got := m.settled(moved); (got == to) != moved {
+		if got := m.result(moved); (got == to) != moved {
 			t.Errorf("%s: got sibling %p", name, got)
 		}
 		if moved {

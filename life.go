@@ -230,7 +230,7 @@ func (a *app) drain(ctx context.Context) error {
 	a.pool.Refuse(errDraining)
 	err := errors.Join(cut, a.end(ctx, instances))
 	if ctx.Err() == nil { // else what is left are, most likely, the answers of those who were cut, which is told
-		err = errors.Join(err, a.place.settle(ctx))
+		err = errors.Join(err, a.place.awaitAnswers(ctx))
 	}
 	a.close(ctx)
 	a.conns.refuse(errStopped)

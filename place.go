@@ -53,8 +53,8 @@ type place interface { //nolint:interfacebloat // one for each step of an app's 
 	lameDuck()
 	// quiet lets the public side's clients go, and waits until nothing of theirs is in progress, or ctx ends.
 	quiet(ctx context.Context) error
-	// settle waits until all answers are out, or ctx ends: those that are not will be cut.
-	settle(ctx context.Context) error
+	// awaitAnswers waits until all answers are out, or ctx ends: those that are not will be cut.
+	awaitAnswers(ctx context.Context) error
 	// close closes everything; what is in progress when ctx ends is cut.
 	close(ctx context.Context)
 }
@@ -97,8 +97,8 @@ func (p inside) served(index int) *count.Served { return p.app.tallies.instance(
 
 func (p inside) called(callee string) *count.Calls { return p.app.mesh.edges[callee].calls }
 
-// settle has nothing to do where handlers return once their answers are out.
-func (p inside) settle(context.Context) error { return nil }
+// awaitAnswers has nothing to do where handlers return once their answers are out.
+func (p inside) awaitAnswers(context.Context) error { return nil }
 
 // remove has nothing to do: connections do not belong to instances here.
 func (p inside) remove(context.Context, int) error { return nil }

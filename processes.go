@@ -369,8 +369,8 @@ func (p *processes) quiet(ctx context.Context) error {
 	return nil
 }
 
-// settle has nothing to do: the instances have.
-func (p *processes) settle(context.Context) error { return nil }
+// awaitAnswers has nothing to do: the instances have.
+func (p *processes) awaitAnswers(context.Context) error { return nil }
 
 func (p *processes) close(ctx context.Context) {
 	if p.public != nil {

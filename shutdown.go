@@ -16,7 +16,7 @@ import (
 // first and return the same error, unless their ctx ends before. Before the start it only keeps the
 // runtime from starting. In the process of an instance it is an error: the first process ends that.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
-	if err := rt.first("Shutdown"); err != nil {
+	if err := rt.notInChild("Shutdown"); err != nil {
 		return err
 	}
 	rt.mu.Lock()

@@ -28,11 +28,11 @@ type timedWriter struct {
 	old     bool  // it speaks HTTP/1.0, where every answer is the last
 	written int64 // bytes
 
-	mu    sync.Mutex
-	busy  int         // things that go out, of which a proxy may have two at a time
-	other bool        // the handler decides how long writing may take, or whoever wants it to end
-	gone  bool        // the connection was hijacked
-	timer *time.Timer // of HTTP/2
+	mu       sync.Mutex
+	busy     int         // things that go out, of which a proxy may have two at a time
+	other    bool        // the handler decides how long writing may take, or whoever wants it to end
+	hijacked bool        // the connection was
+	timer    *time.Timer // of HTTP/2
 }
 
 // http1TimedWriter is that of an HTTP/1 request.
@@ -61,7 +61,7 @@ func (t *timedWriter) begin() {
 	defer t.mu.Unlock()
 	t.busy++
 	switch {
-	case t.other || t.gone:
+	case t.other || t.hijacked:
 	case t.http1:
 		_ = t.control().SetWriteDeadline(time.Now().Add(stallTime))
 	case t.timer == nil: // HTTP/2 would only note a deadline, perhaps after the stream has ended
@@ -76,7 +76,7 @@ func (t *timedWriter) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch t.busy--; {
-	case t.busy > 0 || t.other || t.gone:
+	case t.busy > 0 || t.other || t.hijacked:
 	case t.http1:
 		_ = t.control().SetWriteDeadline(time.Time{})
 	default:
@@ -169,7 +169,7 @@ func (t *http1TimedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err == nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.gone = true
+		t.hijacked = true
 	}
 	return conn, rw, err
 }

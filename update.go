@@ -33,7 +33,7 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 		return errNotNow
 	}
 	defer func() { <-rt.updating }()
-	if err := rt.first("Update"); err != nil {
+	if err := rt.notInChild("Update"); err != nil {
 		return err
 	}
 	switch rt.currentPhase() {
@@ -214,7 +214,7 @@ func (rt *Runtime) Drain(app string, instance int) error {
 }
 
 func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error {
-	if err := rt.first(what); err != nil {
+	if err := rt.notInChild(what); err != nil {
 		return err
 	}
 	if rt.currentPhase() != phaseRunning {

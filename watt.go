@@ -207,8 +207,8 @@ func (rt *Runtime) currentPhase() phase {
 	return rt.phase
 }
 
-// first returns an error in the process of an instance: what is a matter for the first process.
-func (rt *Runtime) first(what string) error {
+// notInChild returns an error in the process of an instance: what is a matter for the first process.
+func (rt *Runtime) notInChild(what string) error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	if rt.child != nil {
