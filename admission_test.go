@@ -27,7 +27,7 @@ func one(queue int, timeout time.Duration) func(*watt.App) {
 
 func TestTheQueueIsBoundedByLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(2, time.Second)))
+		rt := start(t, working("a", one(2, time.Second)))
 		running := going(t.Context(), rt, "a.watt.local/50ms")
 		synctest.Wait()
 		var waiting []<-chan result
@@ -55,7 +55,7 @@ func TestTheQueueIsBoundedByLength(t *testing.T) {
 
 func TestThoseWhoAreShedAreToldDifferentTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(-1, time.Second)))
+		rt := start(t, working("a", one(-1, time.Second)))
 		running := going(t.Context(), rt, "a.watt.local/1s")
 		synctest.Wait()
 		told := make(map[time.Duration]bool)
@@ -73,7 +73,7 @@ func TestThoseWhoAreShedAreToldDifferentTimes(t *testing.T) {
 
 func TestTheQueueIsBoundedByWaitingTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(8, 300*time.Millisecond)))
+		rt := start(t, working("a", one(8, 300*time.Millisecond)))
 		running := going(t.Context(), rt, "a.watt.local/1s")
 		synctest.Wait()
 		first := going(t.Context(), rt, "a.watt.local/")
@@ -97,7 +97,7 @@ func TestWithoutQueueNobodyWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rt := begin(t, working("a", limit))
+				rt := start(t, working("a", limit))
 				running := going(t.Context(), rt, "a.watt.local/1s")
 				synctest.Wait()
 				wantErr(t, rt.Env().Check("a"), watt.ErrOverloaded)
@@ -134,7 +134,7 @@ func TestWhoWaitsIsServedInOrderUntilOneWaitsInVain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var order []string
-				rt := begin(t, ordered("a", 60*time.Millisecond, &order))
+				rt := start(t, ordered("a", 60*time.Millisecond, &order))
 				var calls []<-chan result
 				for i := range 5 {
 					calls = append(calls, going(t.Context(), rt, fmt.Sprint("a.watt.local/", i)))
@@ -167,7 +167,7 @@ func TestWhoWaitsIsServedInOrderUntilOneWaitsInVain(t *testing.T) {
 
 func TestInOverloadANewcomerToAFullQueuePushesOutTheOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(2, 10*time.Second)))
+		rt := start(t, working("a", one(2, 10*time.Second)))
 		running := going(t.Context(), rt, "a.watt.local/200ms")
 		synctest.Wait()
 		oldest := going(t.Context(), rt, "a.watt.local/")
@@ -191,7 +191,7 @@ func TestInOverloadANewcomerToAFullQueuePushesOutTheOldest(t *testing.T) {
 
 func TestWhatWouldWaitBeyondItsDeadlineIsOverloadedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(8, 10*time.Second)))
+		rt := start(t, working("a", one(8, 10*time.Second)))
 		get(t.Context(), rt, "a.watt.local/1s") // so that the time of a request is known
 		running := going(t.Context(), rt, "a.watt.local/1s")
 		synctest.Wait()
@@ -209,7 +209,7 @@ func TestWhatWouldWaitBeyondItsDeadlineIsOverloadedAtOnce(t *testing.T) {
 
 func TestCheckKnowsWhatWouldNotBeServedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(8, 5*time.Second)))
+		rt := start(t, working("a", one(8, 5*time.Second)))
 		check := func(within time.Duration) error {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
@@ -237,7 +237,7 @@ func TestCheckKnowsWhatWouldNotBeServedInTime(t *testing.T) {
 func TestARequestWhoseDeadlinePassesInTheQueueIsDroppedNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
-		rt := begin(t, ordered("a", time.Second, &order))
+		rt := start(t, ordered("a", time.Second, &order))
 		running := going(t.Context(), rt, "a.watt.local/first")
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -265,7 +265,7 @@ func TestRequestsWaitForInstancesIdleFirstEachWithItsWorkers(t *testing.T) {
 				fmt.Fprint(w, env.Instance)
 			}), nil
 		}}
-		rt := begin(t, app)
+		rt := start(t, app)
 		var calls []<-chan result
 		for i := range 7 {
 			calls = append(calls, going(t.Context(), rt, "a.watt.local/"))
@@ -293,7 +293,7 @@ func TestRequestsWaitForInstancesIdleFirstEachWithItsWorkers(t *testing.T) {
 }
 
 func TestExactlyOneSideGivesATicketBackWheneverTheCallerGoes(t *testing.T) {
-	rt := begin(t, watt.App{
+	rt := start(t, watt.App{
 		Name: "a", Workers: 4, Queue: 16, QueueTimeout: 20 * time.Millisecond,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch rand.N(6) {
@@ -346,7 +346,7 @@ func TestExactlyOneSideGivesATicketBackWheneverTheCallerGoes(t *testing.T) {
 
 func TestOverARawConnectionTheDoorAsksPerRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(-1, time.Second)))
+		rt := start(t, working("a", one(-1, time.Second)))
 		conn, err := rt.Env().Dial(t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
@@ -380,7 +380,7 @@ func TestOverARawConnectionTheDoorAsksPerRequest(t *testing.T) {
 func TestAnAppElsewhereHasItsAdmissionHere(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "elsewhere") }))
 	defer elsewhere.Close()
-	rt := begin(t, watt.App{Name: "a", URL: elsewhere.URL, Workers: 1, Queue: 1, QueueTimeout: 10 * time.Second, MaxConns: 1})
+	rt := start(t, watt.App{Name: "a", URL: elsewhere.URL, Workers: 1, Queue: 1, QueueTimeout: 10 * time.Second, MaxConns: 1})
 	resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/")
 	if err != nil {
 		t.Fatal(err)

@@ -682,7 +682,7 @@ func TestWhyAWaitingCallIsGivenUpSaysNothingAboutItsCallee(t *testing.T) {
 // The app reads the second request on the connection of the first, and is gone when the call looks for another.
 func TestACallThatWasReadHasStartedThoughNoConnectionIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, watt.App{Name: "a", QueueTimeout: -1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+		rt := start(t, watt.App{Name: "a", QueueTimeout: -1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 			defer context.AfterFunc(ctx, func() { ln.Close() })()
 			conn, err := ln.Accept()
 			if err != nil {

@@ -172,7 +172,7 @@ func TestARequestsContextAndAllDerivedFromItEndTogetherAndReportTheSame(t *testi
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				shown, release := make(chan family, 1), make(chan struct{})
-				rt := begin(t, showing(t, shown, release))
+				rt := start(t, showing(t, shown, release))
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				if c.deadline > 0 {

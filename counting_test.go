@@ -111,7 +111,7 @@ func TestOfABodyThatIsSentOnlyWhatIsReadIsCounted(t *testing.T) {
 
 func TestTheStatusThatCountsIsTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+		rt := start(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.WriteHeader(http.StatusTeapot)
 		}))

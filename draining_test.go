@@ -304,7 +304,7 @@ func TestWhatBecomesLongLivedAfterTheDrainHasBegunEndsToo(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan string, 1)
-				rt := begin(t, watt.App{Name: "a", Timeout: -1, DrainTimeout: time.Minute, Handler: http.HandlerFunc(
+				rt := start(t, watt.App{Name: "a", Timeout: -1, DrainTimeout: time.Minute, Handler: http.HandlerFunc(
 					func(w http.ResponseWriter, r *http.Request) {
 						time.Sleep(5 * time.Second) // the drain begins meanwhile
 						linger(ended)(w, r)

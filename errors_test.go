@@ -415,7 +415,7 @@ func TestRetryAfterIsAnHourAtMost(t *testing.T) {
 
 func TestRetryAfterMayBeADate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 			after, _ := time.ParseDuration(r.URL.Path[1:])
 			w.Header().Set("Retry-After", time.Now().Add(after).UTC().Format(http.TimeFormat))
 			w.WriteHeader(http.StatusServiceUnavailable)

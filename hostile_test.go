@@ -26,16 +26,6 @@ import (
 
 // What strangers and careless apps must not be able to do.
 
-// eventually waits until done says so.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10 s", what)
-		}
-	}
-}
-
 // halfRequest sends the head of a request, and nothing of its body.
 func halfRequest(t *testing.T, rt *watt.Runtime) {
 	t.Helper()
@@ -46,7 +36,7 @@ func halfRequest(t *testing.T, rt *watt.Runtime) {
 	t.Cleanup(func() { conn.Close() })
 	before := rt.Status()[0].Admitted
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-	eventually(t, "the request", func() bool { return rt.Status()[0].Admitted > before }) // and perhaps it is over again
+	soon(t, "the request", func() bool { return rt.Status()[0].Admitted > before }) // and perhaps it is over again
 }
 
 func readAll(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
@@ -56,7 +46,7 @@ func TestAStrangersSilentBodyHoldsNoWorkerBeyondTimeout(t *testing.T) {
 	web.Timeout = 100 * time.Millisecond
 	rt := start(t, web)
 	halfRequest(t, rt)
-	eventually(t, "the worker", func() bool { return rt.Status()[0].Busy == 0 })
+	soon(t, "the worker", func() bool { return rt.Status()[0].Busy == 0 })
 }
 
 func TestABodyThatIsNoneIsTheClientsFault(t *testing.T) {

@@ -69,7 +69,7 @@ func TestAServeAppThatEndsIsRestartedHoweverItEnds(t *testing.T) {
 			<-ctx.Done()
 			return nil
 		}}
-		rt := begin(t, m.app(nil))
+		rt := start(t, m.app(nil))
 		time.Sleep(2 * time.Second)
 		s := statusOf(t, rt, "mortal")
 		if m.lives() != 4 || s.State != "ready" || s.Restarts != 3 || s.PerInstance[0].Generation != 4 {
@@ -87,7 +87,7 @@ func TestAServeAppThatEndsIsRestartedHoweverItEnds(t *testing.T) {
 func TestAnInstanceThatEndsIsRestartedWithFullJitterBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mortal{live: func(context.Context, int) error { return errors.New("on purpose") }}
-		begin(t, m.app(func(a *watt.App) { a.MaxRestarts = -1 }))
+		start(t, m.app(func(a *watt.App) { a.MaxRestarts = -1 }))
 		time.Sleep(3 * time.Hour)
 		pauses := m.pauses(0)
 		if len(pauses) < 100 {
@@ -125,7 +125,7 @@ func TestAStableMinuteResetsTheBackoff(t *testing.T) {
 					}
 					return errors.New("on purpose")
 				}}
-				rt := begin(t, m.app(func(a *watt.App) { a.MaxRestarts = 5 }))
+				rt := start(t, m.app(func(a *watt.App) { a.MaxRestarts = 5 }))
 				time.Sleep(time.Hour)
 				if c.stable {
 					for _, p := range m.pauses(c.takes) {
@@ -152,7 +152,7 @@ func TestAfterMaxRestartsAnInstanceIsFailedAndItsSiblingsGoOn(t *testing.T) {
 			}
 			return errors.New("on purpose")
 		}}
-		rt := begin(t, m.app(nil), working("sibling", nil))
+		rt := start(t, m.app(nil), working("sibling", nil))
 		time.Sleep(time.Hour)
 		s := statusOf(t, rt, "mortal")
 		if m.lives() != 11 || s.State != "failed" || s.Restarts != 10 || s.PerInstance[0].State != "failed" {
@@ -190,7 +190,7 @@ func TestAfterMaxRestartsAnInstanceIsFailedAndItsSiblingsGoOn(t *testing.T) {
 func TestCheckRefusesWhatWouldWaitForAnAppThatCannotStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Bool
-		rt := begin(t, watt.App{Name: "a", MaxRestarts: -1, New: func(context.Context, *watt.Env) (http.Handler, error) {
+		rt := start(t, watt.App{Name: "a", MaxRestarts: -1, New: func(context.Context, *watt.Env) (http.Handler, error) {
 			if broken.Load() {
 				return nil, errors.New("on purpose")
 			}
@@ -223,7 +223,7 @@ func TestCheckRefusesWhatWouldWaitForAnAppThatCannotStart(t *testing.T) {
 func TestCheckRefusesWhatWouldWaitForAnAppWhoseNextStartIsFarAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &mortal{live: func(context.Context, int) error { return errors.New("on purpose") }}
-		rt := begin(t, m.app(func(a *watt.App) { a.QueueTimeout = 100 * time.Millisecond }))
+		rt := start(t, m.app(func(a *watt.App) { a.QueueTimeout = 100 * time.Millisecond }))
 		synctest.Wait()
 		wantErr(t, rt.Env().Check("mortal"), nil) // the first pause is 100 ms at most
 		refused := 0
@@ -270,7 +270,7 @@ func TestOneInstanceThatEndsLeavesTheOthersToServe(t *testing.T) {
 			return nil
 		}}
 		serve := first.app(nil).Serve
-		rt := begin(t, watt.App{Name: "a", Instances: 2, Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
+		rt := start(t, watt.App{Name: "a", Instances: 2, Serve: func(ctx context.Context, env *watt.Env, ln net.Listener) error {
 			if env.Instance == 1 {
 				return answering(ctx, env, ln)
 			}
@@ -399,7 +399,7 @@ func TestAnAbandonedHandlerLetsItsCallerGoAndHoldsUpNoLaterRestart(t *testing.T)
 
 func TestBeingBusyIsNoReasonToRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, watt.App{Name: "a", Workers: 1, Timeout: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		rt := start(t, watt.App{Name: "a", Workers: 1, Timeout: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(24 * time.Hour)
 			io.WriteString(w, "at last")
 		})})

@@ -80,7 +80,7 @@ func TestHijacksEventStreamsAndLongLivedGiveTheWorkerBackAndCountUnderMaxConns(t
 		t.Run(path, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan string, 1)
-				rt := begin(t, watt.App{Name: "a", Workers: 1, Queue: -1, Timeout: -1, Handler: linger(ended)})
+				rt := start(t, watt.App{Name: "a", Workers: 1, Queue: -1, Timeout: -1, Handler: linger(ended)})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				go func() {
@@ -121,7 +121,7 @@ func TestTheContextsOfLongLivedRequestsEndWhenTheDrainBegins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan string, 8)
-				rt := begin(t, watt.App{Name: "a", Timeout: -1, Handler: linger(ended)})
+				rt := start(t, watt.App{Name: "a", Timeout: -1, Handler: linger(ended)})
 				for _, path := range []string{"/upgrade", "/stream", "/poll"} {
 					go func() {
 						if resp, err := open(t.Context(), t, rt, path); err == nil {
@@ -160,7 +160,7 @@ func TestWhereMaxConnsIsReached(t *testing.T) {
 	for name, most := range map[string]int{"one is open": 1, "-1": -1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rt := begin(t, watt.App{Name: "a", MaxConns: most, Timeout: -1, Handler: linger(make(chan string, 1))})
+				rt := start(t, watt.App{Name: "a", MaxConns: most, Timeout: -1, Handler: linger(make(chan string, 1))})
 				if most > 0 {
 					conn, err := rt.Env().Dial(t.Context(), "a")
 					if err != nil {
@@ -202,7 +202,7 @@ func TestAStreamThatIsRefusedEnds(t *testing.T) {
 	for _, flushed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			ended := make(chan error, 1)
-			rt := begin(t, watt.App{Name: "a", MaxConns: 1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			rt := start(t, watt.App{Name: "a", MaxConns: 1, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "text/event-stream")
 				w.WriteHeader(http.StatusOK)
 				if flushed {
@@ -337,7 +337,7 @@ func TestAConnectionThatThereIsNoRoomForIsRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 				var rt *watt.Runtime
-				rt = begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+				rt = start(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
 					close(begun)
 					<-goOn
 					ended <- takeOver(w, rt)
@@ -432,7 +432,7 @@ func TestAConnectionThatIsTakenOverInADrainIsClosed(t *testing.T) {
 			wantErr(t, err, watt.ErrUnavailable)
 		})
 		a.Timeout = -1
-		rt := begin(t, a)
+		rt := start(t, a)
 		conn, err := rt.Env().Dial(t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
@@ -454,7 +454,7 @@ func TestAConnectionThatIsTakenOverInADrainIsClosed(t *testing.T) {
 
 func TestAConnectionThatIsNotTakenOverLeavesItsSeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusSwitchingProtocols)
 			watt.LongLived(r.Context()) // which it is as far as it goes
 		}))
@@ -472,7 +472,7 @@ func TestAConnectionThatIsNotTakenOverLeavesItsSeat(t *testing.T) {
 func TestAFirstEventThatIsHeldBackLeavesTheBodyToBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := make(chan string, 1)
-		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			io.WriteString(w, ": begin\n\n")
 			body, err := io.ReadAll(r.Body)
@@ -568,7 +568,7 @@ func TestMediaTypesHaveNoCase(t *testing.T) {
 
 func TestASeatUnderMaxConnsIsFreeWhenItsConnectionIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", func(a *watt.App) { a.MaxConns = 1 }))
+		rt := start(t, working("a", func(a *watt.App) { a.MaxConns = 1 }))
 		for range 3 {
 			conn, err := rt.Env().Dial(t.Context(), "a")
 			if err != nil {
@@ -585,7 +585,7 @@ func TestASeatUnderMaxConnsIsFreeWhenItsConnectionIsClosed(t *testing.T) {
 
 func TestIdleKeepAliveConnectionsHoldNoWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(-1, time.Second)))
+		rt := start(t, working("a", one(-1, time.Second)))
 		for i := range 3 {
 			conn, err := rt.Env().Dial(t.Context(), "a")
 			if err != nil {
@@ -611,7 +611,7 @@ func TestIdleKeepAliveConnectionsHoldNoWorker(t *testing.T) {
 func TestPanicsCancellationsAndHijacksLoseNoWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const workers = 3
-		rt := begin(t, watt.App{Name: "a", Workers: workers, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rt := start(t, watt.App{Name: "a", Workers: workers, Queue: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/panic":
 				panic("on purpose")
@@ -676,7 +676,7 @@ func answering(ctx context.Context, _ *watt.Env, ln net.Listener) error {
 
 func TestACallOfAServeAppHoldsAWorkerUntilItsBodyIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, watt.App{Name: "a", Serve: answering, Workers: 1, Queue: -1}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
+		rt := start(t, watt.App{Name: "a", Serve: answering, Workers: 1, Queue: -1}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
 		resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/1ms")
 		if err != nil {
 			t.Fatal(err)
@@ -694,7 +694,7 @@ func TestACallOfAServeAppHoldsAWorkerUntilItsBodyIsClosed(t *testing.T) {
 
 func TestAnAnswerWithoutABodyOfAServeAppGivesTheWorkerBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, serving("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+		rt := start(t, serving("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 		resp, err := rt.Env().Get(t.Context(), "http://a.watt.local/")
 		if err != nil {
 			t.Fatal(err)
@@ -708,7 +708,7 @@ func TestAnAnswerWithoutABodyOfAServeAppGivesTheWorkerBack(t *testing.T) {
 
 func TestRawConnectionsOfAServeAppCountUnderMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, watt.App{Name: "a", Serve: answering, MaxConns: 2}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
+		rt := start(t, watt.App{Name: "a", Serve: answering, MaxConns: 2}, working("b", func(b *watt.App) { b.Calls = []string{"a"} }))
 		for range 2 {
 			conn, err := rt.Env().Dial(t.Context(), "a")
 			if err != nil {

@@ -189,7 +189,7 @@ func TestWhyACallerGivesUpIsNoFailureOfTheCallee(t *testing.T) {
 				watt.WriteError(w, r.Context().Err())
 			})
 			a.Timeout = 10 * time.Millisecond // of which nothing has passed
-			rt := begin(t, a)
+			rt := start(t, a)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			called := going(ctx, rt, "a.watt.local/")
 			synctest.Wait()
@@ -207,7 +207,7 @@ func TestWhoIsCutByItsOwnDrainHasGoneForItsCallee(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := app("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 				var err error
-				rt := begin(t, a, watt.App{Name: "caller", Calls: []string{"a"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+				rt := start(t, a, watt.App{Name: "caller", Calls: []string{"a"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if longLived {
 							watt.LongLived(r.Context())

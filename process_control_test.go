@@ -233,7 +233,7 @@ func TestAllProcessesHaveTheLevelOfTheFirst(t *testing.T) {
 	if err := rt.SetLevel(zap.DebugLevel); err != nil || rt.Level.Level() != zap.DebugLevel {
 		t.Fatalf("got %v, %v", rt.Level, err)
 	}
-	eventually(t, "the level of the child", func() bool { return level() == "debug" })
+	soon(t, "the level of the child", func() bool { return level() == "debug" })
 	if err := rt.Restart("gauge", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestAllProcessesHaveTheLevelOfTheFirstThoughItHasNoName(t *testing.T) {
 	if err := rt.SetLevel(zap.FatalLevel + 1); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the level of the child", func() bool { return level() == "Level(6)" })
+	soon(t, "the level of the child", func() bool { return level() == "Level(6)" })
 	if in := statusOf(t, rt, "gauge").PerInstance[0]; in.Generation != 1 {
 		t.Errorf("got %+v, want that it has not ended", in)
 	}

@@ -46,7 +46,7 @@ func TestRestartDrainsOneGenerationAndStartsTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDiary()
 		generation := 0
-		rt := begin(t, watt.App{Name: "a", Workers: 2, QueueTimeout: time.Minute, New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
+		rt := start(t, watt.App{Name: "a", Workers: 2, QueueTimeout: time.Minute, New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
 			generation++
 			number := generation
 			d.note("start %d", number)
@@ -85,7 +85,7 @@ func TestRestartDrainsOneGenerationAndStartsTheNext(t *testing.T) {
 
 func TestReplacingAnInstanceIsNotNoticedByAnyConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, numbered(nil))
+		rt := start(t, numbered(nil))
 		for generation := 1; generation <= 3; generation++ {
 			reused := false
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
@@ -121,7 +121,7 @@ func TestAConnectionIsUsedAgainAfterARequestThatWasCutOrEnds(t *testing.T) {
 					<-r.Context().Done()
 				})
 				a.DrainTimeout = time.Second
-				rt := begin(t, a)
+				rt := start(t, a)
 				wantKept(t, rt, first, func() {
 					if err := rt.Restart("a", 0); err != nil {
 						t.Error(err)
@@ -134,7 +134,7 @@ func TestAConnectionIsUsedAgainAfterARequestThatWasCutOrEnds(t *testing.T) {
 
 func TestWithTwoInstancesNobodyWaitsForARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, numbered(func(a *watt.App) { a.Instances = 2 }))
+		rt := start(t, numbered(func(a *watt.App) { a.Instances = 2 }))
 		inFlight := going(t.Context(), rt, "a.watt.local/5s") // on instance 0
 		synctest.Wait()
 		restarted := make(chan error, 1)
@@ -164,7 +164,7 @@ func TestARestartThatCannotStartIsRetriedLikeAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, starts := false, 0
 		onPurpose := errors.New("on purpose")
-		rt := begin(t, watt.App{Name: "a", QueueTimeout: time.Hour, New: func(context.Context, *watt.Env) (http.Handler, error) {
+		rt := start(t, watt.App{Name: "a", QueueTimeout: time.Hour, New: func(context.Context, *watt.Env) (http.Handler, error) {
 			if starts++; broken && starts < 5 {
 				return nil, onPurpose
 			}
@@ -317,7 +317,7 @@ func TestCleanupErrorsAndPanicsAreReported(t *testing.T) {
 }
 
 func TestNoCallFailsWhileInstancesAreReplacedAndLimitsChange(t *testing.T) {
-	rt := begin(t,
+	rt := start(t,
 		numbered(func(a *watt.App) { a.Instances, a.Workers, a.QueueTimeout = 2, 2, time.Minute }),
 		watt.App{Name: "front", QueueTimeout: time.Minute, Calls: []string{"a"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -381,7 +381,7 @@ func TestNoCallFailsWhileInstancesAreReplacedAndLimitsChange(t *testing.T) {
 
 func TestADrainedInstanceIsLeftOutUntilItIsRestarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, numbered(func(a *watt.App) { a.Instances, a.Workers, a.QueueTimeout = 2, 1, time.Second }))
+		rt := start(t, numbered(func(a *watt.App) { a.Instances, a.Workers, a.QueueTimeout = 2, 1, time.Second }))
 		inFlight := going(t.Context(), rt, "a.watt.local/1s")
 		synctest.Wait()
 		busy := 0

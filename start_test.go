@@ -81,7 +81,7 @@ func TestARuntimeThatStartsIsNotReadyAndSaysWhatIsMissing(t *testing.T) {
 func TestStartOrderFollowsCallsInParallelWhereNothingForbids(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDiary()
-		rt := begin(t,
+		rt := start(t,
 			d.slow("a", time.Second, nil, "b", "c"),
 			d.slow("b", 2*time.Second, nil, "d"),
 			d.slow("c", 3*time.Second, nil),
@@ -358,7 +358,7 @@ func TestShutdownBeforeTheStartKeepsItFromStarting(t *testing.T) {
 
 func TestAServeAppThatNobodyCanReachIsReadyWhenItRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, watt.App{Name: "job", Serve: func(ctx context.Context, _ *watt.Env, _ net.Listener) error {
+		rt := start(t, watt.App{Name: "job", Serve: func(ctx context.Context, _ *watt.Env, _ net.Listener) error {
 			<-ctx.Done()
 			return nil
 		}})

@@ -128,7 +128,7 @@ func TestStatusShowsTheConfigurationBeforeTheStartInTheOrderOfNew(t *testing.T) 
 
 func TestStatusCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(1, time.Minute)))
+		rt := start(t, working("a", one(1, time.Minute)))
 		started := time.Now()
 		first := going(t.Context(), rt, "a.watt.local/3s")
 		synctest.Wait()
@@ -152,7 +152,7 @@ func TestStatusCounts(t *testing.T) {
 
 func TestAllLimitsCanBeChangedWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", one(8, time.Minute)))
+		rt := start(t, working("a", one(8, time.Minute)))
 		update := func(change func(*watt.App)) {
 			t.Helper()
 			if err := rt.Update("a", change); err != nil {
@@ -200,7 +200,7 @@ func TestAllLimitsCanBeChangedWhileRunning(t *testing.T) {
 func TestAChangeThatIsRefusedChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		generations := 0
-		rt := begin(t, watt.App{Name: "a", Workers: 4, New: func(context.Context, *watt.Env) (http.Handler, error) {
+		rt := start(t, watt.App{Name: "a", Workers: 4, New: func(context.Context, *watt.Env) (http.Handler, error) {
 			if generations++; generations > 1 {
 				return nil, errors.New("one is enough")
 			}
@@ -232,7 +232,7 @@ func TestAChangeThatIsRefusedChangesNothing(t *testing.T) {
 
 func TestConcurrentUpdatesAllCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", func(a *watt.App) { a.Workers = 1 }))
+		rt := start(t, working("a", func(a *watt.App) { a.Workers = 1 }))
 		var updates sync.WaitGroup
 		for i := range 20 {
 			updates.Go(func() {
@@ -306,7 +306,7 @@ func TestMetricsAreAFreshRegistryPerGenerationGatheredWhileThatLives(t *testing.
 			}
 			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen.Inc() }), nil
 		}
-		rt := begin(t, watt.App{Name: "a", New: counting, Instances: 2}, watt.App{Name: "b", New: counting})
+		rt := start(t, watt.App{Name: "a", New: counting, Instances: 2}, watt.App{Name: "b", New: counting})
 		for range 3 {
 			get(t.Context(), rt, "b.watt.local/")
 		}
@@ -348,7 +348,7 @@ func (h hanging) Collect(metrics chan<- prometheus.Metric) {
 func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hanging{make(chan struct{}), new(atomic.Int64), prometheus.NewDesc("seen", "Orders.", nil, nil)}
-		rt := begin(t,
+		rt := start(t,
 			watt.App{Name: "a", Instances: 2, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 				return http.NotFoundHandler(), env.Metrics.Register(h)
 			}},
@@ -384,7 +384,7 @@ func TestACollectorThatHangsHoldsNobodyUpForLongAndIsAskedOnce(t *testing.T) {
 func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var left io.Closer
-		rt := begin(t, working("a", nil), working("b", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
+		rt := start(t, working("a", nil), working("b", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
 			<-time.After(time.Second) // its own
 			var calls sync.WaitGroup
 			for _, url := range []string{"http://a.watt.local/2s", "http://b.watt.local/5s"} { // at the same time
@@ -421,7 +421,7 @@ func TestTheTimeOfRequestsIsTheirOwnOrThatOfOtherApps(t *testing.T) {
 
 func TestAWaitForAnAppThatHangsCountsWhileItLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, working("a", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
+		rt := start(t, working("a", nil), calling("gateway", func(env *watt.Env, _ http.ResponseWriter, r *http.Request) {
 			if resp, err := env.Get(r.Context(), "http://a.watt.local/1h"); err == nil {
 				resp.Body.Close()
 			}

@@ -182,7 +182,7 @@ func TestAGoroutineThatOutlivesItsRequestMayCallWithItsContext(t *testing.T) {
 // With the race detector this holds whatever callers do: Go then puts half of the goroutines that are woken behind others.
 func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	rt := begin(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
+	rt := start(t, app("a", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, len(make([]byte, 200<<10+rand.IntN(2)))) // while garbage is collected, Go's monitor takes the processor from nobody
 	}))
 	var stop atomic.Bool
@@ -215,7 +215,7 @@ func TestCallersInLoopsLeaveTheOnlyProcessorToOthersToo(t *testing.T) {
 
 func TestACallNowAndThenDoesNotWaitForWhatComputesBesideIt(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	rt := begin(t, app("a", func(http.ResponseWriter, *http.Request) {}))
+	rt := start(t, app("a", func(http.ResponseWriter, *http.Request) {}))
 	var stop atomic.Bool
 	var computing sync.WaitGroup
 	defer computing.Wait()

@@ -272,7 +272,7 @@ func switchOver(t *testing.T, w http.ResponseWriter) (net.Conn, *bufio.ReadWrite
 func TestAnUpgradedConnectionOutlivesTheCalleesLastWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		heard := make(chan string, 1)
-		rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
+		rt := start(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
 			conn, rw := switchOver(t, w)
 			defer conn.Close()
 			conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -311,7 +311,7 @@ func TestAnUpgradedConnectionOutlivesTheContextOfItsHandshake(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rt := begin(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
+				rt := start(t, app("chat", func(w http.ResponseWriter, _ *http.Request) {
 					conn, rw := switchOver(t, w)
 					defer conn.Close()
 					text, _ := rw.ReadString('\n')

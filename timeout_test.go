@@ -40,7 +40,7 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 // A deadline that travels in milliseconds strikes earlier at the callee. What that says then is no answer.
 func TestTheCalleesClockMayStrikeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		rt := start(t, app("a", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond+500*time.Microsecond)
 		defer cancel()
 		resp, err := rt.Env().Client.Do(request(ctx, "REPORT", "http://a.watt.local/", http.NoBody)) // which needs a connection
@@ -57,7 +57,7 @@ func TestTheCalleesClockMayStrikeFirst(t *testing.T) {
 // Where it travels in milliseconds, what is left may be less than one. That is not none.
 func TestADeadlineOfLessThanAMillisecondTravelsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := begin(t, app("a", func(w http.ResponseWriter, r *http.Request) {
+		rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {
 			by, limited := r.Context().Deadline()
 			fmt.Fprint(w, time.Until(by), limited)
 		}))
@@ -543,7 +543,7 @@ func TestAConnectionIsNotUsedAgainThatTimeoutHasStruckWhileItWasAnswered(t *test
 				}
 			})
 			a.Timeout = time.Second
-			wantKept(t, begin(t, a), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", nil)
+			wantKept(t, start(t, a), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody", nil)
 		})
 	}
 }
