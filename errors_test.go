@@ -541,3 +541,10 @@ func TestTheProblemDocumentOfAFailedCallNamesTheApp(t *testing.T) {
 		}
 	}
 }
+
+func TestJSONTakesNoContentForTheZeroValue(t *testing.T) {
+	rt := start(t, app("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	if v, err := watt.JSON[struct{ Name string }](rt.Env().Get(t.Context(), "http://a.watt.local/")); err != nil || v.Name != "" {
+		t.Errorf("got %v, %v", v, err)
+	}
+}

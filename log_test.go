@@ -344,3 +344,34 @@ func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
 		}
 	})
 }
+
+// wrapped hides a writer as middleware does.
+type wrapped struct{ http.ResponseWriter }
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func TestWhatWriteErrorAnswersWith500IsLogged(t *testing.T) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	rt := watt.New(watt.App{Name: "a", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := errors.New("no such table")
+		if r.URL.Path == "/busy" {
+			err = watt.ErrOverloaded
+		}
+		watt.WriteError(wrapped{w}, err)
+	})})
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rt.Shutdown(context.Background()) })
+	get(t.Context(), rt, "a.watt.local/rows")
+	get(t.Context(), rt, "a.watt.local/busy")
+	lines := logs.FilterMessage("request failed").All()
+	if len(lines) != 1 {
+		t.Fatalf("got %d lines, want one: an overload is summed up elsewhere", len(lines))
+	}
+	fields := lines[0].ContextMap()
+	if fields["error"] != "no such table" || fields["request"] != "GET /rows" || fields["app"] != "a" {
+		t.Errorf("got %v", fields)
+	}
+}

@@ -342,3 +342,53 @@ func TestAdminIsOpenedFirstAndClosedLastAndSurvivesAppFailures(t *testing.T) {
 		d.want(t, "0s admin:1 opens", "0s a:1 opens", "0s a starts", "10s a is cleaned up")
 	})
 }
+
+func TestShutdownTimeoutBoundsAllAppsTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		stuck := func(name string, calls ...string) watt.App {
+			return watt.App{Name: name, Calls: calls, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })}
+		}
+		rt := watt.New(stuck("a", "b"), stuck("b", "c"), stuck("c", "d"), stuck("d"))
+		rt.ShutdownTimeout = 5 * time.Second
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			going(t.Context(), rt, name+".watt.local/stuck")
+		}
+		synctest.Wait()
+		began := time.Now()
+		err := rt.Shutdown(t.Context())
+		if took := time.Since(began); took < 5*time.Second || took > 7*time.Second {
+			t.Errorf("the shutdown took %v, want 5 s and a grace of one", took)
+		}
+		for _, want := range []string{`"d"`, "GET /stuck", "abandoned", "ShutdownTimeout of 5s has passed"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("the report does not say %s: %v", want, err)
+			}
+		}
+		close(release)
+	})
+}
+
+func TestAServeThatDoesNotReturnIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		rt := watt.New(watt.App{Name: "a", Serve: func(context.Context, *watt.Env, net.Listener) error {
+			<-release
+			return nil
+		}})
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := rt.Shutdown(t.Context())
+		for _, want := range []string{"Serve does not return", "DrainTimeout of 10s has passed"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("the report does not say %q: %v", want, err)
+			}
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
