@@ -832,19 +832,8 @@ func TestTheReportTellsWhatTheLastResizeDid(t *testing.T) {
 		report := func() admin.Report { return fetched[admin.Report](t, h, "/status") }
 		look := func() admin.App { return report().Apps[0] }
 		look()
-		ctx, stop := context.WithCancel(t.Context())
-		var callers sync.WaitGroup
-		defer callers.Wait()
-		defer stop()
-		for _, app := range []string{"io", "io", "io", "io", "other"} {
-			callers.Go(func() {
-				for ctx.Err() == nil {
-					if resp, err := rt.Env().Get(ctx, "http://"+app+".watt.local/"); err == nil {
-						resp.Body.Close()
-					}
-				}
-			})
-		}
+		keepCalling(t, rt, "io", 4, 0)
+		keepCalling(t, rt, "other", 1, 0)
 		time.Sleep(30*time.Second + 500*time.Millisecond)
 		if err := rt.Update("io", func(a *watt.App) { a.Workers = 2 }); err != nil {
 			t.Error(err)
@@ -880,17 +869,7 @@ func TestWhatWasAMomentAgoIsNoMeasure(t *testing.T) {
 		h := admin.Handler(rt, admin.Options{Token: token})
 		look := func() admin.App { return fetched[admin.Report](t, h, "/status").Apps[0] }
 		resize := func(workers string) { acted(t, h, http.MethodPatch, "/apps/app", `{"workers": `+workers+`}`) }
-		ctx, stop := context.WithCancel(t.Context())
-		var caller sync.WaitGroup
-		defer caller.Wait()
-		defer stop()
-		caller.Go(func() { // ten requests a second
-			for ctx.Err() == nil {
-				if resp, err := rt.Env().Get(ctx, "http://app.watt.local/"); err == nil {
-					resp.Body.Close()
-				}
-			}
-		})
+		keepCalling(t, rt, "app", 1, 0) // ten requests a second
 		tenASecond := func(when string, f *admin.Figures) {
 			if f == nil || f.Requests < 9 || f.Requests > 11 {
 				t.Errorf("%s: got %+v, want 10 requests a second", when, f)
@@ -955,6 +934,23 @@ func TestWhatIsDoneSaysWhatHadToBeCut(t *testing.T) {
 			t.Errorf("got a queue of %d and %+v", s.Queue, s.PerInstance)
 		}
 	})
+}
+
+// keepCalling has some call an app until the test ends, each again when it was answered and has paused.
+func keepCalling(t *testing.T, rt *watt.Runtime, app string, callers int, pause time.Duration) {
+	t.Helper()
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			for t.Context().Err() == nil {
+				if resp, err := rt.Env().Get(t.Context(), "http://"+app+".watt.local/"); err == nil {
+					resp.Body.Close()
+				}
+				time.Sleep(pause)
+			}
+		})
+	}
+	t.Cleanup(calling.Wait)
 }
 
 // acted has something done without a network.

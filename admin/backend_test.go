@@ -1,10 +1,8 @@
 package admin_test
 
 import (
-	"context"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,19 +34,7 @@ func TestABackendThatIsTheLimitIsNamedHoweverLongTheQueue(t *testing.T) {
 				})
 				watttest.Start(t, rt)
 				h := admin.Handler(rt, admin.Options{Token: token})
-				ctx, stop := context.WithCancel(t.Context())
-				var callers sync.WaitGroup
-				defer callers.Wait()
-				defer stop()
-				for range 64 {
-					callers.Go(func() {
-						for ctx.Err() == nil {
-							if resp, err := rt.Env().Get(ctx, "http://store.watt.local/"); err == nil {
-								resp.Body.Close()
-							}
-						}
-					})
-				}
+				keepCalling(t, rt, "store", 64, 0)
 				fetched[admin.Report](t, h, "/status")
 				time.Sleep(20 * time.Second)
 				acted(t, h, http.MethodPatch, "/apps/store", `{"workers": 8}`)
