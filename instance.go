@@ -23,19 +23,6 @@ const (
 	stableTime = time.Minute // of running makes an instance's earlier failures forgotten
 )
 
-// The states of an instance and of an app.
-const (
-	stateNew        = "new"
-	stateStarting   = "starting"
-	stateReady      = "ready"
-	stateSilent     = "silent" // seen from outside; to its supervisor it is ready
-	stateRestarting = "restarting"
-	stateDraining   = "draining"
-	stateDrained    = "drained" // by Drain
-	stateFailed     = "failed"
-	stateStopped    = "stopped"
-)
-
 // The causes of restarts.
 const (
 	causeEnded  = "ended"  // Serve has returned or panicked, or the process has ended

@@ -123,87 +123,11 @@ func whose(app string, instance int) string {
 	return fmt.Sprintf("watt: app %q, instance %d: ", app, instance)
 }
 
-// changed is called when an instance's state has changed.
-func (a *app) changed() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	close(a.change)
-	a.change = make(chan struct{})
-	state := a.stateLocked()
-	if state != a.was {
-		a.was, a.since = state, time.Now()
-	}
-	if failed := state == stateFailed; !a.closing && failed != a.refusing {
-		a.refusing = failed
-		if failed {
-			a.pool.Refuse(fmt.Errorf("%w: given up", ErrUnavailable))
-		} else {
-			a.pool.Refuse(nil)
-		}
-	}
-}
-
-// stateLocked returns the state of the app: that of its best instance.
-func (a *app) stateLocked() string {
-	if a.elsewhere() && !a.closing {
-		return stateReady
-	}
-	has := make(map[string]bool, len(a.instances))
-	for _, in := range a.instances {
-		in.mu.Lock()
-		state, _ := in.seenLocked()
-		has[state] = true
-		in.mu.Unlock()
-	}
-	for _, state := range []string{stateReady, stateSilent, stateStarting, stateRestarting, stateDraining, stateFailed, stateDrained, stateNew} {
-		if has[state] {
-			if a.closing && state != stateFailed {
-				return stateDraining
-			}
-			return state
-		}
-	}
-	if a.closing || len(has) > 0 {
-		return stateStopped
-	}
-	return stateNew
-}
-
-// up reports whether an instance is ready.
-func (a *app) up() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.stateLocked() == stateReady
-}
-
 // gaveUp is called when an instance was restarted too often.
 func (a *app) gaveUp(index int, err error) {
 	if a.conf().Critical {
 		a.rt.fail(fmt.Errorf("watt: app %q is critical, and its instance %d has failed: %w", a.name, index, err))
 	}
-}
-
-// ready returns nil if an instance is ready, and otherwise what state the app is in, and why.
-func (a *app) ready() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.fault != nil {
-		return fmt.Errorf("watt: app %q: its door has ended: %w", a.name, a.fault)
-	}
-	state, reason := a.stateLocked(), ""
-	for _, in := range a.instances {
-		s := in.status()
-		if s.State == stateFailed {
-			return fmt.Errorf("watt: app %q: instance %d has failed: %s", a.name, s.Instance, s.LastError)
-		}
-		if s.LastError != "" && s.State != stateSilent && s.State != stateDrained { // those are not for that reason
-			reason = ": " + s.LastError
-		}
-	}
-	if state == stateReady {
-		return nil
-	}
-	return fmt.Errorf("watt: app %q is %s%s", a.name, state, reason)
 }
 
 // drain ends the app: what is long-lived is told to go, the public side lets its clients go, what is

@@ -94,6 +94,15 @@ func (o *own) say(ctx context.Context, kind string, what any, files ...syscall.C
 	return err
 }
 
+// adopt tells the child the terms in force, as soon as it listens.
+func (o *own) adopt() {
+	o.adopting.Lock()
+	defer o.adopting.Unlock()
+	for errors.Is(o.say(o.life, sayAdopt, o.place.app.terms()), os.ErrDeadlineExceeded) {
+		continue // it is silent, and gets nothing else
+	}
+}
+
 // unreadMost is how long a child that shows itself may leave unread what it is told.
 const unreadMost = 10 * time.Second
 

@@ -315,15 +315,6 @@ func (p *processes) inform() {
 	p.tell((*own).adopt) // one that ends begins with them, one that starts is told when it is ready
 }
 
-// adopt tells the child the terms in force, as soon as it listens.
-func (o *own) adopt() {
-	o.adopting.Lock()
-	defer o.adopting.Unlock()
-	for errors.Is(o.say(o.life, sayAdopt, o.place.app.terms()), os.ErrDeadlineExceeded) {
-		continue // it is silent, and gets nothing else
-	}
-}
-
 // tellTime is how long one instance may keep who tells all of them something.
 const tellTime = 100 * time.Millisecond
 

@@ -179,19 +179,3 @@ func (in *instance) status() InstanceStatus {
 	}
 	return s
 }
-
-// seenLocked returns the state of the instance as it is seen from outside, and when that began.
-func (in *instance) seenLocked() (state string, since time.Time) {
-	o, ok := in.life.(*own)
-	if !ok || in.state != stateReady {
-		return in.state, in.since
-	}
-	since = in.since
-	if turned := time.Unix(0, o.turned.Load()); turned.After(since) {
-		since = turned
-	}
-	if o.slot.State.Load() == slotSilent {
-		return stateSilent, since
-	}
-	return stateReady, since
-}
