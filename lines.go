@@ -17,22 +17,22 @@ import (
 // generation of a Serve app, or a target in another process.
 type lines struct {
 	wire.Pool
-	http2 http.Transport // for gRPC, which needs it
-	trunk trunk.Client   // to another process, for what needs no connection of its own
+	http2 *http.Transport // for gRPC, which needs it
+	trunk trunk.Client    // to another process, for what needs no connection of its own
 }
 
 func newLines(errorLog wire.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
-	l := &lines{
-		Pool: wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial, ErrorLog: errorLog},
-		http2: http.Transport{
-			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-			DisableCompression: true,
-			Protocols:          new(http.Protocols),
-			IdleConnTimeout:    meshIdleTimeout,
-		},
+	return &lines{
+		Pool:  wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial, ErrorLog: errorLog},
+		http2: overHTTP2(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }),
 	}
-	l.http2.Protocols.SetUnencryptedHTTP2(true)
-	return l
+}
+
+// overHTTP2 returns a transport that speaks HTTP/2 at once, where there is no TLS by which both sides could agree on that.
+func overHTTP2(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *http.Transport {
+	t := &http.Transport{DialContext: dial, DisableCompression: true, Protocols: new(http.Protocols), IdleConnTimeout: meshIdleTimeout}
+	t.Protocols.SetUnencryptedHTTP2(true)
+	return t
 }
 
 // RoundTrip implements [http.RoundTripper].

@@ -33,9 +33,11 @@ type remote struct {
 
 func newRemote(a *app, config *App) *remote {
 	base, _ := url.Parse(config.URL) // validated
-	rem := &remote{absent: absent{inside{a}}, base: base, tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second}}
-	rem.failures.log, rem.failures.what = a.log, "calls to it failed"
-	rem.prefix = strings.TrimRight(base.EscapedPath(), "/")
+	rem := &remote{
+		absent: absent{inside{a}}, base: base, prefix: strings.TrimRight(base.EscapedPath(), "/"),
+		tls: config.TLS, dialer: net.Dialer{Timeout: 10 * time.Second},
+		failures: summary{log: a.log, what: "calls to it failed"},
+	}
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,
@@ -47,10 +49,7 @@ func newRemote(a *app, config *App) *remote {
 		IdleConnTimeout:     meshIdleTimeout,
 	}
 	if rem.grpc = rem.transport; base.Scheme == "http" {
-		rem.grpc = &http.Transport{
-			DialContext: rem.dial, DisableCompression: true, Protocols: new(http.Protocols), IdleConnTimeout: meshIdleTimeout,
-		}
-		rem.grpc.Protocols.SetUnencryptedHTTP2(true)
+		rem.grpc = overHTTP2(rem.dial)
 	}
 	return rem
 }
