@@ -11,24 +11,30 @@ import (
 )
 
 func TestADerivedContextCostsNoGoroutine(t *testing.T) {
-	counts := make(chan []int, 1)
-	rt := start(t, app("a", func(_ http.ResponseWriter, r *http.Request) {
-		const n = 100
-		_, cancel := context.WithCancel(r.Context()) // the first makes the request watch for its end
-		defer cancel()
-		before := runtime.NumGoroutine()
-		for range n {
-			child, cancel := context.WithCancel(r.Context())
+	for name, through := range map[string]func(context.Context) context.Context{
+		"at once":         func(ctx context.Context) context.Context { return ctx },
+		"through a value": func(ctx context.Context) context.Context { return context.WithValue(ctx, requestIs{}, 1) }, // as every router of chi's does
+	} {
+		counts := make(chan []int, 1)
+		rt := start(t, app("a", func(_ http.ResponseWriter, r *http.Request) {
+			const n = 100
+			ctx := through(r.Context())
+			_, cancel := context.WithCancel(ctx) // the first makes the request watch for its end
 			defer cancel()
-			_, cancel = context.WithTimeout(child, time.Hour)
-			defer cancel()
-			defer context.AfterFunc(r.Context(), func() {})()
+			before := runtime.NumGoroutine()
+			for range n {
+				child, cancel := context.WithCancel(ctx)
+				defer cancel()
+				_, cancel = context.WithTimeout(child, time.Hour)
+				defer cancel()
+				defer context.AfterFunc(ctx, func() {})()
+			}
+			counts <- []int{before, runtime.NumGoroutine()}
+		}))
+		get(t.Context(), rt, "a.watt.local/")
+		if got := within(t, counts, "the counts"); got[1] > got[0]+20 {
+			t.Errorf("%s: there were %d goroutines, and then %d", name, got[0], got[1])
 		}
-		counts <- []int{before, runtime.NumGoroutine()}
-	}))
-	get(t.Context(), rt, "a.watt.local/")
-	if got := within(t, counts, "the counts"); got[1] > got[0]+20 {
-		t.Errorf("there were %d goroutines, and then %d", got[0], got[1])
 	}
 }
 

@@ -387,8 +387,8 @@ func TestAnAbandonedHandlerLetsItsCallerGoAndHoldsUpNoLaterRestart(t *testing.T)
 			wantTook(t, time.Since(began), want)
 		}
 		wantErr(t, (<-stuck).err, watt.ErrInstanceDied)
-		if s := statusOf(t, rt, "a"); s.Abandoned != 1 || s.Busy != 1 {
-			t.Errorf("got Abandoned %d, Busy %d, want 1 and 1", s.Abandoned, s.Busy)
+		if s := statusOf(t, rt, "a"); s.Abandoned != 1 || s.Busy != 1 || s.PerInstance[0].Generation != 4 {
+			t.Errorf("got Abandoned %d, Busy %d, generation %d, want 1, 1 and 4", s.Abandoned, s.Busy, s.PerInstance[0].Generation)
 		}
 		close(release)
 		if err := rt.Shutdown(t.Context()); err != nil {

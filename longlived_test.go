@@ -753,3 +753,25 @@ func TestPublicConnectionsBeyondMaxConnsAreRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestARequestThatCallsLongLivedDuringAShutdownEndsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan string, 1)
+		rt := watt.New(watt.App{Name: "a", Timeout: -1, DrainTimeout: time.Minute, Handler: http.HandlerFunc(
+			func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(5 * time.Second) // the drain begins meanwhile
+				linger(ended)(w, r)
+			})})
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		poll := going(t.Context(), rt, "a.watt.local/poll")
+		synctest.Wait()
+		began := time.Now()
+		if err := rt.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		wantTook(t, time.Since(began).Round(100*time.Millisecond), 5*time.Second)
+		<-poll
+	})
+}

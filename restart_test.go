@@ -268,30 +268,6 @@ func TestAHandlerThatIgnoresCancellationIsAbandonedAndKeepsItsWorker(t *testing.
 	})
 }
 
-func TestAnAbandonedHandlerIsCountedOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		rt := watt.New(watt.App{Name: "a", Timeout: -1, DrainTimeout: time.Second, Handler: http.HandlerFunc(
-			func(http.ResponseWriter, *http.Request) { <-release })})
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		stuck := going(t.Context(), rt, "a.watt.local/")
-		synctest.Wait()
-		for range 3 {
-			if err := rt.Restart("a", 0); err != nil {
-				t.Error(err)
-			}
-		}
-		if s := statusOf(t, rt, "a"); s.Abandoned != 1 || s.PerInstance[0].Generation != 4 {
-			t.Errorf("got Abandoned %d, generation %d", s.Abandoned, s.PerInstance[0].Generation)
-		}
-		close(release)
-		<-stuck
-		rt.Shutdown(t.Context())
-	})
-}
-
 func TestCleanupErrorsAndPanicsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []int
