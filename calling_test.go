@@ -749,3 +749,35 @@ func TestWhyACallIsGivenUpDoesNotSayThatItHasNotStarted(t *testing.T) {
 		}
 	}
 }
+
+func TestTheConnectionOfADialThatIsShedIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 1)
+		rt := start(t, watt.App{Name: "a", MaxConns: 1, Serve: func(ctx context.Context, _ *watt.Env, ln net.Listener) error {
+			defer context.AfterFunc(ctx, func() { ln.Close() })()
+			for n := 1; ; n++ {
+				conn, err := ln.Accept()
+				if err != nil {
+					return nil
+				}
+				go func() {
+					defer conn.Close()
+					_, err := io.Copy(io.Discard, conn)
+					if n == 2 {
+						ended <- err
+					}
+				}()
+			}
+		}})
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, err = rt.Env().Dial(t.Context(), "a")
+		wantErr(t, err, watt.ErrOverloaded)
+		if err := within(t, ended, "the end of the second"); err != nil {
+			t.Error(err)
+		}
+	})
+}

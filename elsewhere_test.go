@@ -3,6 +3,7 @@ package watt_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -465,6 +466,51 @@ func TestTrailersOfAGETWithoutABodyArrive(t *testing.T) {
 		resp, err := rt.Env().Client.Do(req)
 		if got := read(t, resp, err); got != "1" {
 			t.Errorf("%s got %q, want 1", name, got)
+		}
+	}
+}
+
+func TestDialReachesAnAppElsewhereBehindTLS(t *testing.T) {
+	ca := newCA(t)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", ca.server(tls.RequireAndVerifyClientCert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	for name, config := range map[string]*tls.Config{
+		"right": {RootCAs: ca.pool, Certificates: []tls.Certificate{ca.issue("gateway.example")}},
+		"wrong": {Certificates: []tls.Certificate{ca.issue("gateway.example")}}, // it does not know the authority
+	} {
+		rt := start(t, watt.App{Name: "a", URL: "https://" + ln.Addr().String(), TLS: config})
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if name == "wrong" {
+			wantErr(t, err, watt.ErrUnavailable)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, "hello")
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		conn.Close()
+		if s := statusOf(t, rt, "a"); s.Conns != 0 {
+			t.Errorf("%d connections are counted", s.Conns)
 		}
 	}
 }

@@ -548,3 +548,24 @@ func TestJSONTakesNoContentForTheZeroValue(t *testing.T) {
 		t.Errorf("got %v, %v", v, err)
 	}
 }
+
+func TestWriteErrorRemovesWhatDescribesAnotherAnswer(t *testing.T) {
+	removed := []string{"Etag", "Cache-Control", "Content-Length", "Content-Encoding", "Last-Modified"}
+	w := httptest.NewRecorder()
+	for _, name := range removed {
+		w.Header().Set(name, "7")
+	}
+	w.Header().Set("X-Other", "stays")
+	watt.WriteError(w, errors.New("on purpose"))
+	resp := w.Result()
+	defer resp.Body.Close()
+	for _, name := range removed {
+		if v := resp.Header.Get(name); v != "" {
+			t.Errorf("%s is still %q", name, v)
+		}
+	}
+	checkProblem(t, resp, http.StatusInternalServerError)
+	if resp.Header.Get("X-Other") == "" {
+		t.Errorf("got %v", resp.Header)
+	}
+}

@@ -375,3 +375,59 @@ func TestWhatWriteErrorAnswersWith500IsLogged(t *testing.T) {
 		t.Errorf("got %v", fields)
 	}
 }
+
+func TestDialsThatAreShedAreSummedUpInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(working("a", func(a *watt.App) { a.MaxConns = 1 }))
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := rt.Env().Dial(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 7 {
+			_, err := rt.Env().Dial(t.Context(), "a")
+			wantErr(t, err, watt.ErrOverloaded)
+		}
+		time.Sleep(time.Minute)
+		conn.Close()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		lines := logs.FilterMessage("shed requests").All()
+		if len(lines) != 1 || lines[0].ContextMap()["requests"] != uint64(7) {
+			t.Errorf("got %v, want one line that sums up 7", lines)
+		}
+	})
+}
+
+func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(watt.App{Name: "a", MaxConns: -1, Handler: linger(make(chan string, 1))})
+		rt.Logger = zap.New(core)
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			_, err := open(t.Context(), t, rt, "/upgrade")
+			wantErr(t, err, watt.ErrOverloaded)
+			if r := get(t.Context(), rt, "a.watt.local/stream"); r.status != http.StatusServiceUnavailable {
+				t.Errorf("got %+v", r)
+			}
+		}
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if s := rt.Status()[0]; s.ConnsShed != 6 {
+			t.Errorf("%d are counted, want 6", s.ConnsShed)
+		}
+		lines := logs.All()
+		if len(lines) != 1 || lines[0].ContextMap()["requests"] != uint64(6) || !strings.Contains(fmt.Sprint(lines[0].ContextMap()["last"]), "MaxConns") {
+			t.Errorf("got %v, want one line that sums up 6 and says why", lines)
+		}
+	})
+}

@@ -775,3 +775,22 @@ func TestARequestThatCallsLongLivedDuringAShutdownEndsToo(t *testing.T) {
 		<-poll
 	})
 }
+
+func TestAConnectionThatFindsNoSeatWhenItsRequestWasAnsweredIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := app("a", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			_, _, err := http.NewResponseController(w).Hijack()
+			wantErr(t, err, watt.ErrOverloaded)
+		})
+		a.MaxConns = -1
+		rt, dial := bubble(t, public(a))
+		if resp := ask(t, dial(), "/"); resp.StatusCode != http.StatusOK {
+			t.Errorf("got %v", resp)
+		}
+		synctest.Wait()
+		if s := statusOf(t, rt, "a"); s.ConnsShed != 1 {
+			t.Errorf("%d are counted, want 1", s.ConnsShed)
+		}
+	})
+}

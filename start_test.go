@@ -367,3 +367,22 @@ func TestAServeAppThatNobodyCanReachIsReadyWhenItRuns(t *testing.T) {
 		}
 	})
 }
+
+func TestReadinessChecksDoNotFollowRedirects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		moved := app("a", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/ready" {
+				t.Errorf("%s was asked for", r.URL.Path)
+			}
+			if asked++; asked < 5 {
+				http.Redirect(w, r, "/elsewhere", http.StatusFound)
+			}
+		})
+		moved.ReadyPath = "/ready"
+		start(t, moved)
+		if asked != 5 {
+			t.Errorf("it was ready after %d checks", asked)
+		}
+	})
+}

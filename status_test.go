@@ -477,3 +477,17 @@ func TestAStatusCanBeReadBackFromJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusHandsOutACopyOfCalls(t *testing.T) {
+	rt := start(t, calling("a", func(env *watt.Env, w http.ResponseWriter, r *http.Request) {
+		resp, err := env.Get(r.Context(), "http://b.watt.local/")
+		io.WriteString(w, read(t, resp, err))
+	}, "b"), app("b", sayHello))
+	statusOf(t, rt, "a").Calls[0] = "changed by its reader"
+	if got := statusOf(t, rt, "a").Calls; !slices.Equal(got, []string{"b"}) {
+		t.Errorf("got Calls %q", got)
+	}
+	if r := get(t.Context(), rt, "a.watt.local/"); r.body != "hello" {
+		t.Errorf("got %+v", r)
+	}
+}
