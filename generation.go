@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"runtime/pprof"
 	"strconv"
@@ -131,101 +130,6 @@ func (g *generation) make(config *App) (http.Handler, error) {
 		err = errors.New("New returned neither a handler nor an error")
 	}
 	return h, err
-}
-
-// startServe starts Serve and waits until it accepts, if anybody can reach it.
-func (g *generation) startServe(ctx context.Context, config *App) error {
-	g.listener = pipe.Listen(&g.app.rt.buffers, address(g.app.name))
-	running := g.env.run("Serve", func() error { return config.Serve(g.serving, g.env, g.listener) })
-	go func() {
-		g.err = <-running
-		close(g.served)
-	}()
-	if len(g.app.callers) == 0 && config.Listen == "" { // nobody but main can connect
-		return g.awaitReady(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
-	}
-	select {
-	case <-g.listener.Accepting():
-	case <-g.served:
-		return g.whyEnded()
-	case <-ctx.Done():
-		return fmt.Errorf("its Serve did not call Accept in time, as it must where others may call it or it has a Listen: %w", context.Cause(ctx))
-	}
-	return g.awaitReady(ctx, config.ReadyPath)
-}
-
-// whyEnded returns why Serve has ended by itself.
-func (g *generation) whyEnded() error {
-	if g.err != nil {
-		return g.err
-	}
-	return errors.New("its Serve has returned")
-}
-
-// awaitReady asks for the ready path until the answer is 2xx.
-func (g *generation) awaitReady(ctx context.Context, path string) error {
-	if path == "" {
-		return nil
-	}
-	var transport http.RoundTripper = probe{g}
-	if g.listener != nil {
-		transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return g.connect(ctx, "")
-		}}
-	}
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := g.ask(ctx, client, path)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(pause):
-		case <-g.served:
-			return g.whyEnded()
-		case <-ctx.Done():
-			return fmt.Errorf("not ready in time: %w; the last check: %w", context.Cause(ctx), err)
-		}
-	}
-}
-
-func (g *generation) ask(ctx context.Context, client *http.Client, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.app.name+suffix+path, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("%s %w", path, answered(resp))
-	}
-	return nil
-}
-
-// connect opens a connection to a Serve app's listener.
-func (g *generation) connect(ctx context.Context, caller string) (net.Conn, error) {
-	near, far := pipe.New(&g.app.rt.buffers, address(caller), address(g.app.name))
-	if err := g.deliver(ctx, far); err != nil {
-		_, _ = near.Close(), far.Close()
-		return nil, err
-	}
-	return near, nil
-}
-
-// deliver hands a connection to Serve, and remembers it until it is closed. If it cannot, the connection is the caller's.
-func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
-	tracked, err := g.conns.track(conn)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if err = g.listener.Deliver(ctx, tracked); err != nil {
-		g.conns.forget(conn)
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
 }
 
 // drain ends the generation: what is long-lived is told to go, what is in progress may finish until

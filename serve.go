@@ -258,3 +258,55 @@ func (s *relay) generations(yield func(*generation) bool) {
 		}
 	}
 }
+
+// startServe starts Serve and waits until it accepts, if anybody can reach it.
+func (g *generation) startServe(ctx context.Context, config *App) error {
+	g.listener = pipe.Listen(&g.app.rt.buffers, address(g.app.name))
+	running := g.env.run("Serve", func() error { return config.Serve(g.serving, g.env, g.listener) })
+	go func() {
+		g.err = <-running
+		close(g.served)
+	}()
+	if len(g.app.callers) == 0 && config.Listen == "" { // nobody but main can connect
+		return g.awaitReady(ctx, config.ReadyPath) // it runs; should it end, that is no error of the start
+	}
+	select {
+	case <-g.listener.Accepting():
+	case <-g.served:
+		return g.whyEnded()
+	case <-ctx.Done():
+		return fmt.Errorf("its Serve did not call Accept in time, as it must where others may call it or it has a Listen: %w", context.Cause(ctx))
+	}
+	return g.awaitReady(ctx, config.ReadyPath)
+}
+
+// whyEnded returns why Serve has ended by itself.
+func (g *generation) whyEnded() error {
+	if g.err != nil {
+		return g.err
+	}
+	return errors.New("its Serve has returned")
+}
+
+// connect opens a connection to a Serve app's listener.
+func (g *generation) connect(ctx context.Context, caller string) (net.Conn, error) {
+	near, far := pipe.New(&g.app.rt.buffers, address(caller), address(g.app.name))
+	if err := g.deliver(ctx, far); err != nil {
+		_, _ = near.Close(), far.Close()
+		return nil, err
+	}
+	return near, nil
+}
+
+// deliver hands a connection to Serve, and remembers it until it is closed. If it cannot, the connection is the caller's.
+func (g *generation) deliver(ctx context.Context, conn net.Conn) error {
+	tracked, err := g.conns.track(conn)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err = g.listener.Deliver(ctx, tracked); err != nil {
+		g.conns.forget(conn)
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
