@@ -314,12 +314,7 @@ func TestWhyCallsToAnAppElsewhereFailIsSummedUpInTheLog(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	}))
-	core, logs := observer.New(zapcore.WarnLevel)
-	rt := watt.New(watt.App{Name: "away", URL: server.URL, Timeout: 50 * time.Millisecond})
-	rt.Logger = zap.New(core)
-	if err := rt.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	rt, logs := logging(t, zapcore.WarnLevel, watt.App{Name: "away", URL: server.URL, Timeout: 50 * time.Millisecond})
 	env := rt.Env()
 	resp, err := env.Get(t.Context(), "http://away.watt.local/fault")
 	read(t, resp, err)

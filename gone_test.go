@@ -154,18 +154,12 @@ func TestWhoGoesWhenTimeIsUpIsAFailure(t *testing.T) {
 	for _, limits := range []struct{ timeout, deadline time.Duration }{{time.Second, time.Minute}, {time.Minute, time.Second}} {
 		for range 20 {
 			synctest.Test(t, func(t *testing.T) {
-				core, logs := observer.New(zapcore.WarnLevel)
-				rt := watt.New(watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rt, logs := logging(t, zapcore.WarnLevel, watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					<-r.Context().Done()
 					if r.URL.Path == "/error" {
 						watt.WriteError(w, r.Context().Err())
 					}
 				})})
-				rt.Logger = zap.New(core)
-				if err := rt.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer rt.Shutdown(context.Background())
 				for _, path := range []string{"/silence", "/error"} {
 					ctx, cancel := context.WithTimeout(t.Context(), limits.deadline)
 					_, err := rt.Env().Client.Do(request(ctx, "REPORT", "http://a.watt.local"+path, nil))
@@ -210,16 +204,10 @@ func TestABodyThatDoesNotComeInTimeIsAnsweredAsTheEndOfTheTime(t *testing.T) {
 			"context deadline exceeded":                           {time.Minute, time.Second},
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				core, logs := observer.New(zapcore.WarnLevel)
-				rt := watt.New(watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rt, logs := logging(t, zapcore.WarnLevel, watt.App{Name: "a", Timeout: limits.timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					_, err := io.Copy(io.Discard, r.Body)
 					watt.WriteError(w, err)
 				})})
-				rt.Logger = zap.New(core)
-				if err := rt.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer rt.Shutdown(context.Background())
 				ctx, cancel := context.WithTimeout(t.Context(), limits.deadline)
 				defer cancel()
 				body, stalls := io.Pipe()

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
 )
@@ -23,6 +27,19 @@ func start(t *testing.T, apps ...watt.App) *watt.Runtime {
 	rt := watt.New(apps...)
 	watttest.Start(t, rt)
 	return rt
+}
+
+// logging runs apps until the test ends, or shuts them down, and returns what they log from a level on.
+func logging(t *testing.T, level zapcore.LevelEnabler, apps ...watt.App) (*watt.Runtime, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(level)
+	rt := watt.New(apps...)
+	rt.Logger = zap.New(core)
+	if err := rt.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rt.Shutdown(context.Background()) })
+	return rt, logs
 }
 
 // app is an app with a handler that calls nobody.

@@ -17,9 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/org/watt"
 )
@@ -50,17 +48,11 @@ func TestAStrangersSilentBodyHoldsNoWorkerBeyondTimeout(t *testing.T) {
 }
 
 func TestABodyThatIsNoneIsTheClientsFault(t *testing.T) {
-	core, logs := observer.New(zapcore.WarnLevel)
-	rt := watt.New(public(app("web", func(w http.ResponseWriter, r *http.Request) {
+	rt, logs := logging(t, zapcore.WarnLevel, public(app("web", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			watt.WriteError(w, fmt.Errorf("reading: %w", err))
 		}
 	})))
-	rt.Logger = zap.New(core)
-	if err := rt.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer rt.Shutdown(context.Background())
 	for body, want := range map[string]int{"2\r\nok\r\n0\r\n\r\n": http.StatusOK, "zz\r\n": http.StatusBadRequest, "2\r\nokay\r\n": http.StatusBadRequest} {
 		conn, err := net.Dial("tcp", rt.Status()[0].Addr)
 		if err != nil {

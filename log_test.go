@@ -74,12 +74,7 @@ func TestEveryLineOfAnAppCarriesAppAndInstance(t *testing.T) {
 
 func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(working("a", one(-1, time.Second)))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := logging(t, zapcore.WarnLevel, working("a", one(-1, time.Second)))
 		running := going(t.Context(), rt, "a.watt.local/20s")
 		synctest.Wait()
 		for range 100 { // ten seconds
@@ -105,12 +100,7 @@ func TestWhatIsShedIsSummedUpInALineNowAndThen(t *testing.T) {
 func TestAConnectionThatADrainRefusesIsNotSaidToBeShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		finish := make(chan struct{})
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(app("talk", func(http.ResponseWriter, *http.Request) { <-finish }))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := logging(t, zapcore.WarnLevel, app("talk", func(http.ResponseWriter, *http.Request) { <-finish }))
 		held := going(t.Context(), rt, "talk.watt.local/")
 		synctest.Wait()
 		over := make(chan error)
@@ -133,17 +123,12 @@ func TestAConnectionThatADrainRefusesIsNotSaidToBeShed(t *testing.T) {
 
 func TestARushOfFailuresIsTenLinesAndASum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(app("a", func(w http.ResponseWriter, r *http.Request) {
+		rt, logs := logging(t, zapcore.WarnLevel, app("a", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/panic" {
 				panic("on purpose")
 			}
 			watt.WriteError(w, errors.New("on purpose"))
 		}))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		for range 3 {
 			for range 25 {
 				get(t.Context(), rt, "a.watt.local/")
@@ -247,12 +232,7 @@ func TestWhenRunHasReturnedNothingIsLeft(t *testing.T) {
 // startHurried starts an app with two seconds for each request, and a log to look at.
 func startHurried(t *testing.T) (*watt.Runtime, *observer.ObservedLogs) {
 	t.Helper()
-	core, logs := observer.New(zapcore.WarnLevel)
-	rt := watt.New(working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
-	rt.Logger = zap.New(core)
-	if err := rt.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	rt, logs := logging(t, zapcore.WarnLevel, working("a", func(a *watt.App) { a.Timeout = 2 * time.Second }))
 	return rt, logs
 }
 
@@ -303,8 +283,7 @@ func TestOfATimeoutThatHasChangedMeanwhileTheOneThatHasPassedIsTold(t *testing.T
 
 func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(
+		rt, logs := logging(t, zapcore.WarnLevel,
 			watt.App{Name: "a", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					switch r.URL.Path {
@@ -318,10 +297,6 @@ func TestWhatNobodyElseTellsOfIsLogged(t *testing.T) {
 			}},
 			watt.App{Name: "b", Handler: http.NotFoundHandler()},
 		)
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		for range 3 {
 			if r := get(t.Context(), rt, "a.watt.local/away"); r.status != http.StatusServiceUnavailable {
 				t.Errorf("got %+v", r)
@@ -351,19 +326,13 @@ type wrapped struct{ http.ResponseWriter }
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func TestWhatWriteErrorAnswersWith500IsLogged(t *testing.T) {
-	core, logs := observer.New(zapcore.DebugLevel)
-	rt := watt.New(watt.App{Name: "a", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	rt, logs := logging(t, zapcore.DebugLevel, watt.App{Name: "a", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := errors.New("no such table")
 		if r.URL.Path == "/busy" {
 			err = watt.ErrOverloaded
 		}
 		watt.WriteError(wrapped{w}, err)
 	})})
-	rt.Logger = zap.New(core)
-	if err := rt.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rt.Shutdown(context.Background()) })
 	get(t.Context(), rt, "a.watt.local/rows")
 	get(t.Context(), rt, "a.watt.local/busy")
 	lines := logs.FilterMessage("request failed").All()
@@ -378,12 +347,7 @@ func TestWhatWriteErrorAnswersWith500IsLogged(t *testing.T) {
 
 func TestDialsThatAreShedAreSummedUpInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(working("a", func(a *watt.App) { a.MaxConns = 1 }))
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := logging(t, zapcore.WarnLevel, working("a", func(a *watt.App) { a.MaxConns = 1 }))
 		conn, err := rt.Env().Dial(t.Context(), "a")
 		if err != nil {
 			t.Fatal(err)
@@ -406,12 +370,7 @@ func TestDialsThatAreShedAreSummedUpInTheLog(t *testing.T) {
 
 func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.WarnLevel)
-		rt := watt.New(watt.App{Name: "a", MaxConns: -1, Handler: linger(make(chan string, 1))})
-		rt.Logger = zap.New(core)
-		if err := rt.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		rt, logs := logging(t, zapcore.WarnLevel, watt.App{Name: "a", MaxConns: -1, Handler: linger(make(chan string, 1))})
 		for range 3 {
 			_, err := open(t.Context(), t, rt, "/upgrade")
 			wantErr(t, err, watt.ErrOverloaded)
