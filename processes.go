@@ -249,8 +249,8 @@ func (p *processes) listeners() []ListenerStatus {
 	return all
 }
 
-// refused counts a connection that no instance was there for.
-func (p *processes) refused() {
+// countRefused counts a connection that no instance was there for.
+func (p *processes) countRefused() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.past.Refused.Add(1)

@@ -51,7 +51,7 @@ func (v *vacancy) over() {
 
 // refuse answers whoever is at the other end of a connection, which belongs to the vacancy from then on.
 func (v *vacancy) refuse(conn net.Conn, why error) {
-	v.place.refused()
+	v.place.countRefused()
 	v.place.app.sheds.note(why)
 	if v.server == nil || v.listener.Deliver(context.Background(), conn) != nil {
 		_ = conn.Close()

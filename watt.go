@@ -53,9 +53,9 @@ import (
 // Runtime runs apps. Make one with [New]. The exported fields may be set until it starts; the methods
 // are safe for concurrent use.
 type Runtime struct {
-	// Logger gets a line for every start, restart, drain and stop, for panics, and for the errors that
-	// WriteError answers with 500, 502 or 504, each with app and instance. If nil, warnings and errors go to
-	// standard error, as lines for people; [zap.NewNop] silences them.
+	// Logger gets a line for every start, restart, drain and stop, for panics, and for failed requests as [WriteError]
+	// says, each with app and instance. If nil, warnings and errors go to standard error, as lines for people; [zap.NewNop]
+	// silences them.
 	Logger *zap.Logger
 
 	// Level, if set, is the level of Logger. An instance in a process of its own, where main makes another Logger, begins

@@ -8,6 +8,9 @@
 // answers with up to 1 MiB of headers, and says of [httptrace.ClientTrace] nothing about how it gets
 // connections. An answer that has come is not lost because the connection took no more of the request.
 // A kept connection on which anything has come unasked is not used again, where the system can tell.
+//
+// What calls have in common whatever carries them is here, too: bodies that may panic ([Guard]) or are in memory
+// ([InMemory]), requests that are sent once more ([Again]), the [Ending] of an answer's body, and its limits.
 package wire
 
 import (
