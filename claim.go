@@ -17,14 +17,9 @@ const (
 // listenFunc is the type of Runtime.Listen.
 type listenFunc = func(ctx context.Context, network, address string) (net.Listener, error)
 
-// claim makes a listener as soon as it can be had, for a second. Without listen that is one without
-// SO_REUSEPORT: the kernel refuses it while anybody else listens there, other copies of this program
-// included, and once it is there nobody else can. There is no moment between asking and having.
-func claim(ctx context.Context, network, address string, listen listenFunc) (*net.TCPListener, error) {
-	if listen == nil {
-		listen = singlePath
-	}
-	ln, err := listenSoon(ctx, network, address, listen)
+// claim is listenSoon for a listener that processes can hand to each other.
+func claim(ctx context.Context, address string, listen listenFunc) (*net.TCPListener, error) {
+	ln, err := listenSoon(ctx, address, listen)
 	if err != nil {
 		return nil, err
 	}
@@ -38,14 +33,19 @@ func singlePath(ctx context.Context, network, address string) (net.Listener, err
 	return config.Listen(ctx, network, address)
 }
 
-// listenSoon tries again for a second while somebody else has the address.
-func listenSoon(ctx context.Context, network, address string, listen listenFunc) (net.Listener, error) {
+// listenSoon makes a listener as soon as it can be had, for a second. If listen is nil, that is one without
+// SO_REUSEPORT: the kernel refuses it while anybody else listens there, other copies of this program
+// included, and once it is there nobody else can. There is no moment between asking and having.
+func listenSoon(ctx context.Context, address string, listen listenFunc) (net.Listener, error) {
+	if listen == nil {
+		listen = singlePath
+	}
 	late := time.NewTimer(claimTime)
 	defer late.Stop()
 	tick := time.NewTicker(claimPause)
 	defer tick.Stop()
 	for {
-		ln, err := listen(ctx, network, address)
+		ln, err := listen(ctx, "tcp", address)
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return ln, err
 		}

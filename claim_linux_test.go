@@ -65,7 +65,7 @@ func TestATakenAddressIsAClearError(t *testing.T) { //nolint:tparallel // beside
 			t.Run(fmt.Sprintf("%s, wanted for %d", test.name, n), func(t *testing.T) {
 				t.Parallel() // each waits for a second
 				address, end := test.take(t)
-				p, err := openPort(t.Context(), "tcp", address, n, nil)
+				p, err := openPort(t.Context(), address, n, nil)
 				if err == nil {
 					p.close()
 					t.Fatal("a taken address was shared")
@@ -79,7 +79,7 @@ func TestATakenAddressIsAClearError(t *testing.T) { //nolint:tparallel // beside
 				if err := end(); err != nil {
 					t.Error(err)
 				}
-				p, err = openPort(t.Context(), "tcp", address, n, nil)
+				p, err = openPort(t.Context(), address, n, nil)
 				if err != nil {
 					t.Fatalf("the address is free again: %v", err)
 				}
@@ -97,7 +97,7 @@ func TestOfManyThatWantAnAddressAtOnceOneGetsIt(t *testing.T) {
 	var all sync.WaitGroup
 	for range cap(winners) {
 		all.Go(func() {
-			p, err := openPort(t.Context(), "tcp", address, 3, nil)
+			p, err := openPort(t.Context(), address, 3, nil)
 			if err == nil {
 				winners <- p
 			} else if !errors.Is(err, syscall.EADDRINUSE) {
@@ -122,7 +122,7 @@ func TestAnAddressThatBecomesFreeInTimeIsTaken(t *testing.T) {
 	earlier := openQuietPort(t, 3)
 	freed := time.AfterFunc(200*time.Millisecond, func() { earlier.close() })
 	defer freed.Stop()
-	p, err := openPort(t.Context(), "tcp", earlier.address, 2, nil)
+	p, err := openPort(t.Context(), earlier.address, 2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestWaitingForAnAddressEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 30*time.Millisecond, impatient)
 	defer cancel()
 	began := time.Now()
-	p, err := openPort(ctx, "tcp", earlier.address, 1, nil)
+	p, err := openPort(ctx, earlier.address, 1, nil)
 	if err == nil {
 		p.close()
 	}
@@ -192,19 +192,19 @@ func TestWhoJoinsTheLastListenerGetsNothing(t *testing.T) {
 
 func TestAllKindsOfAddressesCanBeShared(t *testing.T) {
 	tests := []struct {
-		network, address string
-		hosts            []string // by which it is reached
+		address string
+		hosts   []string // by which it is reached
 	}{
-		{"tcp", "[::1]:0", []string{"::1"}},
-		{"tcp", ":0", []string{"127.0.0.1", "::1"}},
-		{"tcp", "localhost:0", []string{"localhost"}},
-		{"tcp4", ":0", []string{"127.0.0.1"}},
-		{"tcp4", "127.0.0.2:0", []string{"127.0.0.2"}},
-		{"tcp6", ":0", []string{"::1"}},
+		{"[::1]:0", []string{"::1"}},
+		{":0", []string{"127.0.0.1", "::1"}},
+		{"localhost:0", []string{"localhost"}},
+		{"0.0.0.0:0", []string{"127.0.0.1"}},
+		{"127.0.0.2:0", []string{"127.0.0.2"}},
+		{"[::]:0", []string{"::1"}},
 	}
 	for _, test := range tests {
-		t.Run(test.network+" "+test.address, func(t *testing.T) {
-			p, err := openPort(t.Context(), test.network, test.address, 3, nil)
+		t.Run(test.address, func(t *testing.T) {
+			p, err := openPort(t.Context(), test.address, 3, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

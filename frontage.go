@@ -37,7 +37,7 @@ type strays struct {
 
 // expose opens the port of an app.
 func (p *processes) expose(ctx context.Context, config *App) error {
-	opened, err := openPort(ctx, "tcp", config.Listen, config.Instances, p.app.rt.Listen)
+	opened, err := openPort(ctx, config.Listen, config.Instances, p.app.rt.Listen)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ import (
 // while all are off, and where the kernel cannot be told whom to choose. Its methods are safe for
 // concurrent use.
 type port struct {
-	network, address string
-	shared           bool // there is one listener, which is everybody's
+	address string
+	shared  bool // there is one listener, which is everybody's
 
 	mu      sync.Mutex
 	closed  bool
@@ -42,13 +42,13 @@ type socket struct {
 // address is taken, by whomever, it tries again for a second, and then the error wraps
 // [syscall.EADDRINUSE]; it ends earlier if ctx does. If listen is not nil it is called instead, once,
 // and all instances share what it returns.
-func openPort(ctx context.Context, network, address string, n int, listen listenFunc) (*port, error) {
-	first, err := claim(ctx, network, address, listen)
+func openPort(ctx context.Context, address string, n int, listen listenFunc) (*port, error) {
+	first, err := claim(ctx, address, listen)
 	if err != nil {
 		return nil, err
 	}
 	s := &socket{TCPListener: first}
-	p := &port{network: network, address: first.Addr().String(), shared: listen != nil, sockets: []*socket{s}, group: []*socket{s}}
+	p := &port{address: first.Addr().String(), shared: listen != nil, sockets: []*socket{s}, group: []*socket{s}}
 	for range n - 1 {
 		if _, err := p.grow(ctx); err != nil {
 			return nil, errors.Join(err, p.close())
@@ -92,7 +92,7 @@ func (p *port) joinLocked(ctx context.Context) (*socket, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return withFD(c, shareAddress) }}
 	config.SetMultipathTCP(false)
 	// A program that tries to claim the address may stand in the way for a moment.
-	ln, err := claim(ctx, p.network, p.address, config.Listen)
+	ln, err := claim(ctx, p.address, config.Listen)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func openTestPort(t *testing.T, n int) *port {
 // openQuietPort opens a port from which nobody accepts.
 func openQuietPort(t *testing.T, n int) *port {
 	t.Helper()
-	p, err := openPort(t.Context(), "tcp", "127.0.0.1:0", n, nil)
+	p, err := openPort(t.Context(), "127.0.0.1:0", n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestWhereTheKernelRefusesAllListenersGetConnections(t *testing.T) {
 
 func TestAListenerOfTheUsersIsEverybodys(t *testing.T) {
 	calls := 0
-	p, err := openPort(t.Context(), "tcp", "127.0.0.1:0", 2, func(_ context.Context, network, address string) (net.Listener, error) {
+	p, err := openPort(t.Context(), "127.0.0.1:0", 2, func(_ context.Context, network, address string) (net.Listener, error) {
 		calls++
 		return net.Listen(network, address)
 	})
@@ -234,7 +234,7 @@ func TestAListenerOfTheUsersIsEverybodys(t *testing.T) {
 
 func TestAListenerThatIsNoTCPIsRefused(t *testing.T) {
 	ln := pipe.Listen(new(pipe.Buffers), "a:1")
-	p, err := openPort(t.Context(), "tcp", "a:1", 2, func(context.Context, string, string) (net.Listener, error) { return ln, nil })
+	p, err := openPort(t.Context(), "a:1", 2, func(context.Context, string, string) (net.Listener, error) { return ln, nil })
 	if err == nil {
 		p.close()
 		t.Fatal("a listener in memory was taken")
@@ -247,7 +247,7 @@ func TestAListenerThatIsNoTCPIsRefused(t *testing.T) {
 func TestAWrongAddressIsAnErrorAtOnce(t *testing.T) {
 	for _, address := range []string{"nonsense", "127.0.0.1:http-or-so", "192.0.2.1:0"} {
 		began := time.Now()
-		if p, err := openPort(t.Context(), "tcp", address, 2, nil); err == nil {
+		if p, err := openPort(t.Context(), address, 2, nil); err == nil {
 			p.close()
 			t.Errorf("%s was opened", address)
 		}
@@ -295,7 +295,7 @@ func TestNoDescriptorIsLeftOfAPort(t *testing.T) {
 	// Other tests' descriptors come and go, so only sockets at these ports count.
 	var inodes []string
 	for range 20 {
-		p, err := openPort(t.Context(), "tcp", "127.0.0.1:0", 3, nil)
+		p, err := openPort(t.Context(), "127.0.0.1:0", 3, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,8 +26,8 @@ type port struct {
 // openPort listens at address, for n instances. If the address is taken it tries again for a second,
 // and then the error wraps [syscall.EADDRINUSE]; it ends earlier if ctx does. If listen is not nil it is
 // called instead of [net.ListenConfig].
-func openPort(ctx context.Context, network, address string, n int, listen listenFunc) (*port, error) {
-	shared, err := claim(ctx, network, address, listen)
+func openPort(ctx context.Context, address string, n int, listen listenFunc) (*port, error) {
+	shared, err := claim(ctx, address, listen)
 	if err != nil {
 		return nil, err
 	}

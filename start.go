@@ -117,45 +117,54 @@ func (rt *Runtime) mayStartLocked() error {
 
 // bind opens the listeners, all of them before any app starts: a port in use is known at once.
 func (rt *Runtime) bind(ctx context.Context) error {
-	listen := rt.Listen
-	if listen == nil {
-		listen = singlePath
-	}
 	if rt.Admin != nil {
-		ln, err := listenSoon(ctx, "tcp", rt.Admin.Addr, listen)
-		if err != nil {
+		if err := rt.bindAdmin(ctx); err != nil {
 			return fmt.Errorf("watt: Admin: %w", err)
 		}
-		rt.mu.Lock()
-		rt.admin = ln
-		rt.mu.Unlock()
-		rt.log().Info("admin is listening", zap.Stringer("address", ln.Addr()))
-		rt.owned.Go(func() {
-			if err := rt.Admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-				rt.log().Error("admin has ended", zap.Error(err))
-			}
-		})
 	}
 	for _, a := range rt.apps {
-		config := a.conf()
-		if config.Listen == "" || config.URL != "" {
-			continue
-		}
-		if p, ok := a.place.(*processes); ok {
-			if err := p.expose(ctx, config); err != nil {
-				return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
-			}
-			continue
-		}
-		ln, err := listenSoon(ctx, "tcp", config.Listen, listen)
-		if err != nil {
+		if err := a.bind(ctx); err != nil {
 			return fmt.Errorf("watt: app %q: Listen: %w", a.name, err)
 		}
-		rt.mu.Lock() // Admin may ask for Status already
-		a.place.listen(ln)
-		rt.mu.Unlock()
-		a.log.Info("listening", zap.Stringer("address", ln.Addr()))
 	}
+	return nil
+}
+
+// bindAdmin opens the listener of Admin, which is served from then on.
+func (rt *Runtime) bindAdmin(ctx context.Context) error {
+	ln, err := listenSoon(ctx, rt.Admin.Addr, rt.Listen)
+	if err != nil {
+		return err
+	}
+	rt.mu.Lock()
+	rt.admin = ln
+	rt.mu.Unlock()
+	rt.log().Info("admin is listening", zap.Stringer("address", ln.Addr()))
+	rt.owned.Go(func() {
+		if err := rt.Admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			rt.log().Error("admin has ended", zap.Error(err))
+		}
+	})
+	return nil
+}
+
+// bind opens the app's public side, if it has one here. Nobody is let in yet.
+func (a *app) bind(ctx context.Context) error {
+	config := a.conf()
+	if config.Listen == "" || config.URL != "" {
+		return nil
+	}
+	if p, ok := a.place.(*processes); ok {
+		return p.expose(ctx, config)
+	}
+	ln, err := listenSoon(ctx, config.Listen, a.rt.Listen)
+	if err != nil {
+		return err
+	}
+	a.rt.mu.Lock() // Admin may ask for Status already
+	a.place.listen(ln)
+	a.rt.mu.Unlock()
+	a.log.Info("listening", zap.Stringer("address", ln.Addr()))
 	return nil
 }
 
