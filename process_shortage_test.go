@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/watt"
@@ -289,6 +292,30 @@ func TestAChildThatWaitsForTooManyConnectionsIsRefusedMoreAtOnce(t *testing.T) {
 	}
 	k <- http.StatusOK
 	if err := within(t, restarted, "the restart"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAStartThatCannotHaveItsProcessesKeepsNoShutdownWaiting: also one that comes while that turns out.
+func TestAStartThatCannotHaveItsProcessesKeepsNoShutdownWaiting(t *testing.T) {
+	apps := []watt.App{{Name: "hungry", Profile: watt.CPUBound, Isolation: watt.InProcess, Workers: 1000, Handler: http.NotFoundHandler()}}
+	for i := range 1025 { // for whose instances the page has no room
+		apps = append(apps, watt.App{Name: fmt.Sprint("app-", i), Isolation: watt.OwnProcess, Handler: http.NotFoundHandler()})
+	}
+	rt := watt.New(apps...)
+	ended := make(chan error, 2)
+	shutdown := func() { ended <- rt.Shutdown(context.Background()) }
+	core, _ := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core, zap.Hooks(func(zapcore.Entry) error { // hungry is warned of
+		go shutdown()
+		soon(t, "the shutdown to have begun", func() bool { return strings.Contains(rt.Ready().Error(), "shutting down") })
+		return nil
+	}))
+	if err := rt.Start(t.Context()); err == nil {
+		t.Fatal("it starts")
+	}
+	go shutdown()
+	if err := within(t, ended, "the end of the shutdown"); err != nil {
 		t.Error(err)
 	}
 }
