@@ -16,13 +16,15 @@ import (
 // first and return the same error, unless their ctx ends before. Before the start it only keeps the
 // runtime from starting. In the process of an instance it is an error: the first process ends that.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
-	if err := rt.notInChild("Shutdown"); err != nil {
+	rt.mu.Lock()
+	before, err := rt.phaseForLocked("Shutdown")
+	if err == nil {
+		rt.phase = phaseStopping
+	}
+	rt.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	rt.mu.Lock()
-	before := rt.phase
-	rt.phase = phaseStopping
-	rt.mu.Unlock()
 	if before == phaseStopping {
 		select {
 		case <-rt.stopped:

@@ -33,10 +33,11 @@ func (rt *Runtime) Update(app string, change func(*App)) error {
 		return errNotNow
 	}
 	defer func() { <-rt.updating }()
-	if err := rt.notInChild("Update"); err != nil {
+	p, err := rt.phaseFor("Update")
+	if err != nil {
 		return err
 	}
-	switch rt.currentPhase() {
+	switch p {
 	case phaseNew:
 		return rt.reconfigure(app, change)
 	case phaseRunning:
@@ -214,10 +215,11 @@ func (rt *Runtime) Drain(app string, instance int) error {
 }
 
 func (rt *Runtime) askInstance(what, app string, instance int, hold bool) error {
-	if err := rt.notInChild(what); err != nil {
+	p, err := rt.phaseFor(what)
+	if err != nil {
 		return err
 	}
-	if rt.currentPhase() != phaseRunning {
+	if p != phaseRunning {
 		return fmt.Errorf("watt: %s: the runtime is not running", what)
 	}
 	a, err := rt.named(app)

@@ -200,21 +200,19 @@ func (rt *Runtime) fail(err error) {
 	}
 }
 
-// currentPhase returns how far the runtime's life has come.
-func (rt *Runtime) currentPhase() phase {
+// phaseFor returns how far the runtime's life has come, or in the process of an instance an error: what is a matter for the
+// first process.
+func (rt *Runtime) phaseFor(what string) (phase, error) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	return rt.phase
+	return rt.phaseForLocked(what)
 }
 
-// notInChild returns an error in the process of an instance: what is a matter for the first process.
-func (rt *Runtime) notInChild(what string) error {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
+func (rt *Runtime) phaseForLocked(what string) (phase, error) {
 	if rt.child != nil {
-		return fmt.Errorf("watt: %s: this is the process of an instance: only the first process can do that", what)
+		return 0, fmt.Errorf("watt: %s: this is the process of an instance: only the first process can do that", what)
 	}
-	return nil
+	return rt.phase, nil
 }
 
 // app returns the app of that name, or nil.
