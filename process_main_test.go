@@ -34,7 +34,7 @@ func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
-		"curious": mainCurious, "popular": mainPopular,
+		"curious": mainCurious, "popular": mainPopular, "flooding": mainFlooding,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -290,6 +290,35 @@ func TestWhatAChildWritesIsOnItsParentsSameStreams(t *testing.T) {
 	t.Parallel()
 	if out, said := bothOf(t, "writing", os.Args[0]); out != "to stdout" || said != "to stderr\n" {
 		t.Errorf("got %q and %q", out, said)
+	}
+}
+
+// mainFlooding writes more to both streams, in the child, than a pipe holds.
+func mainFlooding() error {
+	flood := strings.Repeat("x", 1023) + "\n"
+	rt := watt.New(watt.App{Name: "one", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 1 << 10 {
+			fmt.Print(flood)
+			fmt.Fprint(os.Stderr, flood)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})})
+	rt.Output = func(string, int, string) {}
+	return printing(rt, nil)
+}
+
+func TestAChildWhoseParentCannotWriteGoesOn(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), mainVariable+"=flooding")
+	cmd.Stdout, cmd.Stderr = full, full // as a file is on a disk without room
+	if err := cmd.Run(); err != nil {
+		t.Errorf("got %v, want an instance that has lived on", err)
 	}
 }
 
