@@ -35,6 +35,7 @@ func runMain() bool {
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
 		"curious": mainCurious, "popular": mainPopular, "flooding": mainFlooding,
+		"burying":   mainBurying,
 		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
@@ -274,6 +275,43 @@ func TestWhatAChildHasLeftInTheBackgroundIsNoChild(t *testing.T) {
 	t.Parallel()
 	if got := mainOf(t, "adopting", os.Args[0]); got != "true false <nil>" {
 		t.Errorf("got %q, want an orphan that its parent has adopted and that is no child", got)
+	}
+}
+
+// mainBurying adopts orphans, and replaces a child that leaves some.
+func mainBurying() error {
+	if !watt.IsChild() {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	return telling(unchanged, func() string {
+		for range 3 {
+			if err := exec.Command("sleep", "60").Start(); err != nil {
+				return err.Error()
+			}
+		}
+		return "started"
+	}, func(rt *watt.Runtime) error {
+		if err := rt.Restart("one", 0); err != nil {
+			return err
+		}
+		left := 0
+		all, err := allProcesses()
+		for _, p := range all {
+			if p.parent == os.Getpid() && p.pid != rt.Status()[0].PerInstance[0].PID {
+				left++
+			}
+		}
+		fmt.Print(left, " left")
+		return err
+	})
+}
+
+func TestOfWhatAChildHasLeftNoZombieRemains(t *testing.T) {
+	t.Parallel()
+	if got := mainOf(t, "burying", os.Args[0]); got != "started\n0 left" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -20,10 +20,15 @@ type process struct {
 // processes returns all that there are.
 func processes(t *testing.T) (all []process) {
 	t.Helper()
-	entries, err := os.ReadDir("/proc")
+	all, err := allProcesses()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+func allProcesses() (all []process, err error) {
+	entries, err := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -39,7 +44,7 @@ func processes(t *testing.T) (all []process) {
 		group, _ := strconv.Atoi(fields[2])
 		all = append(all, process{pid, parent, group, fields[0]})
 	}
-	return all
+	return all, err
 }
 
 // stop stops a process, and waits until it has.

@@ -96,8 +96,24 @@ func (p *Process) wait(kills uint64) {
 		p.gone, why = true, p.why
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 	})
+	p.bury()
 	after, err := cgroup.OOMKills()
 	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, err == nil && after > kills)
+}
+
+// bury waits for what was killed in the process's group. The first process of a container is the parent of that now, and
+// would keep it as zombies.
+func (p *Process) bury() {
+	for pause := time.Millisecond; pause < ioTime; pause *= 2 {
+		for found := true; found; {
+			pid, err := unix.Wait4(-p.PID(), nil, unix.WNOHANG, nil)
+			if err != nil && !errors.Is(err, unix.EINTR) { // it has no such child, or none any more
+				return
+			}
+			found = pid > 0 || err != nil
+		}
+		time.Sleep(pause) // one may take a moment to die
+	}
 }
 
 // Done is closed when the process has ended.
