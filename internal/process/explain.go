@@ -35,6 +35,8 @@ func explain(state *os.ProcessState, output string, why error, starved bool) *Ex
 		e.Reason = "killed: " + why.Error()
 	case signal == "SIGKILL" && starved:
 		e.Reason = "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"
+	case signal == "SIGABRT" && dumped(output) != "": // by itself
+		e.Reason, e.Killed = dumped(output), false
 	case signal != "":
 		e.Reason = "killed by " + signal
 	default:
@@ -43,12 +45,26 @@ func explain(state *os.ProcessState, output string, why error, starved bool) *Ex
 	return e
 }
 
+// lastOf returns the last words in the output, or "".
+func lastOf(output string) string {
+	all := lastWords.FindAllString(output, -1)
+	if all == nil {
+		return ""
+	}
+	return all[len(all)-1]
+}
+
+// dumped returns the last words of a process that was to leave a core, with GOTRACEBACK=crash, or "": without what Go's
+// signals to its other threads have added.
+func dumped(output string) string {
+	before, _, _ := strings.Cut(output, "\n-----\n\nSIGQUIT: ")
+	return lastOf(before)
+}
+
 // said returns what a process that was not killed said of its end.
 func said(state *os.ProcessState, output string) string {
-	if state.ExitCode() == crashed {
-		if all := lastWords.FindAllString(output, -1); all != nil {
-			return all[len(all)-1]
-		}
+	if words := lastOf(output); words != "" && state.ExitCode() == crashed {
+		return words
 	}
 	last := output[strings.LastIndexByte(output, '\n')+1:]
 	if last == "" || last[0] == '\t' { // the end of a stack that was logged for another reason

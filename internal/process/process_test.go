@@ -10,11 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/org/watt/internal/process"
 )
@@ -35,14 +38,25 @@ func roles() map[string]func() {
 			os.Exit(2)
 		},
 		"panic": func() { panic("on purpose") },
+		"crash": func() {
+			debug.SetTraceback("crash") // as GOTRACEBACK does
+			if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
+				panic(err)
+			}
+			panic("on purpose")
+		},
+		"hang and crash": func() {
+			debug.SetTraceback("crash")
+			if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
+				panic(err)
+			}
+			hang()
+		},
 		"fatal error": func() {
 			fmt.Fprint(os.Stderr, "panic: an old one\n")
 			new(sync.Mutex).Unlock()
 		},
-		"hang": func() {
-			fmt.Println("up")
-			io.Copy(io.Discard, os.NewFile(3, "control"))
-		},
+		"hang": hang,
 		"tell": func() { fmt.Println(strings.Join(os.Args[1:], " ")) },
 		"leave": func() {
 			cmd := exec.Command("sleep", "60")
@@ -69,6 +83,11 @@ func roles() map[string]func() {
 			os.Exit(1)
 		},
 	}
+}
+
+func hang() {
+	fmt.Println("up")
+	io.Copy(io.Discard, os.NewFile(3, "control"))
 }
 
 func TestMain(m *testing.M) {
@@ -147,8 +166,10 @@ func TestTheWaysToEndAreToldApart(t *testing.T) {
 		"exit as crashed": {"exit as crashed", nil, "exit status 2: usage: …", false},
 		"panic":           {"panic", nil, "panic: on purpose", false},
 		"fatal error":     {"fatal error", nil, "fatal error: sync: unlock of unlocked mutex", false},
+		"panic and crash": {"crash", nil, "panic: on purpose", false},
 		"signal":          {"hang", kill(syscall.SIGTERM), "killed by SIGTERM", true},
 		"signal of Go's":  {"hang", kill(syscall.SIGQUIT), "SIGQUIT: quit", false},
+		"signal, crash":   {"hang and crash", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
 		"killed":          {"hang", kill(syscall.SIGKILL), "killed by SIGKILL", true},
 		"killed by us": {"hang", func(p *played) {
 			p.Kill(errors.New("it was slow"))
