@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,9 @@ var lastWords = regexp.MustCompile(`(?m)^(?:panic: |fatal error: |SIG[A-Z]+: |ru
 const crashed = 2
 
 // explain tells the ways to end apart: killed by this process, for want of memory, by another signal, by a panic or
-// a fatal error of Go's, or by an exit with a status.
-func explain(state *os.ProcessState, output string, why error, starved bool) *ExitError {
+// a fatal error of Go's, or by an exit with a status. It asks starved, whether the kernel was out of memory, of a process
+// that may have been killed for that.
+func explain(state *os.ProcessState, output string, why error, starved func() bool) *ExitError {
 	e := &ExitError{Output: output, Err: why}
 	if state == nil { // the program reaps what it has not started
 		e.Reason = "ended, and somebody else in this program was told how"
@@ -33,7 +35,7 @@ func explain(state *os.ProcessState, output string, why error, starved bool) *Ex
 	switch {
 	case signal == "SIGKILL" && why != nil:
 		e.Reason = "killed: " + why.Error()
-	case signal == "SIGKILL" && starved:
+	case signal == "SIGKILL" && starved():
 		e.Reason = "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"
 	case signal == "SIGABRT" && dumped(output) != "": // by itself
 		e.Reason, e.Killed = dumped(output), false
@@ -43,6 +45,24 @@ func explain(state *os.ProcessState, output string, why error, starved bool) *Ex
 		e.Reason = said(state, output)
 	}
 	return e
+}
+
+// kills are those of the kernel for want of memory that have explained an end.
+type kills struct {
+	mu   sync.Mutex
+	told uint64
+}
+
+// explain reports whether there is one more of them than before, when the process began, that was not another's end: after
+// tells how many there are by now.
+func (k *kills) explain(before, after uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.told = max(k.told, before); k.told >= after {
+		return false
+	}
+	k.told++
+	return true
 }
 
 // lastOf returns the last words in the output, or "".

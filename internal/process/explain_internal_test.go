@@ -18,23 +18,44 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 	crash, killed := end("exit 2").ProcessState, end("kill -9 $$").ProcessState
 	terminated, exited := end("kill -15 $$").ProcessState, end("exit 137").ProcessState
 	slow := errors.New("it was slow")
+	yes, no := func() bool { return true }, func() bool { return false }
 	for _, c := range []struct {
 		got  *ExitError
 		want string
 	}{
-		{explain(killed, "", nil, true), "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"},
-		{explain(killed, "", nil, false), "killed by SIGKILL"},
-		{explain(killed, "", slow, true), "killed: it was slow"},
-		{explain(terminated, "", slow, true), "killed by SIGTERM"},
-		{explain(exited, "", nil, true), "exit status 137"},
-		{explain(exited, "no database", nil, false), "exit status 137: no database"},
-		{explain(exited, "handler panicked\ngoroutine 1 [running]:\nmain.main()\n\tmain.go:7 +0x18", nil, false), "exit status 137"},
-		{explain(crash, quit, nil, false), "SIGQUIT: quit"},
-		{explain(crash, "runtime: out of memory\n", nil, false), "runtime: out of memory"},
-		{explain(nil, "", nil, false), "ended, and somebody else in this program was told how"},
+		{explain(killed, "", nil, yes), "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"},
+		{explain(killed, "", nil, no), "killed by SIGKILL"},
+		{explain(killed, "", slow, yes), "killed: it was slow"},
+		{explain(terminated, "", slow, yes), "killed by SIGTERM"},
+		{explain(exited, "", nil, yes), "exit status 137"},
+		{explain(exited, "no database", nil, no), "exit status 137: no database"},
+		{explain(exited, "handler panicked\ngoroutine 1 [running]:\nmain.main()\n\tmain.go:7 +0x18", nil, no), "exit status 137"},
+		{explain(crash, quit, nil, no), "SIGQUIT: quit"},
+		{explain(crash, "runtime: out of memory\n", nil, no), "runtime: out of memory"},
+		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {
 			t.Errorf("got %q, want %q", c.got.Reason, c.want)
+		}
+	}
+}
+
+func TestAKillForWantOfMemoryExplainsOneEnd(t *testing.T) {
+	var k kills
+	for i, c := range []struct {
+		before, after uint64
+		want          bool
+	}{
+		{2, 2, false},
+		{2, 3, true},
+		{2, 3, false}, // which began before that, and was killed by somebody later
+		{3, 3, false},
+		{2, 5, true}, // one of two at the same time
+		{3, 5, true},
+		{3, 5, false},
+	} {
+		if got := k.explain(c.before, c.after); got != c.want {
+			t.Errorf("%d: got %t, want %t", i, got, c.want)
 		}
 	}
 }

@@ -23,8 +23,9 @@ const Supported = true
 // Starter starts all processes of a runtime on one thread, which lives as long as it does: the signal of a parent's
 // death comes when the thread that started the child ends.
 type Starter struct {
-	work chan func()
-	once sync.Once
+	work  chan func()
+	once  sync.Once
+	kills kills
 }
 
 // NewStarter returns a starter. Close ends its thread.
@@ -74,7 +75,7 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.WaitDelay = spec.Stdout, p.tail, ioTime
 	p.cmd.SysProcAttr = attributes()
-	kills, _ := cgroup.OOMKills()
+	before, _ := cgroup.OOMKills()
 	started := make(chan error)
 	s.work <- func() { started <- p.cmd.Start() }
 	if err := <-started; errors.Is(err, fs.ErrNotExist) {
@@ -82,12 +83,15 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	go p.wait(kills)
+	go p.wait(func() bool {
+		after, err := cgroup.OOMKills()
+		return err == nil && s.kills.explain(before, after)
+	})
 	return p, nil
 }
 
 // wait waits for the end of the process, and ends what it has started.
-func (p *Process) wait(kills uint64) {
+func (p *Process) wait(starved func() bool) {
 	defer close(p.done)
 	var why error
 	p.reap(func() {
@@ -97,8 +101,7 @@ func (p *Process) wait(kills uint64) {
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 	})
 	p.bury()
-	after, err := cgroup.OOMKills()
-	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, err == nil && after > kills)
+	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, starved)
 }
 
 // bury waits for what was killed in the process's group. The first process of a container is the parent of that now, and
