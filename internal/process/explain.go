@@ -14,8 +14,13 @@ import (
 )
 
 // lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status. What follows may say
-// of a goroutine that its stack cannot be read: "runtime: g 0: unknown pc".
-var lastWords = regexp.MustCompile(`(?m)^(?:panic: |fatal error: |SIG[A-Z]+: |runtime: (?:[^g]|g[^ ])).*`)
+// of a goroutine that its stack cannot be read: "runtime: g 0: unknown pc". beginWords is a line that begins so.
+var (
+	lastWords  = regexp.MustCompile(`(?m)^` + words)
+	beginWords = regexp.MustCompile(`^` + words)
+)
+
+const words = `(?:panic: |fatal error: |SIG[A-Z]+: |runtime: (?:[^g]|g[^ ])).*`
 
 const crashed = 2
 
@@ -78,13 +83,16 @@ func lastOf(output string) string {
 // signals to its other threads have added.
 func dumped(output string) string {
 	before, _, _ := strings.Cut(output, "\n-----\n\nSIGQUIT: ")
-	return lastOf(before)
+	if last := lastOf(before); !strings.HasPrefix(last, "SIGQUIT: ") { // the signal of another thread's, perhaps
+		return last
+	}
+	return ""
 }
 
 // said returns what a process that was not killed said of its end.
 func said(state *os.ProcessState, output string) string {
-	if words := lastOf(output); words != "" && state.ExitCode() == crashed {
-		return words
+	if last := lastOf(output); last != "" && state.ExitCode() == crashed {
+		return last
 	}
 	last := output[strings.LastIndexByte(output, '\n')+1:]
 	if last == "" || last[0] == '\t' { // the end of a stack that was logged for another reason

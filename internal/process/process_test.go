@@ -37,7 +37,20 @@ func roles() map[string]func() {
 			fmt.Fprint(os.Stderr, "usage: …\n")
 			os.Exit(2)
 		},
+		"exit after much": func() {
+			fmt.Fprint(os.Stderr, "panic: in a library, which has recovered\n"+strings.Repeat("and much more\n", 10<<10)+"usage: …\n")
+			os.Exit(2)
+		},
 		"panic": func() { panic("on purpose") },
+		"hang with many": func() {
+			startMany()
+			hang()
+		},
+		"panic with many": func() {
+			startMany()
+			debug.SetTraceback("all")
+			panic("on purpose")
+		},
 		"crash": func() {
 			debug.SetTraceback("crash") // as GOTRACEBACK does
 			if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
@@ -82,6 +95,13 @@ func roles() map[string]func() {
 			fmt.Fprintln(os.Stderr, "the end")
 			os.Exit(1)
 		},
+	}
+}
+
+// startMany starts so many goroutines that their stacks are more than what is kept of stderr.
+func startMany() {
+	for range 1000 {
+		go func() { select {} }()
 	}
 }
 
@@ -164,8 +184,11 @@ func TestTheWaysToEndAreToldApart(t *testing.T) {
 		"by itself":       {"succeed", nil, "exit status 0", false},
 		"exit":            {"exit", nil, "exit status 3: no database", false},
 		"exit as crashed": {"exit as crashed", nil, "exit status 2: usage: …", false},
+		"exit after much": {"exit after much", nil, "exit status 2: usage: …", false},
 		"panic":           {"panic", nil, "panic: on purpose", false},
 		"fatal error":     {"fatal error", nil, "fatal error: sync: unlock of unlocked mutex", false},
+		"panic with many": {"panic with many", nil, "panic: on purpose", false},
+		"Go's with many":  {"hang with many", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
 		"panic and crash": {"crash", nil, "panic: on purpose", false},
 		"signal":          {"hang", kill(syscall.SIGTERM), "killed by SIGTERM", true},
 		"signal of Go's":  {"hang", kill(syscall.SIGQUIT), "SIGQUIT: quit", false},

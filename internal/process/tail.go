@@ -1,7 +1,11 @@
+//go:build unix
+
 package process
 
 import (
+	"bytes"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -9,30 +13,57 @@ import (
 // tailSize is how much is kept of what passes, in bytes.
 const tailSize = 64 << 10
 
-// tail keeps the end of what passes.
+// beginSize is how much is kept of last words that would be lost otherwise, in bytes.
+const beginSize = 8 << 10
+
+// tail keeps the end of what passes, and the beginning of last words that many stacks have followed.
 type tail struct {
 	next io.Writer
-	mu   sync.Mutex
-	buf  []byte
+
+	mu     sync.Mutex
+	buf    []byte
+	inLine bool   // buf does not begin with a line
+	begin  []byte // of the last words that were in buf, and are not any more
 }
 
 // Write implements [io.Writer]. It never fails: what does not pass is lost, as it would be if its process wrote to where it
 // goes, which must not see its pipe break instead.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
-	last := p[max(0, len(p)-tailSize):]
-	if over := len(t.buf) + len(last) - tailSize; over > 0 {
-		t.buf = t.buf[:copy(t.buf, t.buf[over:])]
+	for part := range slices.Chunk(p, tailSize/2) {
+		if over := len(t.buf) + len(part) - tailSize; over > 0 {
+			t.dropLocked(over)
+		}
+		t.buf = append(t.buf, part...)
 	}
-	t.buf = append(t.buf, last...)
 	t.mu.Unlock()
 	_, _ = t.next.Write(p)
 	return len(p), nil
 }
 
-// text returns what was kept, without the space around it.
+// dropLocked forgets the first n bytes, which are not all.
+func (t *tail) dropLocked(n int) {
+	for at := 0; at < n; {
+		line := t.buf[at:]
+		if end := bytes.IndexByte(line, '\n'); end >= 0 {
+			line = line[:end+1]
+		}
+		if !t.inLine && beginWords.Match(line) {
+			t.begin = slices.Clone(t.buf[at:min(at+beginSize, len(t.buf))])
+		}
+		at, t.inLine = at+len(line), false
+	}
+	t.inLine = t.buf[n-1] != '\n'
+	t.buf = t.buf[:copy(t.buf, t.buf[n:])]
+}
+
+// text returns what was kept, without the space around it. What looks like stacks, and has no last words, follows those.
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.buf))
+	end := t.buf
+	if t.begin != nil && bytes.Contains(end, []byte("\ngoroutine ")) && !lastWords.Match(end) {
+		end = append(append(t.begin, "\n…\n"...), end[min(len(end), len(t.begin)+len("\n…\n")):]...)
+	}
+	return strings.TrimSpace(string(end))
 }
