@@ -115,7 +115,7 @@ func (p *Process) bury() {
 			}
 			found = pid > 0 || err != nil
 		}
-		time.Sleep(pause) // one may take a moment to die
+		<-time.After(pause) // one may take a moment to die
 	}
 }
 
