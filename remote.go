@@ -41,7 +41,7 @@ func newRemote(a *app, config *App) *remote {
 	rem.dialled.resize(math.MaxInt) // the workers are the limit
 	rem.transport = &http.Transport{
 		DialContext:         rem.dial,
-		TLSClientConfig:     config.TLS,
+		TLSClientConfig:     config.TLS.Clone(), // to which it adds protocols
 		TLSHandshakeTimeout: 10 * time.Second,
 		ForceAttemptHTTP2:   true,
 		DisableCompression:  true,

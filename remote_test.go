@@ -1,6 +1,7 @@
 package watt_test
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,6 +16,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -272,5 +274,41 @@ func TestAnUpgradeReachesAnAppElsewhere(t *testing.T) {
 	direct.(interface{ CloseWrite() error }).CloseWrite()
 	if got, err := io.ReadAll(direct); string(got) != "HELLO" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestTheTLSOfAnAppElsewhereStaysAsItIs when its calls speak HTTP/2: it may be another app's too, and a raw connection speaks
+// what its caller does.
+func TestTheTLSOfAnAppElsewhereStaysAsItIs(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(show))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	shared := &tls.Config{RootCAs: roots}
+	rt := start(t, watt.App{Name: "one", URL: server.URL, TLS: shared}, watt.App{Name: "two", URL: server.URL, TLS: shared})
+	var calls sync.WaitGroup
+	for _, name := range []string{"one", "two"} {
+		calls.Go(func() {
+			resp, err := rt.Env().Get(t.Context(), "http://"+name+".watt.local/")
+			if got := read(t, resp, err); !strings.HasPrefix(got, "HTTP/2.0 ") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+	calls.Wait()
+	conn, err := rt.Env().Dial(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: one\r\nConnection: close\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if got := read(t, resp, err); !strings.HasPrefix(got, "HTTP/1.1 ") {
+		t.Errorf("got %q", got)
+	}
+	if shared.NextProtos != nil {
+		t.Errorf("its protocols are %q", shared.NextProtos)
 	}
 }
