@@ -21,16 +21,22 @@ type sends struct {
 	giveUp context.CancelCauseFunc
 	once   bool // it may go out once over HTTP/1
 	n      int
+	firsts int // those of them that were the first on their connections
 }
 
 // mostSends is how often a request is sent to a side that refuses it, as one does that goes away. When that lets all
 // connections go after their first answers, some of many requests are refused ten times and more.
 const mostSends = 100
 
+// mostFirsts is how often it is sent as the first request of a new connection. Where that is refused, another is of little
+// use; and net/http takes a request for refused that was reset with PROTOCOL_ERROR, though it may have been served each time.
+const mostFirsts = 5
+
 // Why the transport would have sent a request once more.
 var (
 	errKept         = fmt.Errorf("it was that of an earlier call, and has ended: %w", io.ErrUnexpectedEOF)
 	errRefusedAgain = fmt.Errorf("refused %d times", mostSends)
+	errRefusedFirst = fmt.Errorf("refused as the first request of %d connections", mostFirsts)
 )
 
 // watchSends returns req as it is to be sent; http1 tells whether that may be over HTTP/1.
@@ -42,9 +48,14 @@ func watchSends(req *http.Request, http1 bool) (*http.Request, *sends) {
 
 // sending is called before the request is sent.
 func (s *sends) sending(info httptrace.GotConnInfo) {
+	if !info.Reused {
+		s.firsts++
+	}
 	switch s.n++; {
 	case s.n > mostSends:
 		s.giveUp(errRefusedAgain)
+	case s.firsts > mostFirsts:
+		s.giveUp(errRefusedFirst)
 	case s.n > 1 && s.once && !speaksHTTP2(info.Conn):
 		_ = info.Conn.Close()
 		s.giveUp(errKept) // or it would have the next that is kept, which had better be left to others
@@ -55,7 +66,7 @@ func (s *sends) sending(info httptrace.GotConnInfo) {
 // that was cut in its handshake, or waited for in vain, was none. What is wrong with a certificate had better be seen.
 func (s *sends) explain(err error) error {
 	switch cause := context.Cause(s.ctx); {
-	case cause == errKept, cause == errRefusedAgain: //nolint:errorlint // ours, bare
+	case cause == errKept, cause == errRefusedAgain, cause == errRefusedFirst: //nolint:errorlint // ours, bare
 		return cause
 	case s.n > 0 || unseen(err):
 		return err
