@@ -66,7 +66,6 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q
 			x.end()
 		}
 	}()
-	q.stopTimer()
 	_ = q.answer.EnableFullDuplex() // as the handler may have it there
 	x.proxy().ServeHTTP(x, r)
 	if x.whole != nil {
@@ -240,6 +239,7 @@ func (s *stream) Read(p []byte) (int, error) {
 // What the sibling says first is that it has admitted the request. That a client may go on is for the server of its
 // connection to say.
 func (x *passing) WriteHeader(status int) {
+	x.request.stopTimer() // the sibling keeps its time
 	if !x.begun && status < http.StatusOK || status == http.StatusContinue {
 		x.begun = true
 		return

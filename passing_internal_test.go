@@ -152,6 +152,23 @@ func TestTimeoutHoldsForWhatComesBackFromASibling(t *testing.T) {
 	})
 }
 
+func TestTimeoutHoldsWhileASiblingDoesNotComeToARequest(t *testing.T) {
+	for name, said := range map[string]string{"with a body": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", "without": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHanding(t, time.Second, func(conn net.Conn, _ *http.Request) { io.Copy(io.Discard, conn) })
+				began := time.Now()
+				h.send("%s", said)
+				status, body := h.answer(t)
+				if took := time.Since(began); status != http.StatusGatewayTimeout || took != time.Second {
+					t.Errorf("got %d, %s after %v", status, body, took)
+				}
+				h.free()
+			})
+		})
+	}
+}
+
 func TestTimeoutIsForTheFirstByteOfWhatASiblingAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHanding(t, time.Second, func(conn net.Conn, _ *http.Request) {
