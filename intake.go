@@ -235,6 +235,13 @@ func (b *intake) decline() {
 	}
 }
 
+// halfDuplex has the answer wait for the rest again, whatever the server does.
+func (b *intake) halfDuplex() {
+	if b != nil {
+		b.duplex = false
+	}
+}
+
 // begins is called before the status is said: a client is not promised a connection that may not be kept, as with
 // HTTP/1.0, nor one that will not be. Without duplex, that is for settle to find out.
 func (b *intake) begins(h http.Header) {

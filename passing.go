@@ -70,6 +70,7 @@ func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q
 	x.proxy().ServeHTTP(x, r)
 	if x.whole != nil {
 		r.Body = x.whole
+		q.intake.halfDuplex()
 	}
 	return x.whole == nil
 }

@@ -36,6 +36,8 @@ func newHanding(t *testing.T, timeout time.Duration, sibling func(conn net.Conn,
 			<-busy
 		case "/wait":
 			<-r.Context().Done()
+		case "/unread":
+			_ = http.NewResponseController(w).Flush()
 		default:
 			body, err := io.ReadAll(r.Body)
 			fmt.Fprintf(w, "here, with %d bytes, %v", len(body), err)
@@ -137,6 +139,27 @@ func TestWhatASiblingHasNotBegunIsServedHere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestABodyThatNobodyReadsEndsTheConnectionOfWhatComesBackFromASibling, and the answer says so, as where it was not handed over.
+func TestABodyThatNobodyReadsEndsTheConnectionOfWhatComesBackFromASibling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHanding(t, 0, func(net.Conn, *http.Request) {})
+		h.send("POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+		h.free()
+		in := bufio.NewReader(h.conn)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.ReadAll(resp.Body); err != nil {
+			t.Error(err)
+		}
+		if rest, err := io.ReadAll(in); !resp.Close || len(rest) > 0 || err != nil {
+			t.Errorf("got %q, %v after the answer, which says that the connection ends: %t", rest, err, resp.Close)
+		}
+	})
 }
 
 func TestTimeoutHoldsForWhatComesBackFromASibling(t *testing.T) {
