@@ -294,8 +294,8 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	tracked, err := a.request.app.conns.own(conn)
 	if err != nil {
-		_ = conn.Close()
-		a.breaks(http.StatusServiceUnavailable)
+		_ = conn.Close() // so that nothing more can be said
+		a.refused, a.status, a.stage = err, http.StatusServiceUnavailable, goingOut
 		return nil, nil, err
 	}
 	a.request.hijacked()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -389,4 +390,45 @@ func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
 			t.Errorf("got %v, want one line that sums up 6 and says why", lines)
 		}
 	})
+}
+
+// TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog, nor counted as more than one request, whatever its handler says.
+func TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog(t *testing.T) {
+	for name, say := range map[string]func(http.ResponseWriter, error){
+		"WriteError": watt.WriteError,
+		"http.Error": func(w http.ResponseWriter, err error) { http.Error(w, err.Error(), http.StatusInternalServerError) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := app("a", func(w http.ResponseWriter, r *http.Request) {
+					watt.LongLived(r.Context()) // so that it has a seat
+					<-r.Context().Done()
+					time.Sleep(5 * time.Second)
+					_, _, err := http.NewResponseController(w).Hijack()
+					wantErr(t, err, watt.ErrUnavailable)
+					say(w, err)
+				})
+				a.Timeout = -1
+				rt, logs := logging(t, zapcore.InfoLevel, a)
+				conn, err := rt.Env().Dial(t.Context(), "a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				synctest.Wait()
+				if err := rt.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+				for _, line := range logs.All() {
+					if strings.Contains(line.Message, "hijacked") || line.Level > zapcore.InfoLevel {
+						t.Errorf("got %q %v", line.Message, line.ContextMap())
+					}
+				}
+				if got := fmt.Sprint(statusOf(t, rt, "a").PerInstance[0].Requests); got != "map[GET:map[5xx:1]]" {
+					t.Errorf("counted are %s", got)
+				}
+			})
+		})
+	}
 }
