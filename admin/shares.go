@@ -2,8 +2,10 @@ package admin
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,8 @@ const (
 // shares samples how much the apps that live in this process compute: a CPU profile now and then, whose samples have
 // the apps' labels. A process takes one CPU profile at a time, and anybody else's goes first.
 type shares struct {
+	apps []string // all; a program may have a label of that name for something else
+
 	mu      sync.Mutex
 	others  int                // who want to profile
 	running *sample            // nil if there is none
@@ -59,6 +63,7 @@ func (s *shares) sample(over <-chan struct{}) {
 	cores := profiled(over, cut)
 	close(now.taken)
 	s.mu.Lock()
+	maps.DeleteFunc(cores, func(app string, _ float64) bool { return !slices.Contains(s.apps, app) })
 	s.running, s.cores = nil, cores
 }
 

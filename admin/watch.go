@@ -95,6 +95,9 @@ func (w *watch) startLocked() {
 		if err := w.rt.Env().Metrics.Register(&w.shares); err != nil {
 			w.rt.Env().Logger.Error("samples of processor time are no metric", zap.Error(err))
 		}
+		for _, s := range w.looks[len(w.looks)-1].apps {
+			w.shares.apps = append(w.shares.apps, s.Name)
+		}
 		go w.shares.run(w.over)
 	}
 }
