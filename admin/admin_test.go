@@ -550,6 +550,27 @@ func TestLogsKeepTheLastThousandLines(t *testing.T) {
 	}
 }
 
+// TestLongLinesOfTheLogTakeTheirShareOfTheMemory: somebody may log whole bodies of requests.
+func TestLongLinesOfTheLogTakeTheirShareOfTheMemory(t *testing.T) {
+	logs := new(admin.Logs)
+	_, url := started(t, admin.Options{Logs: logs})
+	log, body := zap.New(logs), strings.Repeat("long", 1<<17)
+	for range 40 {
+		log.Info(body)
+		log.Info("a body", zap.String("body", body))
+		logs.Output("mill", 0, body)
+	}
+	log.Info("the last", zap.String("body", body))
+	length := 0
+	events(t, url+"/logs", func(data string) bool {
+		length += len(data)
+		return strings.Contains(data, "the last")
+	})
+	if length < 4<<20 || length > 10<<20 {
+		t.Errorf("%d bytes are kept, want 8 MiB or somewhat less", length)
+	}
+}
+
 func TestAQuietLogGoesOnOverHTTP2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logs := new(admin.Logs)

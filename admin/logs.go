@@ -14,18 +14,21 @@ import (
 
 const (
 	keptLines   = 1000
-	behindLines = 256 // that a reader may be late; it misses others
+	keptBytes   = 8 << 20 // of them, the last aside
+	behindLines = 256     // that a reader may be late; it misses others
 )
 
-// Logs keeps the last thousand lines of a log, and shows them at /logs. It is a [zapcore.Core]: make it a part of the
-// runtime's Logger with [zapcore.NewTee]. The zero value takes lines from level info on. What instances in processes
-// of their own write does not pass the runtime's Logger: for that, set its Output to the method Output.
+// Logs keeps the last thousand lines of a log, fewer if they are long, and shows them at /logs. It is a [zapcore.Core]:
+// make it a part of the runtime's Logger with [zapcore.NewTee]. The zero value takes lines from level info on. What
+// instances in processes of their own write does not pass the runtime's Logger: for that, set its Output to the method
+// Output.
 type Logs struct {
 	// Level says what is kept. If nil, info and above. It may be the AtomicLevel of the rest of the Logger.
 	Level zapcore.LevelEnabler
 
 	mu      sync.Mutex
 	lines   []Line // the oldest first
+	bytes   int    // of them, about
 	readers map[chan Line]bool
 }
 
@@ -135,13 +138,25 @@ func encoded(value any) (text json.RawMessage, err error) {
 	return json.Marshal(value)
 }
 
+// length returns how many bytes a line has, about.
+func (l *Line) length() int {
+	n := len(l.Text)
+	for name, value := range l.Fields {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
 func (l *Logs) add(line Line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.lines) >= keptLines {
-		l.lines = slices.Delete(l.lines, 0, keptLines/10)
-	}
 	l.lines = append(l.lines, line)
+	l.bytes += line.length()
+	for len(l.lines) > keptLines || len(l.lines) > 1 && l.bytes > keptBytes {
+		l.bytes -= l.lines[0].length()
+		l.lines[0] = Line{} // what is behind the slice is kept, too
+		l.lines = l.lines[1:]
+	}
 	for reader := range l.readers {
 		select {
 		case reader <- line:
