@@ -15,15 +15,15 @@ import (
 // Advice is a sentence on what should be done about an app, with the numbers that it comes from.
 type Advice struct {
 	App string
-	// Kind is "restarts", "down", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts", "burns",
-	// "entrypoint" or "lower".
+	// Kind is "restarts", "down", "hangs", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts",
+	// "burns", "entrypoint" or "lower".
 	Kind string
 	Text string
 }
 
 // kinds are in the order in which they are urgent: an app that others wait for comes before those who do.
 func kinds() []string {
-	return []string{"restarts", "down", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts", "burns", "entrypoint", "lower"}
+	return []string{"restarts", "down", "hangs", "backend", "raise", "processors", "downstream", "connections", "fails", "bursts", "burns", "entrypoint", "lower"}
 }
 
 // What the sentences depend on.
@@ -108,6 +108,8 @@ func (a adviser) short() (kind, text string) {
 		return "processors", fmt.Sprintf("%s, and this program uses all of its %.3g processors: more workers would not help", state, p)
 	case more == "":
 		return "processors", fmt.Sprintf("%s, and there is one for each of %.3g processors: more would not help", state, p)
+	case a.hangs():
+		return "hangs", fmt.Sprintf("%s; of its requests, none has come to a good end in %.0f s: more workers would hang as well, and a goroutine profile shows where these do", state, n.Seconds)
 	default:
 		return "raise", fmt.Sprintf("%s, and this program leaves %.2g of %.3g processors idle: %s", state, a.report.Idle, p, more)
 	}
@@ -157,6 +159,15 @@ func (a adviser) bursts() (kind, text string) {
 	return "bursts", fmt.Sprintf("%s%s of the time, but %.3g/s are shed: they come many at a time, more than Workers and Queue (%d and %d) take, or their deadlines are too near",
 		a.busy(), percent(n.Utilisation), n.Shed, a.Workers, max(0, a.Queue))
 }
+
+// hangs reports whether the workers serve nobody, and do not compute either.
+func (a adviser) hangs() bool {
+	n := a.Now
+	return n.Seconds >= recent.Seconds() && n.Requests <= n.Errors && a.used() < n.Utilisation*float64(a.workers())/2
+}
+
+// used returns how many processors the program uses.
+func (a adviser) used() float64 { return a.report.Processors - a.report.Idle }
 
 // inVain reports whether the last increase of workers has brought latency, and no throughput. The wait for a worker is no
 // part of that latency: where the queue is long it is most of a request's time, and hides what the backend takes.
@@ -303,7 +314,7 @@ func (a adviser) entrypoint() (kind, text string) {
 	if a.Profile != watt.Entrypoint || busy < busyEntry || own < mostly*a.Now.Utilisation {
 		return "", ""
 	}
-	if used := a.report.Processors - a.report.Idle; used < busy/2 {
+	if used := a.used(); used < busy/2 {
 		return "entrypoint", fmt.Sprintf("the entrypoint spends %s of its time neither waiting for apps behind nor computing, since this program uses only %.2g processors: its clients are slow, or it waits for something that is no app",
 			percent(own/a.Now.Utilisation), used)
 	}

@@ -97,7 +97,7 @@ function reasons(app) {
 
 // --- what to do -----------------------------------------------------------------------------------
 
-const urgent = ['restarts', 'down', 'downstream', 'backend', 'raise', 'processors', 'connections', 'fails']
+const urgent = ['restarts', 'down', 'hangs', 'downstream', 'backend', 'raise', 'processors', 'connections', 'fails']
 
 function showHealth(report) {
 	byId('health').textContent = report.Ready ? `Not ready: ${report.Ready.replace(/watt: /g, '')}` : 'Ready'
