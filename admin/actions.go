@@ -108,13 +108,13 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var wish struct {
-		Level *zapcore.Level
-		For   string
+		Level, For string
 	}
 	if !decode(w, r, &wish) {
 		return
 	}
-	if wish.Level == nil {
+	to, err := zapcore.ParseLevel(wish.Level)
+	if err != nil || wish.Level == "" { // which is one to zap
 		plain(w, http.StatusBadRequest, `"level" must be a level, as "debug"`)
 		return
 	}
@@ -123,7 +123,7 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusBadRequest, `"for" must be a duration of up to a day, as "10m"`)
 		return
 	}
-	h.raised.set(h.rt, *wish.Level, length)
+	h.raised.set(h.rt, to, length)
 	w.WriteHeader(http.StatusNoContent)
 }
 

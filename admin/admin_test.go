@@ -270,6 +270,10 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 		{"a page from elsewhere", http.MethodGet, url + "/debug/pprof/heap", "", []func(*http.Request){with("Sec-Fetch-Site", "cross-site")}, http.StatusForbidden},
 		{"a link from elsewhere", http.MethodGet, url + "/", "", []func(*http.Request){with("Sec-Fetch-Site", "cross-site")}, http.StatusOK},
 		{"a name that is known", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "OPS.example:1")}, http.StatusOK},
+		{"every address of this machine", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "0.0.0.0:9090")}, http.StatusMisdirectedRequest},
+		{"an address that was one of version 4", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "[::ffff:10.1.2.3]:9090")}, http.StatusMisdirectedRequest},
+		{"a loopback address that was one of version 4", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "[::ffff:127.0.0.1]:9090")}, http.StatusOK},
+		{"a loopback address without a port", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "[::1]")}, http.StatusOK},
 		{"localhost", http.MethodGet, url + "/status", "", []func(*http.Request){with("Host", "localhost:9090")}, http.StatusOK},
 		{"the token", http.MethodPost, restart, "", []func(*http.Request){authorized}, http.StatusNoContent},
 		{"the scheme in small letters", http.MethodPatch, url + "/apps/orders", `{}`, []func(*http.Request){with("Authorization", "bearer "+token)}, http.StatusNoContent},
@@ -660,7 +664,7 @@ func TestTheLevelComesBack(t *testing.T) {
 			h.ServeHTTP(rec, req)
 			return rec.status
 		}
-		for _, body := range []string{`{}`, `{"level": "debug"}`, `{"for": "1m"}`, `{"level": "loud", "for": "1m"}`, `{"level": "debug", "for": "25h"}`, `{"level": "debug", "for": "-1m"}`} {
+		for _, body := range []string{`{}`, `{"level": "debug"}`, `{"for": "1m"}`, `{"level": "loud", "for": "1m"}`, `{"level": "", "for": "1m"}`, `{"level": "debug", "for": "25h"}`, `{"level": "debug", "for": "-1m"}`} {
 			if status := set(body); status != http.StatusBadRequest {
 				t.Errorf("%s: got %d", body, status)
 			}
