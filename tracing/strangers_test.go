@@ -63,3 +63,41 @@ func TestWhatIsNoTextLosesNoSpans(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatStrangersHaveFetchedLosesNoSpans: what they name may be no text.
+func TestWhatStrangersHaveFetchedLosesNoSpans(t *testing.T) {
+	r := new(receiver)
+	server := httptest.NewServer(r)
+	defer server.Close()
+	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter))
+	defer provider.Shutdown(context.Background())
+	rt := watt.New(watt.App{Name: "fetch", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			resp, err := env.Get(r.Context(), r.URL.Query().Get("from"))
+			if err != nil {
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			resp.Body.Close()
+		}), nil
+	}})
+	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
+		t.Fatal(err)
+	}
+	top := watttest.Start(t, rt)
+	for _, from := range []string{"http://%25ff.watt.local/", "http://%25ff.example/"} {
+		if status := get(t, top.URL("fetch")+"/?from="+from, ""); status != http.StatusBadGateway {
+			t.Errorf("%s: got %d", from, status)
+		}
+	}
+	if err := provider.ForceFlush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if all := r.spans(); len(all) != 2 { // a call to what cannot be a name has none
+		t.Errorf("got %d spans, want 2", len(all))
+	}
+}

@@ -44,6 +44,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
@@ -154,7 +155,7 @@ type client struct {
 func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	span := trace.SpanContextFromContext(ctx)
-	if span.IsSampled() || !span.IsValid() {
+	if (span.IsSampled() || !span.IsValid()) && utf8.ValidString(req.URL.Host) { // what is none is no name either
 		return c.full.RoundTrip(req)
 	}
 	told := said(req.Header, span)
