@@ -439,31 +439,59 @@ func TestAScraperThatGoesAwayIsNotLogged(t *testing.T) {
 
 func TestConnectionsShowByKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rt := watt.New(watt.App{Name: "talk", MaxConns: 3, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			watt.LongLived(r.Context())
-			<-r.Context().Done()
+		rt := watt.New(watt.App{Name: "talk", MaxConns: 4, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Upgrade") == "" {
+				watt.LongLived(r.Context())
+				<-r.Context().Done()
+				return
+			}
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			io.Copy(io.Discard, conn)
 		})})
 		watttest.Start(t, rt)
+		ratio := saturation(t, rt)
 		ctx, leave := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
 		for range 2 {
 			calls.Go(func() { rt.Env().Get(ctx, "http://talk.watt.local/") })
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://talk.watt.local/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+		upgraded, err := rt.Env().Client.Do(req)
+		if err != nil {
+			t.Fatal(err)
 		}
 		conn, err := rt.Env().Dial(ctx, "talk")
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
+		if n := ratio(); n != 0 {
+			t.Errorf("got a ratio of %v while there is room for all", n)
+		}
 		if _, err := rt.Env().Dial(ctx, "talk"); !errors.Is(err, watt.ErrOverloaded) {
-			t.Errorf("got %v, want no room for a fourth", err)
+			t.Errorf("got %v, want no room for a fifth", err)
+		}
+		if n := ratio(); n != 1 {
+			t.Errorf("got a ratio of %v where there is no room for one, want 1", n)
 		}
 		got := scrape(t, rt)
-		for name, want := range map[string]float64{"watt_connections_limit": 3, "watt_connections_shed_total": 1} {
+		for name, want := range map[string]float64{"watt_connections_limit": 4, "watt_connections_shed_total": 1} {
 			if n := got.value(t, name, `watt_app="talk"`); n != want {
 				t.Errorf("%s: got %v, want %v", name, n, want)
 			}
 		}
-		for kind, want := range map[string]float64{"stream": 2, "raw": 1, "upgraded": 0, "public": 0} {
+		for kind, want := range map[string]float64{"stream": 2, "raw": 1, "upgraded": 1, "public": 0} {
 			if n := got.value(t, "watt_connections", fmt.Sprintf(`kind=%q,watt_app="talk"`, kind)); n != want {
 				t.Errorf("%s: got %v, want %v", kind, n, want)
 			}
@@ -471,6 +499,7 @@ func TestConnectionsShowByKind(t *testing.T) {
 		leave()
 		calls.Wait()
 		conn.Close()
+		upgraded.Body.Close()
 	})
 }
 
