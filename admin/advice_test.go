@@ -71,6 +71,11 @@ func TestAdvice(t *testing.T) {
 			}, "processors", []string{"its 2 instances with one worker each", "one for each of 2 processors"},
 		},
 		{"far too few", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Shed = 300 }, "raise", []string{"of the time, 300/s are shed, and", "from 4 to 8"}},
+		{
+			"nobody is served", 1.9, func(a *admin.App) { a.Now = busy(1); a.Now.Requests, a.Now.Shed, a.Now.Seconds = 0, 30, 10 }, "hangs",
+			[]string{"30/s are shed; of its requests, none has come to a good end in 10 s: more workers would hang as well, and a goroutine profile shows where these do"},
+		},
+		{"nobody is served yet", 1.9, func(a *admin.App) { a.Now = busy(1); a.Now.Requests, a.Now.Shed, a.Now.Seconds = 0, 30, 3 }, "raise", nil},
 		{"no processors left", none, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3 }, "processors", []string{"this program uses all of its 2 processors"}},
 		{
 			"it waits for others", idle, func(a *admin.App) { a.Now = busy(1); a.Now.Wait99 = 0.3; a.Now.Downstream = 0.9 }, "downstream",
@@ -156,6 +161,9 @@ func TestAdvice(t *testing.T) {
 		{"an instance that ends again and again", idle, func(a *admin.App) {
 			a.PerInstance[1].LastError, a.Ended = "panic: no tea\nand more", map[int]int{1: 4}
 		}, "restarts", []string{"instance 1 has ended 4 times in 5 minutes: panic: no tea"}},
+		{"one that has, and was stopped", idle, func(a *admin.App) {
+			a.PerInstance[1].State, a.Ended = "stopped", map[int]int{1: 4}
+		}, "", nil},
 		{"an instance that was restarted on purpose, and had ended before", idle, func(a *admin.App) {
 			a.PerInstance[1] = watt.InstanceStatus{Instance: 1, State: "ready", Since: now, Restarts: map[string]uint64{"ended": 3, "asked": 1}}
 		}, "", nil},
@@ -263,6 +271,9 @@ func TestWhoFailsIsNamed(t *testing.T) {
 		}, []string{"orders: " + says + "its calls of store fail, 40/s"}},
 		"an app, and hardly the one behind": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Errors = 40, 2 }, []string{
 			"orders: " + says + "its log or its metrics may say why", "store: it answers 2 % of its requests with 5xx, 2/s: its log or its metrics may say why",
+		}},
+		"the one behind, for the greater part": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Errors = 40, 25 }, []string{
+			"store: it answers 25 % of its requests with 5xx, 25/s: its log or its metrics may say why",
 		}},
 		"since others refuse": {func(orders, store *admin.App) { orders.Now.Errors, store.Now.Shed, store.Overloaded = 40, 40, true }, nil},
 		"hardly ever":         {func(orders, _ *admin.App) { orders.Now.Errors = 1 }, nil},
