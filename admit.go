@@ -17,7 +17,7 @@ func poolLimits(config *App) admission.Limits {
 // admit takes a worker for what has arrived at that time, waiting for it as long as the limits allow, or until m, which
 // may be nil, is moved: see [admission.Pool.AcquireOr], whose errors it returns.
 func (a *app) admit(ctx context.Context, arrived time.Time, m *move) (ticket, error) {
-	t, err := a.pool.AcquireOr(ctx, m.waits)
+	t, err := a.pool.AcquireOr(ctx, arrived, m.waits)
 	if shedError(err) != nil {
 		a.sheds.note(err)
 	}

@@ -22,7 +22,8 @@ import (
 type handing struct {
 	conn    net.Conn // to it
 	sibling *neighbour
-	free    func() // gives the worker back
+	free    func()        // gives the worker back
+	longest time.Duration // that a request may wait
 }
 
 // newHanding returns one in a bubble. sibling is called with what the sibling is sent, and with its connection, which is
@@ -81,7 +82,7 @@ func newHanding(t *testing.T, timeout time.Duration, sibling func(conn net.Conn,
 			t.Error(err)
 		}
 	})
-	return &handing{conn, to, func() { close(busy) }}
+	return &handing{conn, to, func() { close(busy) }, c.app.conf().QueueTimeout}
 }
 
 // send sends a request, and waits until nothing more happens by itself.
@@ -139,6 +140,23 @@ func TestWhatASiblingHasNotBegunIsServedHere(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestQueueTimeoutHoldsForWhatComesBackFromASibling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h *handing
+		h = newHanding(t, 0, func(net.Conn, *http.Request) {
+			time.Sleep(h.longest / 2)
+			h.sibling.slot.State.Store(slotSilent) // or it would be given it again
+		})
+		began := time.Now()
+		h.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		status, body := h.answer(t)
+		if took := time.Since(began); status != http.StatusServiceUnavailable || took != h.longest {
+			t.Errorf("got %d, %s after %v, want 503 after %v", status, body, took, h.longest)
+		}
+		h.free()
+	})
 }
 
 // TestABodyThatNobodyReadsEndsTheConnectionOfWhatComesBackFromASibling, and the answer says so, as where it was not handed over.

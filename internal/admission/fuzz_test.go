@@ -74,11 +74,13 @@ func newPlay(t *testing.T) *play {
 }
 
 // Whole milliseconds pass between operations, waiting times end a fraction
-// after one and deadlines another: no two things are due at the same moment,
-// for which of them comes first would be up to the scheduler.
+// after one and deadlines another, as do those who have come earlier: no two
+// things are due at the same moment, for which of them comes first would be up
+// to the scheduler.
 const (
 	expiry  = 300 * time.Microsecond
 	timeout = 500 * time.Microsecond
+	earlier = 100 * time.Microsecond
 )
 
 // next returns the next byte as a number below n: 0 when there is none left.
@@ -115,12 +117,14 @@ func (p *play) run(ops []byte) {
 // most often.
 func (p *play) step() {
 	switch op := p.next(20); op {
-	case 0, 1, 2, 3:
-		p.acquire(0, nil)
+	case 0, 1, 2:
+		p.acquire(0, 0, nil)
+	case 3:
+		p.acquire(p.millis(1, 19, 70, 400)+earlier, 0, nil)
 	case 4, 5:
-		p.acquire(p.millis(0, 5, 60, 150, 1000)+timeout, nil)
+		p.acquire(0, p.millis(0, 5, 60, 150, 1000)+timeout, nil)
 	case 6:
-		p.acquire(0, errHungUp)
+		p.acquire(0, 0, errHungUp)
 	case 7, 8, 9:
 		p.release(p.running(), true)
 	case 10:

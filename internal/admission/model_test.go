@@ -103,8 +103,8 @@ func (m *model) free() *modelMember {
 	return slices.MinFunc(free, func(a, b *modelMember) int { return a.busy - b.busy })
 }
 
-// acquire is a newcomer, already gone or not.
-func (m *model) acquire(c *modelCall, gone error) {
+// acquire is somebody who has come some time ago, already gone or not.
+func (m *model) acquire(c *modelCall, ago time.Duration, gone error) {
 	c.since = m.now
 	switch {
 	case gone != nil:
@@ -120,11 +120,11 @@ func (m *model) acquire(c *modelCall, gone error) {
 	case len(m.queue) >= m.limits.Queue && !m.overloaded():
 		m.shed(c, admission.QueueFull, 0)
 	default:
-		m.wait(c)
+		m.wait(c, ago)
 	}
 }
 
-func (m *model) wait(c *modelCall) {
+func (m *model) wait(c *modelCall, ago time.Duration) {
 	position := len(m.queue) + 1
 	if m.newestFirst() {
 		position = 1
@@ -140,7 +140,10 @@ func (m *model) wait(c *modelCall) {
 	if len(m.queue) == 0 {
 		m.filled, m.turn, m.turned = m.now, 0, m.now
 	}
+	c.since = m.now.Add(-ago)
 	m.queue = append(m.queue, c)
+	slices.SortStableFunc(m.queue, func(a, b *modelCall) int { return a.since.Compare(b.since) })
+	m.expire()
 	m.trim()
 }
 
@@ -223,11 +226,15 @@ func (m *model) resize(limits admission.Limits) {
 	m.limits = limits
 	m.turn, m.turned = 0, m.now
 	m.grant()
-	for len(m.queue) > 0 && m.now.Sub(m.queue[0].since) >= limits.Wait {
-		m.missed(limits.Wait)
+	m.expire()
+	m.trim()
+}
+
+func (m *model) expire() {
+	for len(m.queue) > 0 && m.now.Sub(m.queue[0].since) >= m.limits.Wait {
+		m.missed(m.limits.Wait)
 		m.shed(m.queue[0], admission.WaitTooLong, m.now.Sub(m.queue[0].since))
 	}
-	m.trim()
 }
 
 func (m *model) refuse(err error) {

@@ -32,9 +32,9 @@ func (p *play) callOf(c *modelCall) *playCall {
 	return p.calls[i]
 }
 
-// acquire is a newcomer; within is its deadline, gone why it has left already.
-func (p *play) acquire(within time.Duration, gone error) {
-	p.logf("acquire within %v, gone %v", within, gone)
+// acquire is somebody who has come some time ago; within is the deadline, gone why it has left already.
+func (p *play) acquire(ago, within time.Duration, gone error) {
+	p.logf("acquire since %v ago within %v, gone %v", ago, within, gone)
 	c := &playCall{modelCall: new(modelCall), done: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.cancel = cancel
@@ -48,10 +48,11 @@ func (p *play) acquire(within time.Duration, gone error) {
 		cancel(gone)
 	}
 	p.calls = append(p.calls, c)
-	p.model.acquire(c.modelCall, gone)
+	p.model.acquire(c.modelCall, ago, gone)
+	since := time.Now().Add(-ago)
 	go func() {
 		defer close(c.done)
-		c.ticket, c.got = p.pool.Acquire(ctx)
+		c.ticket, c.got = p.pool.AcquireOr(ctx, since, nil)
 	}()
 }
 

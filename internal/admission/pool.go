@@ -82,7 +82,7 @@ func New[T any](limits Limits) *Pool[T] {
 // The error is a [*ShedError], the error given to [Pool.Refuse], or the
 // cause of ctx if that ended first.
 func (p *Pool[T]) Acquire(ctx context.Context) (Ticket[T], error) {
-	return p.AcquireOr(ctx, nil)
+	return p.AcquireOr(ctx, time.Time{}, nil)
 }
 
 // ErrMoved is the error of a request that need not wait here any more.
@@ -90,8 +90,9 @@ var ErrMoved = errors.New("it has been moved")
 
 // AcquireOr is Acquire for a request that may find a worker elsewhere: if it has to wait it calls waits, unless that is
 // nil, and when the channel that this returns is closed before there is a worker, its error is [ErrMoved]. Such a
-// request is in no count.
-func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan struct{})) (Ticket[T], error) {
+// request is in no count. It may come back: it takes its place among those who wait by when it came first, which is
+// since, unless that is zero, and it has waited as long.
+func (p *Pool[T]) AcquireOr(ctx context.Context, since time.Time, waits func() (moved <-chan struct{})) (Ticket[T], error) {
 	if ctx.Err() != nil {
 		p.mu.Lock()
 		p.stats.Abandoned++
@@ -104,7 +105,7 @@ func (p *Pool[T]) AcquireOr(ctx context.Context, waits func() (moved <-chan stru
 		p.mu.Unlock()
 		return ticket, nil
 	}
-	w, err := p.enqueueLocked(ctx)
+	w, err := p.enqueueLocked(ctx, since)
 	p.mu.Unlock()
 	if err != nil {
 		return Ticket[T]{}, err
@@ -132,8 +133,8 @@ func (p *Pool[T]) AcquireNow() (Ticket[T], error) {
 	return p.startLocked(m, p.now()), nil
 }
 
-// enqueueLocked has a newcomer wait who cannot run at once, or sheds it.
-func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
+// enqueueLocked has somebody wait who cannot run at once, and does so since then, or now if that is zero; or sheds it.
+func (p *Pool[T]) enqueueLocked(ctx context.Context, since time.Time) (*waiter[T], error) {
 	if p.refused != nil {
 		p.stats.Refused++
 		return nil, p.refused
@@ -152,12 +153,16 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context) (*waiter[T], error) {
 		}
 	}
 	w := p.newWaiter(ctx, now)
-	p.queue.push(w)
-	p.changedLocked()
-	p.trimLocked(now)
-	if p.queue.length == 1 {
+	if !since.IsZero() {
+		w.since = min(now, since.Sub(p.epoch))
+	}
+	p.queue.insert(w, now)
+	if p.queue.oldest == w {
 		p.armLocked(now)
 	}
+	p.changedLocked()
+	p.expireLocked(now)
+	p.trimLocked(now)
 	return w, nil
 }
 
@@ -309,8 +314,8 @@ func (p *Pool[T]) Remove(m *Member[T]) {
 	p.members = slices.DeleteFunc(p.members, func(other *Member[T]) bool { return other == m })
 }
 
-// now reads the monotonic clock. It is called with mu held, so that nobody in
-// the queue has come before the one ahead of it.
+// now reads the monotonic clock. It is called with mu held, so that it does not go
+// back for the queue.
 func (p *Pool[T]) now() time.Duration {
 	return time.Since(p.epoch)
 }

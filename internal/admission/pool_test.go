@@ -344,7 +344,7 @@ func TestAWorkerThatComesInTheSameMomentAsAnotherEnd(t *testing.T) {
 				for range 50 {
 					running := r.run()
 					ctx, cancel := context.WithCancel(r.Context())
-					ticket, err := r.AcquireOr(ctx, func() <-chan struct{} {
+					ticket, err := r.AcquireOr(ctx, time.Time{}, func() <-chan struct{} {
 						running.ticket.Release()
 						return test.end(cancel)
 					})

@@ -74,13 +74,24 @@ func (q *queue[T]) ahead(now time.Duration) int {
 	return q.length
 }
 
-func (q *queue[T]) push(w *waiter[T]) {
+// insert adds w behind those who have come before it.
+func (q *queue[T]) insert(w *waiter[T], now time.Duration) {
 	if q.length == 0 {
-		q.oldest, q.filled, q.turn, q.turned = w, w.since, 0, w.since
-	} else {
-		w.older, q.newest.newer = q.newest, w
+		q.filled, q.turn, q.turned = now, 0, now
 	}
-	q.newest = w
+	for w.older = q.newest; w.older != nil && w.older.since > w.since; {
+		w.newer, w.older = w.older, w.older.older
+	}
+	if w.older == nil {
+		q.oldest = w
+	} else {
+		w.older.newer = w
+	}
+	if w.newer == nil {
+		q.newest = w
+	} else {
+		w.newer.older = w
+	}
 	q.length++
 	w.queued = true
 }

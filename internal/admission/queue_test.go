@@ -336,7 +336,7 @@ func TestAWaiterThatIsMovedLeavesTheQueueAndTheCounts(t *testing.T) {
 		c := &call{done: make(chan struct{})}
 		go func() {
 			defer close(c.done)
-			c.ticket, c.err = r.AcquireOr(r.Context(), func() <-chan struct{} { return moved })
+			c.ticket, c.err = r.AcquireOr(r.Context(), time.Time{}, func() <-chan struct{} { return moved })
 		}()
 		synctest.Wait()
 		next := r.wait()
@@ -355,11 +355,11 @@ func TestAWaiterThatIsMovedLeavesTheQueueAndTheCounts(t *testing.T) {
 func TestWhoNeedNotWaitIsNotAsked(t *testing.T) {
 	inBubble(t, admission.Limits{Workers: 1, Queue: 1, Wait: time.Minute}, func(r rig) {
 		ask := func() <-chan struct{} { t.Error("asked"); return nil }
-		if _, err := r.AcquireOr(r.Context(), ask); err != nil {
+		if _, err := r.AcquireOr(r.Context(), time.Time{}, ask); err != nil {
 			t.Error(err)
 		}
 		r.wait()
-		_, err := r.AcquireOr(r.Context(), ask)
+		_, err := r.AcquireOr(r.Context(), time.Time{}, ask)
 		r.mustShed(err, admission.QueueFull)
 	})
 }
@@ -370,7 +370,7 @@ func TestAWaiterThatIsMovedWhenItHasAWorkerKeepsIt(t *testing.T) {
 		c := &call{done: make(chan struct{})}
 		go func() {
 			defer close(c.done)
-			c.ticket, c.err = r.AcquireOr(r.Context(), func() <-chan struct{} { return moved })
+			c.ticket, c.err = r.AcquireOr(r.Context(), time.Time{}, func() <-chan struct{} { return moved })
 		}()
 		synctest.Wait()
 		running.ticket.Release() // and before the waiter has noticed:
