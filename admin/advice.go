@@ -88,11 +88,10 @@ func (a adviser) lives() (kind, text string) {
 
 // short speaks of an app that has more to do than it can.
 func (a adviser) short() (kind, text string) {
-	n := a.Now
-	if a.workers() == 0 || n.Utilisation < full || n.Wait99 < waits && n.Shed == 0 {
+	if !a.pressed() {
 		return "", ""
 	}
-	state := a.state()
+	n, state := a.Now, a.state()
 	if a.mostlyWaits() {
 		who, room := a.waitedFor()
 		if state += fmt.Sprintf("; %s of that time they wait for %s", percent(n.Downstream/n.Utilisation), who); !room {
@@ -158,6 +157,11 @@ func (a adviser) bursts() (kind, text string) {
 	}
 	return "bursts", fmt.Sprintf("%s%s of the time, but %.3g/s are shed: they come many at a time, more than Workers and Queue (%d and %d) take, or their deadlines are too near",
 		a.busy(), percent(n.Utilisation), n.Shed, a.Workers, max(0, a.Queue))
+}
+
+// pressed reports whether requests find all workers busy.
+func (a adviser) pressed() bool {
+	return a.workers() > 0 && a.Now.Utilisation >= full && (a.Now.Wait99 >= waits || a.Now.Shed > 0)
 }
 
 // hangs reports whether the workers serve nobody, and do not compute either.

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"net/http"
 	"runtime/pprof"
 	"strings"
@@ -16,19 +17,15 @@ func TestLabelsOfTheProgramsOwnMakeNoMetric(t *testing.T) {
 	rt, url := burning(t, admin.Options{CPUShares: true})
 	call := burn(t, rt)
 	defer call()
-	over := make(chan struct{})
+	ctx, over := context.WithCancel(t.Context())
 	var others sync.WaitGroup
 	defer others.Wait()
-	defer close(over)
+	defer over()
 	for _, name := range []string{"tenant", "\xff"} {
 		others.Go(func() {
-			pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("app", name)))
-			for {
-				select {
-				case <-over:
-					return
-				default:
-				}
+			pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels("app", name)))
+			for ctx.Err() == nil {
+				continue
 			}
 		})
 	}
