@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,22 +68,47 @@ func (a *app) grow(ctx context.Context, n int) error {
 		added = append(added, in)
 	}
 	a.mu.Unlock()
-	results := make(chan error, len(added))
-	for _, in := range added {
+	errs := make([]error, len(added))
+	var starting sync.WaitGroup
+	for i, in := range added {
+		starting.Add(1)
 		a.rt.owned.Go(func() {
 			in.supervise(ctx, func(err error) {
-				if err != nil && len(added) > 1 {
-					err = fmt.Errorf("instance %d: %w", in.index, err)
-				}
-				results <- err
+				errs[i] = err
+				starting.Done()
 			})
 		})
 	}
-	var errs []error
-	for range added {
-		errs = append(errs, <-results)
+	starting.Wait()
+	if len(added) == 1 {
+		return errs[0]
 	}
-	return errors.Join(errs...)
+	return joinAlike(errs, added)
+}
+
+// joinAlike joins the errors of instances, and tells once what several say alike.
+func joinAlike(errs []error, instances []*instance) error {
+	var first []error                // to say something
+	who := make(map[string][]string) // says it
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		text := err.Error()
+		if who[text] == nil {
+			first = append(first, err)
+		}
+		who[text] = append(who[text], strconv.Itoa(instances[i].index))
+	}
+	for i, err := range first {
+		all := who[err.Error()]
+		kind := "instance"
+		if len(all) > 1 {
+			kind = "instances"
+		}
+		first[i] = fmt.Errorf("%s %s: %w", kind, strings.Join(all, ", "), err)
+	}
+	return errors.Join(first...)
 }
 
 // shrink drains and removes the last instances until there are n.

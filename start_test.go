@@ -203,6 +203,22 @@ func TestAPanicInNewIsAStartError(t *testing.T) {
 	})
 }
 
+func TestWhatSeveralInstancesSayOfTheirStartsIsToldOnce(t *testing.T) {
+	rt := watt.New(watt.App{Name: "a", Instances: 4, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+		switch env.Instance {
+		case 1:
+			return nil, errors.New("no milk")
+		case 3:
+			return http.HandlerFunc(work), nil
+		}
+		return nil, errors.New("no tea")
+	}})
+	err := rt.Start(t.Context())
+	if want := "watt: app \"a\": start: instances 0, 2: no tea\ninstance 1: no milk"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestTheFirstAppThatFailsStopsTheOthersAndEverythingIsCleanedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDiary()
