@@ -112,6 +112,30 @@ func TestNewLimitsReachInstancesThatRun(t *testing.T) {
 	within(t, held, "the end of the call")
 }
 
+func TestNewLimitsReachRawConnectionsToOtherProcesses(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	watttest.Start(t, rt)
+	dial := func() error {
+		conn, err := rt.Env().Dial(t.Context(), "echo")
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+		return err
+	}
+	for _, most := range []int{1, 2, -1} {
+		if err := rt.Update("echo", func(a *watt.App) { a.MaxConns = most }); err != nil {
+			t.Fatal(err)
+		}
+		if most > 0 {
+			if err := dial(); err != nil {
+				t.Errorf("%d: %v", most, err)
+			}
+		}
+		wantErr(t, dial(), watt.ErrOverloaded)
+	}
+}
+
 // meddler asks from a process of its own whether all is ready, or does what only the first process can.
 func meddler() *watt.Runtime {
 	var rt *watt.Runtime

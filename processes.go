@@ -307,8 +307,11 @@ func (p *processes) called(callee string) *count.Calls {
 	return sum
 }
 
-// adopt tells the instances of new limits.
-func (p *processes) adopt(*App) { p.inform() }
+// adopt tells the instances of new limits. Raw connections to them are counted where they are dialled.
+func (p *processes) adopt(config *App) {
+	p.app.conns.resize(config.MaxConns)
+	p.inform()
+}
 
 // inform tells the instances the terms in force.
 func (p *processes) inform() {
