@@ -136,6 +136,86 @@ func TestNewLimitsReachRawConnectionsToOtherProcesses(t *testing.T) {
 	}
 }
 
+// pliant has an app in a process of its own, with limits that nothing reaches.
+func pliant() *watt.Runtime {
+	return watt.New(watt.App{
+		Name: "pliant", Isolation: watt.OwnProcess, Workers: 1, Queue: 1, QueueTimeout: time.Hour, Timeout: time.Hour,
+		DrainTimeout: time.Millisecond, New: newPliant,
+	})
+}
+
+func newPliant(context.Context, *watt.Env) (http.Handler, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/held", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/soon", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(200 * time.Millisecond):
+			fmt.Fprint(w, "done")
+		case <-r.Context().Done():
+		}
+	})
+	mux.HandleFunc("/by", func(w http.ResponseWriter, r *http.Request) {
+		by, _ := watt.AnswerBy(r.Context())
+		fmt.Fprint(w, time.Until(by) < 2*time.Minute)
+	})
+	mux.HandleFunc("/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: 1\n\n")
+	})
+	return mux, nil
+}
+
+func TestEveryNewLimitReachesAnInstanceThatRuns(t *testing.T) {
+	t.Parallel()
+	rt := pliant()
+	watttest.Start(t, rt)
+	if err := rt.Update("pliant", func(a *watt.App) {
+		a.QueueTimeout, a.Timeout, a.DrainTimeout, a.MaxConns = time.Millisecond, time.Minute, time.Minute, -1
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if got := get(ctx, rt, "pliant.watt.local/by"); got.body != "true" {
+		t.Errorf("Timeout: got %v", got)
+	}
+	if got := get(ctx, rt, "pliant.watt.local/events"); got.status != http.StatusServiceUnavailable {
+		t.Errorf("MaxConns: got %v", got)
+	}
+	busy := func() bool { return statusOf(t, rt, "pliant").Busy == 1 }
+	held := going(ctx, rt, "pliant.watt.local/held")
+	soon(t, "it to be in progress", busy)
+	wantErr(t, within(t, going(t.Context(), rt, "pliant.watt.local/by"), "the end of its wait").err, watt.ErrOverloaded)
+	cancel()
+	within(t, held, "the end of the call")
+	soon(t, "the worker", func() bool { return !busy() })
+
+	slow := going(t.Context(), rt, "pliant.watt.local/soon")
+	soon(t, "it to be in progress", busy)
+	if err := rt.Restart("pliant", 0); err != nil {
+		t.Error(err)
+	}
+	if got := within(t, slow, "the answer"); got.body != "done" {
+		t.Errorf("DrainTimeout: got %v", got)
+	}
+}
+
+func TestANewReadyPathAndStartTimeoutHoldForTheNextProcess(t *testing.T) {
+	t.Parallel()
+	rt := pliant()
+	watttest.Start(t, rt)
+	if err := rt.Update("pliant", func(a *watt.App) { a.ReadyPath, a.StartTimeout = "/missing", time.Second }); err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.Restart("pliant", 0); err == nil || !strings.Contains(err.Error(), "/missing") || !strings.Contains(err.Error(), "404") {
+		t.Errorf("got %v", err)
+	}
+	if err := rt.Update("pliant", func(a *watt.App) { a.ReadyPath = "/by" }); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "it to be ready", func() bool { return rt.Ready() == nil })
+}
+
 // meddler asks from a process of its own whether all is ready, or does what only the first process can.
 func meddler() *watt.Runtime {
 	var rt *watt.Runtime

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if !runMain() && !runProgram() {
 		go lasting()
 		os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // children end at once, also with the race detector
-		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, unready, failing, verbose, shift, bistro, shy, chatty, gauge, heist, far, poor, grumble, safe, aloof, hoarder, consumer, quitter, leaver, barred, outpost, meddler, vacant, twin)
+		watttest.Main(m, farm, mall, pair, press, ward, rebel, sloth, unready, failing, verbose, shift, bistro, shy, chatty, gauge, heist, far, poor, grumble, safe, aloof, hoarder, consumer, quitter, leaver, barred, outpost, meddler, vacant, twin, pliant)
 	}
 }
 
