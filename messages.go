@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/org/watt/internal/control"
@@ -39,7 +40,7 @@ type terms struct {
 	Level  *int8             // of the log, as a number, since not every one has a name; nil if that is its own affair
 }
 
-// limits are what may change of an app while it runs.
+// limits are the fields of App that may change while it runs and that other processes have to know.
 type limits struct {
 	Workers, Queue, MaxConns            int
 	QueueTimeout, Timeout, DrainTimeout time.Duration
@@ -53,9 +54,10 @@ func limitsOf(c *App) limits {
 
 // apply returns c with the limits.
 func (l limits) apply(c App) App {
-	c.Workers, c.Queue, c.MaxConns = l.Workers, l.Queue, l.MaxConns
-	c.QueueTimeout, c.Timeout, c.DrainTimeout = l.QueueTimeout, l.Timeout, l.DrainTimeout
-	c.StartTimeout, c.ReadyPath = l.StartTimeout, l.ReadyPath
+	to := reflect.ValueOf(&c).Elem()
+	for field, limit := range reflect.ValueOf(l).Fields() {
+		to.FieldByName(field.Name).Set(limit)
+	}
 	return c
 }
 

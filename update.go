@@ -10,14 +10,15 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// changeable are the fields of App that may change while the runtime runs.
+// changeable reports whether a field of App may change while the runtime runs: it is one of the limits, or the parent's
+// alone to know.
 func changeable(field string) bool {
 	switch field {
-	case "Instances", "Workers", "Queue", "QueueTimeout", "MaxConns", "Timeout",
-		"StartTimeout", "DrainTimeout", "MaxRestarts", "Critical", "ReadyPath":
+	case "Instances", "MaxRestarts", "Critical":
 		return true
 	}
-	return false
+	_, limit := reflect.TypeFor[limits]().FieldByName(field)
+	return limit
 }
 
 // Update changes the configuration of an app. Before the start, change may set any field. While the
@@ -159,9 +160,9 @@ func (a *app) adopt(config *App) {
 func (a *app) changeProblem(old, config *App) error {
 	var p problems
 	before, after := reflect.ValueOf(*old), reflect.ValueOf(*config)
-	for i := range before.NumField() {
-		if field := before.Type().Field(i).Name; !changeable(field) && !same(before.Field(i), after.Field(i)) {
-			p.add(old, field, "cannot change while the runtime runs")
+	for field, was := range before.Fields() {
+		if !changeable(field.Name) && !same(was, after.FieldByIndex(field.Index)) {
+			p.add(old, field.Name, "cannot change while the runtime runs")
 		}
 	}
 	named := *config
