@@ -30,7 +30,7 @@ func deaf(t *testing.T) (*own, *control.Conn) {
 		t.Fatal(err)
 	}
 	o := &own{
-		place: &processes{app: &app{rt: new(Runtime)}}, slot: new(page.Slot), conn: mine, life: t.Context(),
+		place: &processes{sums: sums{app: &app{rt: new(Runtime)}}}, slot: new(page.Slot), conn: mine, life: t.Context(),
 		dials: make(chan struct{}, maxDials), saying: make(chan struct{}, 1),
 	}
 	t.Cleanup(func() {
@@ -166,7 +166,7 @@ func TestAnInstanceThatDrainsIsGivenNoConnection(t *testing.T) {
 
 func TestAnInstanceThatIsDoubtedIsTakenOnlyIfThereIsNoOther(t *testing.T) {
 	a := new(app)
-	p := &processes{app: a}
+	p := &processes{sums: sums{app: a}}
 	var all []*own
 	for i := range 2 {
 		o := &own{place: p, index: i, slot: new(page.Slot), process: new(process.Process)}

@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/org/watt/internal/count"
@@ -26,17 +24,12 @@ const (
 // processes are the instances of an app that live in processes of their own. Each has a door with its own
 // admission; the page shows how busy they are.
 type processes struct {
-	app     *app
-	nursery *nursery
-	public  *frontage // nil if the app does not listen
-
-	mu     sync.Mutex
-	past   count.Admission // what generations that have ended had counted; their tallies are the app's
-	living map[int]*own    // those that may still count
+	sums
+	public *frontage // nil if the app does not listen
 }
 
 func newProcesses(a *app) *processes {
-	return &processes{app: a, nursery: a.rt.nursery, living: make(map[int]*own)}
+	return &processes{sums: sums{app: a, nursery: a.rt.nursery, living: make(map[int]*own)}}
 }
 
 // open implements place. The mesh comes in by way of the instances.
@@ -200,34 +193,6 @@ func (c crowd) check(by time.Time) error {
 	return &CallError{RetryAfter: scattered(time.Duration(after)), Err: fmt.Errorf("%w: it has no room in time", ErrOverloaded)}
 }
 
-// count adds up what the instances have counted, those of earlier generations included. What they show may be anything,
-// after a fault of theirs.
-func (p *processes) count(s *Status) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var counted count.Admission
-	counted.Add(&p.past)
-	s.Conns = p.app.conns.count() // raw ones, which children take without asking
-	s.Panics = p.app.tallies.panics()
-	for _, o := range p.living {
-		counted.Add(&o.slot.Admission)
-		s.Panics += count.Read(&o.slot.Served.Panics)
-		s.Busy += few(&o.slot.Busy)
-		s.Queued += few(&o.slot.Queued)
-		s.Conns += few(&o.slot.Conns)
-		s.PublicConns += few(&o.slot.PublicConns)
-		s.Streams += few(&o.slot.Streams)
-		s.Upgraded += few(&o.slot.Upgraded)
-		s.Overloaded = s.Overloaded || o.slot.Overloaded.Load() == 1
-	}
-	s.loadAdmission(&counted)
-	s.Abandoned += p.app.abandoned.Load() // those that were killed
-	s.ConnsShed += p.app.connsShed.Load() // raw ones
-}
-
-// few returns how many of something a child shows.
-func few(n *atomic.Int64) int { return int(page.Within(n, math.MaxInt32)) }
-
 // listeners tells of those of the instances.
 func (p *processes) listeners() []ListenerStatus {
 	if p.public == nil {
@@ -247,64 +212,6 @@ func (p *processes) listeners() []ListenerStatus {
 		})
 	}
 	return all
-}
-
-// countRefused counts a connection that no instance was there for.
-func (p *processes) countRefused() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.past.Refused.Add(1)
-}
-
-// expect begins to believe what a child counts.
-func (p *processes) expect(o *own) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o.slot.Reset()
-	p.living[o.index] = o
-}
-
-// collect keeps what a child has counted that has ended.
-func (p *processes) collect(o *own) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.living[o.index] != o {
-		return // it never began
-	}
-	delete(p.living, o.index)
-	p.past.Add(&o.slot.Admission)
-	p.app.tallies.instance(o.index).Add(&o.slot.Served)
-	o.slot.Reset()
-	for i, callee := range p.app.conf().Calls {
-		calls := p.nursery.callsOf(p.app, o.index, i)
-		p.app.mesh.edges[callee].calls.Add(calls)
-		calls.Reset()
-	}
-}
-
-// served returns what an instance has counted, also in earlier generations.
-func (p *processes) served(index int) *count.Served {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sum := new(count.Served)
-	sum.Add(p.app.tallies.instance(index))
-	if o := p.living[index]; o != nil {
-		sum.Add(&o.slot.Served)
-	}
-	return sum
-}
-
-// called returns what the instances have counted of their calls of callee.
-func (p *processes) called(callee string) *count.Calls {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sum := new(count.Calls)
-	sum.Add(p.app.mesh.edges[callee].calls)
-	i := slices.Index(p.app.conf().Calls, callee)
-	for index := range p.living {
-		sum.Add(p.nursery.callsOf(p.app, index, i))
-	}
-	return sum
 }
 
 // adopt tells the instances of new limits. Raw connections to them are counted where they are dialled.
