@@ -27,7 +27,7 @@ func Saturation(before, after *watt.Status, elapsed time.Duration) float64 {
 }
 
 func utilisation(before, after *watt.Status, seconds float64) float64 {
-	workers := float64(max(workersOf(before), workersOf(after)))
+	workers := float64(max(readyWorkers(before), readyWorkers(after)))
 	switch {
 	case workers == 0:
 		return 0
@@ -47,8 +47,8 @@ func utilisation(before, after *watt.Status, seconds float64) float64 {
 	return max(ratio, 0)
 }
 
-// workersOf returns how many workers of instances that are ready an app has.
-func workersOf(s *watt.Status) (n int) {
+// readyWorkers returns how many workers an app has in instances that are ready.
+func readyWorkers(s *watt.Status) (n int) {
 	for i := range s.PerInstance {
 		if s.PerInstance[i].State == "ready" {
 			n += max(0, s.Workers)
@@ -103,7 +103,7 @@ func (p *past) before(now look) look {
 		p.apps = make(map[string]*since)
 	}
 	known := p.apps[now.of.Name]
-	if known == nil || workersOf(&known.later.of) != workersOf(&now.of) {
+	if known == nil || readyWorkers(&known.later.of) != readyWorkers(&now.of) {
 		known = &since{now, now}
 		p.apps[now.of.Name] = known
 	}
