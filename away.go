@@ -14,7 +14,6 @@ var errAway = fmt.Errorf("%w: no instance is there", ErrUnavailable)
 
 // await returns when an instance is ready. It waits until by. Its own errors wrap errAway.
 func (a *app) await(ctx context.Context, by time.Time) error {
-	var due <-chan time.Time
 	for {
 		a.mu.Lock()
 		state, change, closing := a.stateLocked(), a.change, a.closing
@@ -27,14 +26,9 @@ func (a *app) await(ctx context.Context, by time.Time) error {
 		case closing: // and does not come back, as one does whose only instance is replaced
 			return fmt.Errorf("%w: the app is %s", errAway, state)
 		}
-		if due == nil {
-			timer := time.NewTimer(time.Until(by))
-			defer timer.Stop()
-			due = timer.C
-		}
 		select {
 		case <-change:
-		case <-due:
+		case <-time.After(time.Until(by)):
 			return fmt.Errorf("%w: the app is %s", errAway, state)
 		case <-ctx.Done():
 			return context.Cause(ctx)

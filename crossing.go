@@ -101,10 +101,8 @@ func (c *call) more(n int, to target, err error, by time.Time) bool {
 	if left <= 0 {
 		return false
 	}
-	timer := time.NewTimer(min(left, tryPause))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(min(left, tryPause)):
 		return true
 	case <-c.ctx.Done():
 		return false

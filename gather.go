@@ -55,11 +55,10 @@ func newRegistry(app string, instance int) *registry {
 
 // Gather implements [prometheus.Gatherer].
 func (r *registry) Gather() ([]*dto.MetricFamily, error) {
-	timer := time.NewTimer(metricsTime)
-	defer timer.Stop()
+	late := time.After(metricsTime)
 	select {
 	case r.asking <- struct{}{}:
-	case <-timer.C:
+	case <-late:
 		return nil, r.silent()
 	}
 	var families []*dto.MetricFamily
@@ -73,7 +72,7 @@ func (r *registry) Gather() ([]*dto.MetricFamily, error) {
 	select {
 	case <-done:
 		return families, err
-	case <-timer.C:
+	case <-late:
 		return nil, r.silent()
 	}
 }

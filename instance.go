@@ -339,9 +339,7 @@ func (in *instance) pause(failures int, end ending) ending {
 		in.countRestart(end.cause)
 		in.set(stateRestarting, err)
 		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
-		timer := time.NewTimer(delay)
-		defer timer.Stop()
-		due = timer.C
+		due = time.After(delay)
 	}
 	end.ask.answer(err)
 	select {

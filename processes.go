@@ -95,7 +95,6 @@ func (p *processes) accept(ctx context.Context, conn *os.File, what connection, 
 // pick returns the ready instance with least to do, other than not. If there is none it waits for one until by, unless
 // that is zero.
 func (p *processes) pick(ctx context.Context, not target, by time.Time) (*own, error) {
-	var due <-chan time.Time
 	for {
 		change := p.app.changing()
 		if o := p.idlest(not); o != nil {
@@ -110,14 +109,9 @@ func (p *processes) pick(ctx context.Context, not target, by time.Time) (*own, e
 		if o := p.idlest(not); o != nil {
 			return o, nil
 		}
-		if due == nil {
-			timer := time.NewTimer(time.Until(by))
-			defer timer.Stop()
-			due = timer.C
-		}
 		select { // it is silent or about to end, or has, which its supervisor is about to notice
 		case <-change:
-		case <-due:
+		case <-time.After(time.Until(by)):
 			return nil, fmt.Errorf("%w that shows that it lives", errAway)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)

@@ -118,12 +118,10 @@ func (b *requestBody) wanted() bool {
 	if b.trace != nil && b.trace.Wait100Continue != nil {
 		b.trace.Wait100Continue()
 	}
-	timer := time.NewTimer(continueWait)
-	defer timer.Stop()
 	select {
 	case yes := <-b.ask:
 		return yes
-	case <-timer.C:
+	case <-time.After(continueWait):
 		return true
 	}
 }
