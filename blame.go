@@ -12,9 +12,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// logFailure logs err, because of which the request is answered with status, if it is the program's failure. It returns
-// the status: another one if the cause of err is that time is up, or that nobody waits for the answer any more.
-func (q *request) logFailure(status int, err error) int {
+// blame finds whose failure err is, because of which the request was to be answered with status. It returns the status for
+// that: another one if the request is malformed, its time is up, or nobody waits for the answer any more. It logs what is
+// the program's failure.
+func (q *request) blame(status int, err error) int {
 	if status >= 500 && q.gone() && !errors.Is(err, errPanicked) {
 		q.log(zap.DebugLevel, statusGone, err)
 		return statusGone

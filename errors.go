@@ -166,7 +166,7 @@ func WriteError(w http.ResponseWriter, err error) {
 			err = q.answer.refused // by which err has come about
 		}
 		status, _ := answerTo(err)
-		q.answer.breaks(q.logFailure(status, err))
+		q.answer.breaks(q.blame(status, err))
 		return
 	}
 	writeError(w, err)
@@ -176,7 +176,7 @@ func WriteError(w http.ResponseWriter, err error) {
 func writeError(w http.ResponseWriter, err error) {
 	status, after := answerTo(err)
 	if q := requestBehind(w); q != nil {
-		status = q.logFailure(status, err)
+		status = q.blame(status, err)
 		q.answer.told, q.answer.status = true, status
 	}
 	h := w.Header()

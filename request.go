@@ -131,7 +131,7 @@ func (q *request) conclude() {
 	a := &q.answer
 	q.stopTimer()                // whether the answer has come in time is decided now
 	if a.missed() && !a.broken { // nobody has said so yet
-		a.breaks(q.logFailure(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
+		a.breaks(q.blame(http.StatusGatewayTimeout, q.explainTimeout(q.reason())))
 	}
 	if a.missed() || a.cut() || a.broken && a.stage < takenOver {
 		panic(http.ErrAbortHandler)
