@@ -121,8 +121,10 @@ func (p *play) step() {
 		p.acquire(0, 0, nil)
 	case 3:
 		p.acquire(p.millis(1, 19, 70, 400)+earlier, 0, nil)
-	case 4, 5:
+	case 4:
 		p.acquire(0, p.millis(0, 5, 60, 150, 1000)+timeout, nil)
+	case 5:
+		p.acquire(p.millis(1, 19, 70, 400)+earlier, p.millis(0, 5, 60, 150, 1000)+timeout, nil)
 	case 6:
 		p.acquire(0, 0, errHungUp)
 	case 7, 8, 9:

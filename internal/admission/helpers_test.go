@@ -50,11 +50,17 @@ func (c *call) returned() bool {
 // acquire calls Acquire and returns when it has, or waits.
 func (r rig) acquire(ctx context.Context) *call {
 	r.Helper()
+	return r.acquireSince(ctx, time.Time{})
+}
+
+// acquireSince is acquire for who has come at that time.
+func (r rig) acquireSince(ctx context.Context, since time.Time) *call {
+	r.Helper()
 	c := &call{done: make(chan struct{})}
 	start := time.Now()
 	go func() {
 		defer close(c.done)
-		c.ticket, c.err = r.Acquire(ctx)
+		c.ticket, c.err = r.AcquireOr(ctx, since, nil)
 		c.after = time.Since(start)
 	}()
 	synctest.Wait()

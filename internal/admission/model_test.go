@@ -125,9 +125,15 @@ func (m *model) acquire(c *modelCall, ago time.Duration, gone error) {
 }
 
 func (m *model) wait(c *modelCall, ago time.Duration) {
-	position := len(m.queue) + 1
+	since, later := m.now.Add(-ago), 0
+	for _, other := range m.queue {
+		if other.since.After(since) {
+			later++
+		}
+	}
+	position := len(m.queue) - later + 1
 	if m.newestFirst() {
-		position = 1
+		position = later + 1
 	}
 	expected := m.drain(position)
 	if !c.deadline.IsZero() && m.now.Add(expected).After(c.deadline) {
@@ -140,7 +146,7 @@ func (m *model) wait(c *modelCall, ago time.Duration) {
 	if len(m.queue) == 0 {
 		m.filled, m.turn, m.turned = m.now, 0, m.now
 	}
-	c.since = m.now.Add(-ago)
+	c.since = since
 	m.queue = append(m.queue, c)
 	slices.SortStableFunc(m.queue, func(a, b *modelCall) int { return a.since.Compare(b.since) })
 	m.expire()

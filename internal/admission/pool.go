@@ -143,7 +143,11 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context, since time.Time) (*waiter[T
 	if reason, full := p.fullLocked(now); full {
 		return nil, p.shedLocked(reason, 0)
 	}
-	wait := p.timeToServeLocked(p.queue.ahead(now) + 1)
+	came := now
+	if !since.IsZero() {
+		came = min(now, since.Sub(p.epoch))
+	}
+	wait := p.timeToServeLocked(p.queue.ahead(came, now) + 1)
 	if deadline, ok := ctx.Deadline(); ok {
 		if left := time.Until(deadline); wait > left {
 			if left >= p.timeToServeLocked(1) { // else it could not be served in any order
@@ -152,10 +156,7 @@ func (p *Pool[T]) enqueueLocked(ctx context.Context, since time.Time) (*waiter[T
 			return nil, p.shedLocked(Deadline, wait)
 		}
 	}
-	w := p.newWaiter(ctx, now)
-	if !since.IsZero() {
-		w.since = min(now, since.Sub(p.epoch))
-	}
+	w := p.newWaiter(ctx, came)
 	p.queue.insert(w, now)
 	if p.queue.oldest == w {
 		p.armLocked(now)

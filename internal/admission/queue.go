@@ -31,12 +31,12 @@ type waiter[T any] struct {
 }
 
 // newWaiter returns a waiter that is not in the queue yet.
-func (p *Pool[T]) newWaiter(ctx context.Context, now time.Duration) *waiter[T] {
+func (p *Pool[T]) newWaiter(ctx context.Context, since time.Duration) *waiter[T] {
 	w, ok := p.spare.Get().(*waiter[T])
 	if !ok {
 		w = &waiter[T]{settled: make(chan struct{}, 1)}
 	}
-	w.since, w.gone = now, ctx.Done()
+	w.since, w.gone = since, ctx.Done()
 	return w
 }
 
@@ -66,12 +66,16 @@ func (q *queue[T]) surplus(now time.Duration) (*waiter[T], Reason) {
 	return q.newest, QueueFull
 }
 
-// ahead returns how many would be served before a newcomer.
-func (q *queue[T]) ahead(now time.Duration) int {
-	if q.newestFirst(now) {
-		return 0
+// ahead returns how many would be served before somebody who has come at that time.
+func (q *queue[T]) ahead(since, now time.Duration) int {
+	later := 0
+	for w := q.newest; w != nil && w.since > since; w = w.older {
+		later++
 	}
-	return q.length
+	if q.newestFirst(now) {
+		return later
+	}
+	return q.length - later
 }
 
 // insert adds w behind those who have come before it.

@@ -315,6 +315,40 @@ func TestWhatWouldWaitBeyondItsDeadlineIsShedAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhoComesBackIsExpectedToBeServedInItsPlace(t *testing.T) {
+	inBubble(t, admission.Limits{Workers: 1, Queue: 9, Wait: time.Minute}, func(r rig) {
+		within := func(d time.Duration, since time.Time) *call {
+			ctx, cancel := context.WithTimeout(r.Context(), d)
+			r.Cleanup(cancel)
+			return r.acquireSince(ctx, since)
+		}
+		c := r.run()
+		r.sleep(time.Second)
+		r.release(c) // so a request takes a second
+		first := time.Now()
+		running := r.run()
+		r.sleep(50 * time.Millisecond)
+		later := []*call{r.wait(), r.wait()}
+
+		shed := r.mustBeShed(within(time.Second-1, first), admission.Deadline)
+		if shed.Wait != time.Second {
+			r.Errorf("got an expected wait of %v, want 1s", shed.Wait)
+		}
+		back := within(time.Second, first)
+		r.mustWait(back)
+		running.ticket.Discard() // so that a request still takes a second
+		synctest.Wait()
+		r.mustRun(back)
+		r.mustWait(later...)
+
+		r.sleep(100 * time.Millisecond)
+		r.mustBeShed(within(2*time.Second, time.Now()), admission.Deadline)
+		r.mustWait(within(time.Second, time.Now())) // it is the newest's turn, and not that of who has come before
+		r.mustBeShed(within(4*time.Second-1, first), admission.Deadline)
+		r.mustWait(within(4*time.Second, first))
+	})
+}
+
 func TestDeadlinesAreNotJudgedBeforeTheFirstRelease(t *testing.T) {
 	inBubble(t, admission.Limits{Workers: 1, Queue: 9, Wait: time.Minute}, func(r rig) {
 		c := r.run()
