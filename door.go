@@ -185,7 +185,6 @@ func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 		if d.app.rt.child.handover.pass(to, w, r, q) {
 			return
 		}
-		q.restartTimer()
 		var m *move
 		if n < mostHandovers { // another may be idle
 			m = d.mover(r, p)

@@ -38,16 +38,6 @@ func (q *request) stopTimer() {
 	q.untimed = true
 }
 
-// restartTimer is for a request that was handed to a sibling, which has not begun it.
-func (q *request) restartTimer() {
-	if q.timer != nil {
-		q.mu.Lock()
-		q.untimed = false
-		q.mu.Unlock()
-		q.timer.Reset(time.Until(q.by))
-	}
-}
-
 // expire interrupts a request that has not been answered in time.
 func (q *request) expire() {
 	q.mu.Lock()
