@@ -22,6 +22,10 @@ var (
 
 const words = `(?:panic: |fatal error: |SIG[A-Z]+: |runtime: (?:[^g]|g[^ ])).*`
 
+// otherThreads is where what Go's signals to its other threads have added begins, in a program that is to leave a core, with
+// GOTRACEBACK=crash.
+const otherThreads = "\n-----\n\nSIGQUIT: "
+
 const crashed = 2
 
 // explain tells the ways to end apart: killed by this process, for want of memory, by another signal, by a panic or
@@ -79,10 +83,9 @@ func lastOf(output string) string {
 	return all[len(all)-1]
 }
 
-// dumped returns the last words of a process that was to leave a core, with GOTRACEBACK=crash, or "": without what Go's
-// signals to its other threads have added.
+// dumped returns the last words of a process that was to leave a core, or "".
 func dumped(output string) string {
-	before, _, _ := strings.Cut(output, "\n-----\n\nSIGQUIT: ")
+	before, _, _ := strings.Cut(output, otherThreads)
 	if last := lastOf(before); !strings.HasPrefix(last, "SIGQUIT: ") { // the signal of another thread's, perhaps
 		return last
 	}

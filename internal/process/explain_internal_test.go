@@ -4,7 +4,9 @@ package process
 
 import (
 	"errors"
+	"io"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -18,18 +20,22 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 	crash, killed := end("exit 2").ProcessState, end("kill -9 $$").ProcessState
 	terminated, exited := end("kill -15 $$").ProcessState, end("exit 137").ProcessState
 	slow := errors.New("it was slow")
+	aborted := end("kill -6 $$").ProcessState
 	yes, no := func() bool { return true }, func() bool { return false }
+	unasked := func() bool { t.Error("asked for a kill that nothing looks like"); return true }
 	for _, c := range []struct {
 		got  *ExitError
 		want string
 	}{
 		{explain(killed, "", nil, yes), "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"},
 		{explain(killed, "", nil, no), "killed by SIGKILL"},
-		{explain(killed, "", slow, yes), "killed: it was slow"},
-		{explain(terminated, "", slow, yes), "killed by SIGTERM"},
-		{explain(exited, "", nil, yes), "exit status 137"},
+		{explain(killed, "", slow, unasked), "killed: it was slow"},
+		{explain(terminated, "", slow, unasked), "killed by SIGTERM"},
+		{explain(exited, "", nil, unasked), "exit status 137"},
 		{explain(exited, "no database", nil, no), "exit status 137: no database"},
 		{explain(exited, "handler panicked\ngoroutine 1 [running]:\nmain.main()\n\tmain.go:7 +0x18", nil, no), "exit status 137"},
+		{explain(aborted, "fatal error: all\n"+otherThreads+"quit\n", nil, unasked), "fatal error: all"},
+		{explain(aborted, quit, nil, unasked), "killed by SIGABRT"}, // of another thread's, perhaps
 		{explain(crash, quit, nil, no), "SIGQUIT: quit"},
 		{explain(crash, "runtime: out of memory\n", nil, no), "runtime: out of memory"},
 		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
@@ -57,5 +63,39 @@ func TestAKillForWantOfMemoryExplainsOneEnd(t *testing.T) {
 		if got := k.explain(c.before, c.after); got != c.want {
 			t.Errorf("%d: got %t, want %t", i, got, c.want)
 		}
+	}
+}
+
+func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
+	const stack = "\ngoroutine 7 [running]:\nmain.f()\n\tmain.go:7 +0x18\n"
+	many := strings.Repeat(stack, 2*tailSize/len(stack))
+	first := "panic: on purpose\n" + stack
+	inLine := strings.Repeat("x", 100) + "panic: in a line\n"
+	for name, c := range map[string]struct {
+		written []string
+		begins  string // if not with stacks
+	}{
+		"piece by piece":    {append([]string{"before\n", "panic: on ", "purpose\n"}, strings.SplitAfter(many, "0x18\n")...), first},
+		"at once":           {[]string{"before\n" + first + many}, first},
+		"after others":      {[]string{"panic: that was recovered\n", many, first, many}, first},
+		"within a line":     {[]string{inLine + many}, ""},
+		"cut within a line": {[]string{inLine, many[:tailSize-len(inLine)+100], many}, ""},
+		"still there":       {[]string{"panic: that was recovered\n", many, first}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := &tail{next: io.Discard}
+			for _, text := range c.written {
+				if n, err := io.WriteString(kept, text); n != len(text) || err != nil {
+					t.Error(n, err)
+				}
+			}
+			said := kept.text()
+			if all := strings.Join(c.written, ""); len(said) > tailSize || !strings.HasSuffix(all, said[len(said)/2:]+"\n") {
+				t.Errorf("%d bytes are kept, that end with %q", len(said), said[len(said)-100:])
+			}
+			if c.begins == "" && strings.HasPrefix(said, "panic: ") || !strings.HasPrefix(said, c.begins) {
+				t.Errorf("it begins with %.100q", said)
+			}
+		})
 	}
 }

@@ -52,17 +52,16 @@ func roles() map[string]func() {
 			panic("on purpose")
 		},
 		"crash": func() {
-			debug.SetTraceback("crash") // as GOTRACEBACK does
-			if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
-				panic(err)
-			}
+			toLeaveACore()
 			panic("on purpose")
 		},
 		"hang and crash": func() {
-			debug.SetTraceback("crash")
-			if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
-				panic(err)
-			}
+			toLeaveACore()
+			hang()
+		},
+		"hang and crash with many": func() {
+			startMany()
+			toLeaveACore()
 			hang()
 		},
 		"fatal error": func() {
@@ -102,6 +101,14 @@ func roles() map[string]func() {
 func startMany() {
 	for range 1000 {
 		go func() { select {} }()
+	}
+}
+
+// toLeaveACore has Go end this program so that the system would keep a core, but for its limit.
+func toLeaveACore() {
+	debug.SetTraceback("crash") // as GOTRACEBACK does
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, new(unix.Rlimit)); err != nil {
+		panic(err)
 	}
 }
 
@@ -193,6 +200,7 @@ func TestTheWaysToEndAreToldApart(t *testing.T) {
 		"signal":          {"hang", kill(syscall.SIGTERM), "killed by SIGTERM", true},
 		"signal of Go's":  {"hang", kill(syscall.SIGQUIT), "SIGQUIT: quit", false},
 		"signal, crash":   {"hang and crash", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
+		"crash with many": {"hang and crash with many", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
 		"killed":          {"hang", kill(syscall.SIGKILL), "killed by SIGKILL", true},
 		"killed by us": {"hang", func(p *played) {
 			p.Kill(errors.New("it was slow"))

@@ -62,7 +62,8 @@ func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	end := t.buf
-	if t.begin != nil && bytes.Contains(end, []byte("\ngoroutine ")) && !lastWords.Match(end) {
+	own, _, _ := bytes.Cut(end, []byte(otherThreads))
+	if t.begin != nil && bytes.Contains(own, []byte("\ngoroutine ")) && !lastWords.Match(own) {
 		end = append(append(t.begin, "\n…\n"...), end[min(len(end), len(t.begin)+len("\n…\n")):]...)
 	}
 	return strings.TrimSpace(string(end))
