@@ -32,7 +32,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := s.options.extract(r.Context(), r.Header)
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but those behind have to know
-		own := r.WithContext(ctx)
+		own := r.WithContext(&unsampled{ctx, parent})
 		defer giveBack(r, own)
 		s.next.ServeHTTP(w, own)
 		return
@@ -58,6 +58,30 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.next.ServeHTTP(w, own)
 	}
+}
+
+// unsampled is the context of a request that belongs to a trace which is not sampled.
+type unsampled struct {
+	context.Context //nolint:containedctx // it is one
+	parent          trace.SpanContext
+}
+
+// unsampledKey is its key.
+type unsampledKey struct{}
+
+// Value implements [context.Context].
+func (u *unsampled) Value(key any) any {
+	if key == (unsampledKey{}) {
+		return u
+	}
+	return u.Context.Value(key)
+}
+
+// handsOn reports whether the mesh tells the callee of a call the span, since it is that of the request during which the call
+// is made, and not one that its handler has from elsewhere.
+func (o *Options) handsOn(ctx context.Context, span trace.SpanContext) bool {
+	u, ok := ctx.Value(unsampledKey{}).(*unsampled)
+	return ok && o.w3c && u.parent.Equal(span)
 }
 
 // giveBack gives what the handler of a request's copy has found to r: its route, and its form, whose files are removed with r.

@@ -158,11 +158,7 @@ func (c *client) RoundTrip(req *http.Request) (*http.Response, error) {
 	if (span.IsSampled() || !span.IsValid()) && utf8.ValidString(req.URL.Host) { // what is none is no name either
 		return c.full.RoundTrip(req)
 	}
-	told := said(req.Header, span)
-	if span.IsRemote() && c.options.w3c { // the request's own, whose headers the mesh hands on
-		_, served := watt.Arrived(ctx)
-		told = told || served
-	}
+	told := said(req.Header, span) || c.options.handsOn(ctx, span)
 	if told && baggage.FromContext(ctx).Len() == 0 {
 		return c.base.RoundTrip(req)
 	}

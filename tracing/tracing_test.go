@@ -366,6 +366,9 @@ func TestHeadersThatArePassedOnNameTheRequestsOwnTrace(t *testing.T) {
 		"with a state":                      {sampler: stateful{sdk.NeverSample()}, flags: "00", state: "sampler=off"},
 		"of another trace":                  {sampler: sdk.NeverSample(), flags: "01", within: begin(sdk.AlwaysSample())},
 		"of one that is not sampled either": {sampler: sdk.NeverSample(), flags: "00", within: begin(sdk.NeverSample())},
+		"of a message's": {sampler: sdk.AlwaysSample(), flags: "00", within: func(ctx context.Context) context.Context {
+			return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
+		}},
 		"with baggage": {sampler: sdk.NeverSample(), flags: "00", baggage: "a=1", within: func(ctx context.Context) context.Context {
 			all, _ := baggage.Parse("a=1")
 			return baggage.ContextWithBaggage(ctx, all)
