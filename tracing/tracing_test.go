@@ -431,6 +431,41 @@ func TestHeadersThatArePassedOnNameTheRequestsOwnTrace(t *testing.T) {
 	}
 }
 
+func TestACallForAMessageBelongsToItsTrace(t *testing.T) {
+	message := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}})
+	var got []string
+	rt := watt.New(
+		watt.App{Name: "gateway", Calls: []string{"orders"}, New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
+			return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				for _, ctx := range []context.Context{r.Context(), trace.ContextWithRemoteSpanContext(r.Context(), message)} {
+					resp, err := env.Get(ctx, "http://orders.watt.local/")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp.Body.Close()
+				}
+			}), nil
+		}},
+		watt.App{Name: "orders", Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			got = append(got, trace.SpanContextFromContext(r.Context()).TraceID().String())
+		})},
+	)
+	if err := tracing.Instrument(rt, tracing.Options{Provider: sdk.NewTracerProvider()}); err != nil {
+		t.Fatal(err)
+	}
+	request := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{2}, SpanID: trace.SpanID{2}}) // neither is sampled
+	watttest.Start(t, rt)
+	resp, err := rt.Env().Get(trace.ContextWithRemoteSpanContext(t.Context(), request), "http://gateway.watt.local/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if want := []string{request.TraceID().String(), message.TraceID().String()}; !slices.Equal(got, want) {
+		t.Errorf("got the traces %v, want %v", got, want)
+	}
+}
+
 // elsewhereNamed is W3C's propagator, with headers of other names.
 type elsewhereNamed struct{ propagation.TraceContext }
 
