@@ -34,9 +34,10 @@ func runMain() bool {
 	run := map[string]func() error{
 		"named": mainNamed, "nice": mainNice, "starting": mainStarting, "asking": mainAsking,
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
-		"curious": mainCurious, "popular": mainPopular, "flooding": mainFlooding,
-		"burying":   mainBurying,
-		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
+		"curious": mainCurious, "popular": mainPopular, "flooding": func() error { return mainFlooding(nil) },
+		"flooding lines": func() error { return mainFlooding(func(string, int, string) {}) },
+		"burying":        mainBurying,
+		"panicking":      func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
 		return false
@@ -332,7 +333,7 @@ func TestWhatAChildWritesIsOnItsParentsSameStreams(t *testing.T) {
 }
 
 // mainFlooding writes more to both streams, in the child, than a pipe holds.
-func mainFlooding() error {
+func mainFlooding(output func(app string, instance int, line string)) error {
 	flood := strings.Repeat("x", 1023) + "\n"
 	rt := watt.New(watt.App{Name: "one", Isolation: watt.OwnProcess, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for range 1 << 10 {
@@ -341,7 +342,7 @@ func mainFlooding() error {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})})
-	rt.Output = func(string, int, string) {}
+	rt.Output = output
 	return printing(rt, nil)
 }
 
@@ -352,11 +353,13 @@ func TestAChildWhoseParentCannotWriteGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), mainVariable+"=flooding")
-	cmd.Stdout, cmd.Stderr = full, full // as a file is on a disk without room
-	if err := cmd.Run(); err != nil {
-		t.Errorf("got %v, want an instance that has lived on", err)
+	for _, role := range []string{"flooding", "flooding lines"} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), mainVariable+"="+role)
+		cmd.Stdout, cmd.Stderr = full, full // as a file is on a disk without room
+		if err := cmd.Run(); err != nil {
+			t.Errorf("%s: got %v, want an instance that has lived on", role, err)
+		}
 	}
 }
 
