@@ -67,8 +67,8 @@ func (c *child) claim() error {
 	defer c.rt.mu.Unlock()
 	if tableOf(c.rt.configs) != c.birth.Table {
 		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps: "+
-			"does what stands before Run depend on something? In a test, a function given to watttest.Main has to return what "+
-			"that has started, with what its Update has changed", c.birth.App)
+			"main has to describe the same ones in each process, all but their limits. "+
+			"In a test, a function given to watttest.Main has to return what that has started, with what its Update has changed", c.birth.App)
 	}
 	if err := c.rt.mayStartLocked(); err != nil {
 		return err

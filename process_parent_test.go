@@ -334,7 +334,7 @@ func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
 	for strange, want := range map[string][]string{
 		"exit":  {"main did not reach Run with these apps", "repeatable", "exit status 4", "I cannot open the database twice"},
 		"slow":  {"main did not reach Run with these apps in time", "repeatable"},
-		"table": {"of a runtime with other apps", "depend on something"},
+		"table": {"of a runtime with other apps", "all but their limits"},
 	} {
 		t.Run(strange, func(t *testing.T) {
 			t.Parallel()

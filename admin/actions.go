@@ -47,7 +47,7 @@ type limits struct {
 
 func (h *handler) change(w http.ResponseWriter, r *http.Request) {
 	var l limits
-	if !decode(w, r, &l) {
+	if !decode(w, r, &l, `"workers", "queue" or "instances"`) {
 		return
 	}
 	app, had := r.PathValue("app"), 0
@@ -110,7 +110,7 @@ func (h *handler) level(w http.ResponseWriter, r *http.Request) {
 	var wish struct {
 		Level, For string
 	}
-	if !decode(w, r, &wish) {
+	if !decode(w, r, &wish, `"level" or "for"`) {
 		return
 	}
 	to, err := zapcore.ParseLevel(wish.Level)
@@ -149,8 +149,8 @@ func (l *level) set(rt *watt.Runtime, to zapcore.Level, length time.Duration) {
 	l.back = timer
 }
 
-// decode reads what an action wants, and answers if it makes no sense.
-func decode(w http.ResponseWriter, r *http.Request, v any) bool {
+// decode reads what an action wants, and answers if it makes no sense, with what it may set.
+func decode(w http.ResponseWriter, r *http.Request, v any, known string) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
@@ -158,7 +158,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) bool {
 		err = errors.New("there is more behind it")
 	}
 	if err != nil {
-		plain(w, http.StatusBadRequest, fmt.Sprint("not understood: ", err))
+		plain(w, http.StatusBadRequest, fmt.Sprintf("not understood: %v; set %s", err, known))
 		return false
 	}
 	return true

@@ -303,6 +303,16 @@ func TestOnlyThoseWhoMayDo(t *testing.T) {
 	}
 }
 
+func TestAnUnknownLimitIsAnsweredWithThoseThatThereAre(t *testing.T) {
+	_, url := started(t, admin.Options{Token: token})
+	_, text := do(t, http.MethodPatch, url+"/apps/orders", `{"queueTimeout": "5s"}`, authorized)
+	for _, want := range []string{`"queueTimeout"`, `"workers"`, `"queue"`, `"instances"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("got %q, want %s in it", text, want)
+		}
+	}
+}
+
 func TestTheReportShowsAtOnceWhatAnActionHasDone(t *testing.T) {
 	_, url := started(t, admin.Options{Token: token})
 	report := func() (r admin.Report) {
