@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -328,10 +329,11 @@ func TestSeveralCanBeRegisteredUnderTheirNames(t *testing.T) {
 func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTill(t, &funnel.Idempotency{Required: true})
+		longest := `"a"; b=` + strings.Repeat("c", 1024-len(`"a"; b=`))
 		for _, key := range []string{
 			"", `"`, `""`, `"a`, `a"`, `"a" b`, `"\a"`, `"a\`, `"é"`, "a b", "a,b", "a;b", strings.Repeat("k", 256),
 			`"a";`, `"a";!!`, `"a"; b=`, `"a";b= 1`, `"a" ;b`, `"a";x, "b"`, `"a";"b"`, `"a";B`, `"a";b=1.`, `"a";b=1234567890123456`, `"a";b=?2`, `"a";b=:!:`, `"a", "b"`,
-			`"a"` + strings.Repeat(`;b="c"`, 200),
+			`"a"` + strings.Repeat(`;b="c"`, 200), `"` + strings.Repeat(`\"`, 256) + `"`, longest + "x",
 		} {
 			if got := x.post("/sell", key, "tea"); got.status != http.StatusBadRequest || got.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(got.body, "Idempotency-Key") {
 				t.Errorf("%q: got %d %v %s, want 400, and why", key, got.status, got.header, got.body)
@@ -354,6 +356,11 @@ func TestKeysThatAreMissingMalformedOrUsedForAnotherRequestAreRefused(t *testing
 		for i, parameters := range []string{``, `;a`, `; *b_1.c-d=tok/en:*`, `;n=-12.125; i=999999999999999;d=@-1;b=:AQ==:;t=?1`, `;s="a;\"\\";u=%"f%c3%bc"`, strings.Repeat(`;b="c"`, 150)} {
 			if got := x.post("/sell", `"with parameters"`+parameters, "tea"); got.body != "sale 2 of tea" || got.replayed != (i > 0) {
 				t.Errorf("%s: got %d %s, want the same key", parameters, got.status, got.body)
+			}
+		}
+		for _, key := range []string{strings.Repeat("k", 255), `"` + strings.Repeat(`\"`, 255) + `"`, longest} {
+			if got := x.post("/sell", key, "tea"); got.status != http.StatusCreated || got.replayed {
+				t.Errorf("%d bytes: got %d %s, want 201", len(key), got.status, got.body)
 			}
 		}
 		x.sales = 1
@@ -390,6 +397,29 @@ func TestAKeyInProgressIsRefusedWith409(t *testing.T) {
 			t.Errorf("got %+v, %d sales", got, x.sales)
 		}
 	})
+}
+
+// Whoever has just missed an answer that was about to be kept finds it there.
+func TestAKeyThatComesManyTimesAtOnceIsDoneOnce(t *testing.T) {
+	for range 300 {
+		var runs atomic.Int64
+		h := (&funnel.Idempotency{}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			runs.Add(1)
+			w.WriteHeader(http.StatusCreated)
+		}))
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 4 {
+					send(h, "/", "k")
+				}
+			})
+		}
+		all.Wait()
+		if n := runs.Load(); n != 1 {
+			t.Fatalf("it was done %d times", n)
+		}
+	}
 }
 
 // stalled is a client that has stopped reading.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/watt"
 	"github.com/org/watt/funnel"
 )
 
@@ -89,6 +90,51 @@ func (t *failingTx) Commit() error {
 		return errors.Join(before, t.Rollback())
 	}
 	return errors.Join(t.Tx.Commit(), after)
+}
+
+// prompt is SQLite whose transactions begin at once, and then call begun.
+type prompt struct {
+	driver.Connector
+	begun func()
+}
+
+// Connect implements [driver.Connector].
+func (p *prompt) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := p.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &promptConn{conn.(sqliteConn), p}, nil
+}
+
+type promptConn struct {
+	sqliteConn
+	of *prompt
+}
+
+// BeginTx implements [driver.ConnBeginTx].
+func (c *promptConn) BeginTx(_ context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	defer c.of.begun()
+	return c.sqliteConn.BeginTx(context.Background(), opts)
+}
+
+func TestATransactionThatBeginsTogetherWithTheEndOfTheContextIsNobodys(t *testing.T) {
+	name := file(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	quiet := func(string) (before, after error) { return nil, nil }
+	b := &funnel.Batch{DB: sql.OpenDB(&prompt{&failing{open(t, name).Driver(), "file:" + name + options, quiet}, cancel})}
+	defer b.DB.Close()
+	called := false
+	err := b.Do(ctx, func(context.Context, *sql.Tx) error {
+		called = true
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || errors.Is(err, watt.ErrUnavailable) || called {
+		t.Errorf("got %v, called: %t, want the end of the context", err, called)
+	}
+	if err := b.Do(t.Context(), write("next")); err != nil {
+		t.Errorf("the next: %v", err)
+	}
 }
 
 func TestACommitThatIsDoneAndSaidToHaveFailedIsFoundByItsKey(t *testing.T) {
