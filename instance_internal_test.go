@@ -66,3 +66,31 @@ func TestAnInstanceThatIsReadyHasALife(t *testing.T) {
 		}
 	}
 }
+
+func TestACallFromAnotherProcessGoesToNoneThatIsDoubted(t *testing.T) {
+	shared, err := page.Create(2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shared.Close()
+	a := &app{name: "a"}
+	a.config.Store(&App{Name: "a", Isolation: OwnProcess})
+	c := &child{page: shared, slots: map[string]span{"a": {0, 2}}}
+	x := &across{absent{inside{a}}, c}
+	for i := range 2 {
+		shared.Slot(i).State.Store(slotReady)
+	}
+	shared.Slot(1).Busy.Store(100)
+	x.idlest(nil).doubt()
+	if got := x.idlest(nil); got.instance != 1 {
+		t.Errorf("got instance %d, want the busy one", got.instance)
+	}
+	x.idlest(nil).doubt()
+	if got := x.idlest(nil); got.instance != -1 {
+		t.Errorf("got instance %d, want whichever the parent takes", got.instance)
+	}
+	shared.Slot(0).Beat.Add(1)
+	if got := x.idlest(nil); got.instance != 0 {
+		t.Errorf("got instance %d, want the one that has shown itself", got.instance)
+	}
+}

@@ -330,8 +330,8 @@ func TestAnInstanceThatWasAddedAndCannotStartIsTakenBack(t *testing.T) {
 	rt := shy()
 	watttest.Start(t, rt)
 	err := rt.Update("shy", func(a *watt.App) { a.Instances = 2 })
-	if s := statusOf(t, rt, "shy"); err == nil || len(s.PerInstance) != 1 || s.State != "ready" {
-		t.Errorf("got %v, %d instances, %s", err, len(s.PerInstance), s.State)
+	if s := statusOf(t, rt, "shy"); err == nil || len(s.PerInstance) != 1 || s.Instances != 1 || s.State != "ready" {
+		t.Errorf("got %v, %d instances of %d, %s", err, len(s.PerInstance), s.Instances, s.State)
 	}
 }
 
