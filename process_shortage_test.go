@@ -5,12 +5,14 @@ package watt_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -256,12 +258,17 @@ func TestAnInstanceThatAcceptsNoMoreHearsThatItIsToDrain(t *testing.T) {
 }
 
 // hoard has an instance in a process of its own that asks for as many connections as it may wait for, to an app that
-// starts when a keeper lets it; then it asks for one more.
+// starts when a keeper lets it; then it asks for one more. At /late those that it has asked for are for a moment, and it
+// answers once one more may wait.
 func hoard(k keeper) *watt.Runtime {
 	return watt.New(
 		watt.App{Name: "hoard", Isolation: watt.OwnProcess, Calls: []string{"late"}, New: func(ctx context.Context, env *watt.Env) (http.Handler, error) {
 			pass, err := passing("late")(ctx, env)
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/late" {
+					askLate(r.Context(), env)
+					return
+				}
 				var asked []string
 				for i := range 1024 {
 					asked = append(asked, fmt.Sprintf(`{"kind":"dial","data":{"ID":%d,"App":"late","Instance":-1}}`, 1000000+i))
@@ -277,6 +284,23 @@ func hoard(k keeper) *watt.Runtime {
 	)
 }
 
+func askLate(ctx context.Context, env *watt.Env) {
+	ask := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		_, err := env.Dial(ctx, "late")
+		return err
+	}
+	var all sync.WaitGroup
+	for range 1024 {
+		all.Go(func() { _ = ask(50 * time.Millisecond) })
+	}
+	all.Wait()
+	for errors.Is(ask(100*time.Millisecond), watt.ErrOverloaded) {
+		continue
+	}
+}
+
 func hoarder() *watt.Runtime { return hoard(nil) }
 
 func TestAChildThatWaitsForTooManyConnectionsIsRefusedMoreAtOnce(t *testing.T) {
@@ -287,6 +311,7 @@ func TestAChildThatWaitsForTooManyConnectionsIsRefusedMoreAtOnce(t *testing.T) {
 	restarted := make(chan error, 1)
 	go func() { restarted <- rt.Restart("late", 0) }()
 	soon(t, "it to start again", func() bool { return statusOf(t, rt, "late").State == "starting" })
+	within(t, going(t.Context(), rt, "hoard.watt.local/late"), "the parent to forget what nobody waits for")
 	if status, body := top.Get("http://hoard.watt.local/"); status != http.StatusServiceUnavailable {
 		t.Errorf("got %d %s, want 503", status, body)
 	}
