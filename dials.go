@@ -49,20 +49,24 @@ func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
 		}
 		return g.conn, nil
 	case <-ctx.Done():
-		c.forget(id, reply)
+		if !c.forget(id, reply) && !errors.Is(ctx.Err(), context.DeadlineExceeded) { // which the parent knows of
+			_ = c.say(sayForget, forgotten{id})
+		}
 		return nil, context.Cause(ctx)
 	}
 }
 
-// forget does without a connection that was asked for, if it was not given in the same moment.
-func (c *child) forget(id uint64, reply <-chan gift) {
+// forget does without a connection that was asked for. It reports whether there was an answer in the same moment.
+func (c *child) forget(id uint64, reply <-chan gift) (answered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.asked, id)
 	select {
 	case g := <-reply:
 		g.drop()
+		return true
 	default:
+		return false
 	}
 }
 
@@ -98,8 +102,8 @@ const maxDials = 1024
 var errManyDials = fmt.Errorf("%w: its process waits for %d connections", ErrOverloaded, maxDials)
 
 // dial gets the child a connection to another app, if it may call that.
-func (o *own) dial(ask dialling) {
-	ctx, cancel := context.WithCancel(o.life)
+func (o *own) dial(ctx context.Context, ask dialling) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(o.place.app.rt.patience.ctx, cancel)()
 	if ask.Within > 0 {

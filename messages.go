@@ -20,6 +20,7 @@ const (
 	sayPublic  = "public"  // parent: with a connection of the public side, that another instance's listener got
 	sayDial    = "dial"    // child: wants a connection to an app
 	sayDialled = "dialled" // parent: with it
+	sayForget  = "forget"  // child: nobody waits for it any more
 	sayAdopt   = "adopt"   // parent: the terms anew
 	sayLame    = "lame"    // parent: tell public clients to go
 	sayDrain   = "drain"   // parent
@@ -104,6 +105,8 @@ type dialling struct {
 	Trunk    bool
 	Within   time.Duration // 0: no limit
 }
+
+type forgotten struct{ ID uint64 }
 
 type dialled struct {
 	ID   uint64

@@ -49,6 +49,7 @@ type own struct {
 	saying   chan struct{} // held by whoever says something
 	closed   atomic.Bool   // it is given no more connections, since it would not take them
 	unread   atomic.Int64  // since when it has read nothing of what it is told, in Unix nanoseconds; 0: it reads
+	asked    sync.Map      // of context.CancelFunc, by the ID of what the child waits for
 	adopting sync.Mutex
 }
 
@@ -172,10 +173,20 @@ func (o *own) heard(m control.Message) error {
 				o.refuseMore(d)
 				return
 			}
+			ctx, cancel := context.WithCancel(o.life)
+			o.asked.Store(d.ID, cancel)
 			o.place.app.rt.owned.Go(func() {
 				defer func() { <-o.dials }()
-				o.dial(d)
+				defer cancel()
+				defer o.asked.Delete(d.ID)
+				o.dial(ctx, d)
 			})
+		})
+	case sayForget:
+		return decode(m, func(f forgotten) {
+			if cancel, waits := o.asked.Load(f.ID); waits {
+				cancel.(context.CancelFunc)()
+			}
 		})
 	default:
 		return fmt.Errorf("unknown message %q", m.Kind)

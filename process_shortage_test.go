@@ -285,19 +285,25 @@ func hoard(k keeper) *watt.Runtime {
 }
 
 func askLate(ctx context.Context, env *watt.Env) {
-	ask := func(within time.Duration) error {
-		ctx, cancel := context.WithTimeout(ctx, within)
+	ask := func(within time.Duration, told bool) error {
+		ctx, cancel := context.WithCancel(ctx)
+		if told { // the parent too
+			ctx, cancel = context.WithTimeout(ctx, within)
+		}
 		defer cancel()
+		defer time.AfterFunc(within, cancel).Stop()
 		_, err := env.Dial(ctx, "late")
 		return err
 	}
 	var all sync.WaitGroup
-	for range 1024 {
-		all.Go(func() { _ = ask(50 * time.Millisecond) })
-	}
-	all.Wait()
-	for errors.Is(ask(100*time.Millisecond), watt.ErrOverloaded) {
-		continue
+	for _, told := range []bool{true, false} {
+		for range 1024 {
+			all.Go(func() { _ = ask(50*time.Millisecond, told) })
+		}
+		all.Wait()
+		for errors.Is(ask(100*time.Millisecond, true), watt.ErrOverloaded) {
+			continue
+		}
 	}
 }
 
