@@ -286,12 +286,15 @@ func hoard(k keeper) *watt.Runtime {
 
 func askLate(ctx context.Context, env *watt.Env) {
 	ask := func(within time.Duration, told bool) error {
-		ctx, cancel := context.WithCancel(ctx)
+		limit := time.Hour
 		if told { // the parent too
-			ctx, cancel = context.WithTimeout(ctx, within)
+			limit = within
 		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		defer time.AfterFunc(within, cancel).Stop()
+		if !told {
+			defer time.AfterFunc(within, cancel).Stop()
+		}
 		_, err := env.Dial(ctx, "late")
 		return err
 	}
