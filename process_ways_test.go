@@ -484,3 +484,19 @@ func TestAnInstanceThatEndsDoesNotWaitForOtherProcessesThatKeepTheirConnectionsO
 		})
 	}
 }
+
+// What a server has not read when it closes the connection is an error of its other end, in place of the end of the answer.
+func TestTheAnswerToHeadersThatAreTooLongIsWholeOnBothWays(t *testing.T) {
+	t.Parallel()
+	rt := twin()
+	watttest.Start(t, rt)
+	for name, way := range ways() {
+		req := request(t.Context(), http.MethodGet, "http://far.watt.local/agent", http.NoBody)
+		req.Header.Set("X-Long", strings.Repeat("x", 4<<20))
+		way(req)
+		resp, err := rt.Env().Client.Do(req)
+		if got := read(t, resp, err); err == nil && (resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge || got != "431 Request Header Fields Too Large") {
+			t.Errorf("%s: got %d %q", name, resp.StatusCode, got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"io"
+	"syscall"
 )
 
 // Read reads the answer's body. When it has come to the end, the connection is free again.
@@ -14,6 +15,9 @@ func (x *exchange) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	if x.toEnd && errors.Is(err, syscall.ECONNRESET) && x.unread() {
+		err = io.EOF
+	}
 	if err == io.EOF { //nolint:errorlint // Read returns it bare
 		x.finish(true)
 	} else {
@@ -24,6 +28,13 @@ func (x *exchange) Read(p []byte) (int, error) {
 		err = earlier
 	}
 	return n, err
+}
+
+// unread reports whether the server has ended the connection before it has read the whole request, as it does where it has
+// refused its headers. Then the system says so after what the server has answered, in place of the end.
+func (x *exchange) unread() bool {
+	_, failed := x.c.out.progress()
+	return failed
 }
 
 // Close gives up what was not read of the answer, and with it the connection.

@@ -37,6 +37,7 @@ type exchange struct {
 	body   *requestBody  // written beside the reading; nil if there is none, or it was written before
 	answer io.ReadCloser // the answer's body as it comes from the connection
 	sized  sizedBody     // that, if its length is known
+	toEnd  bool          // the answer ends where the connection does
 	lost   bool          // the connection has ended without a byte of the answer
 	ending Ending
 
@@ -199,7 +200,7 @@ func (x *exchange) answered(resp *http.Response) {
 		x.finish(true)
 		return
 	}
-	x.answer = resp.Body
+	x.answer, x.toEnd = resp.Body, resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 	resp.Body = x
 }
 
