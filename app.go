@@ -113,6 +113,7 @@ type App struct {
 	// MaxConns bounds upgraded connections, event streams, requests that called [LongLived], raw
 	// connections of [Env.Dial], and public connections of a Serve app. If zero: 1024; Entrypoint 8192.
 	// -1: none are accepted. What there is no room for is answered with 503, and its request's context ends.
+	// Raw connections to instances in processes of their own are counted by each process that dials them.
 	MaxConns int
 
 	// Timeout bounds the time from a request's arrival to the first byte of its answer. When it has passed, the
