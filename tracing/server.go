@@ -32,7 +32,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := s.options.extract(r.Context(), r.Header)
 	parent := trace.SpanContextFromContext(ctx)
 	if !outside && parent.IsValid() && !parent.IsSampled() { // nothing to measure, but those behind have to know
-		own := r.WithContext(&unsampled{ctx, parent})
+		own := r.WithContext(&unsampled{ctx, parent}) //nolint:contextcheck // it holds the request's own
 		defer giveBack(r, own)
 		s.next.ServeHTTP(w, own)
 		return
