@@ -392,9 +392,11 @@ func TestWhoFindsNoSeatUnderMaxConnsIsSummedUpInTheLog(t *testing.T) {
 	})
 }
 
-// TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog, nor counted as more than one request, whatever its handler says.
+// TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog, nor counted as upgraded or as more than one request, and its
+// client is told nothing, whatever its handler says.
 func TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog(t *testing.T) {
 	for name, say := range map[string]func(http.ResponseWriter, error){
+		"nothing":    func(http.ResponseWriter, error) {},
 		"WriteError": watt.WriteError,
 		"http.Error": func(w http.ResponseWriter, err error) { http.Error(w, err.Error(), http.StatusInternalServerError) },
 	} {
@@ -419,6 +421,9 @@ func TestAConnectionThatADrainClosesAsItIsTakenOverIsNotInTheLog(t *testing.T) {
 				synctest.Wait()
 				if err := rt.Shutdown(t.Context()); err != nil {
 					t.Error(err)
+				}
+				if got, err := io.ReadAll(conn); len(got) != 0 || err != nil {
+					t.Errorf("got %q, %v", got, err)
 				}
 				for _, line := range logs.All() {
 					if strings.Contains(line.Message, "hijacked") || line.Level > zapcore.InfoLevel {

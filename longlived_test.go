@@ -421,37 +421,6 @@ func TestAConnectionMayBeTakenOverWhileItsRequestIsStillToCome(t *testing.T) {
 	}
 }
 
-// TestAConnectionThatIsTakenOverInADrainIsClosed, and not counted as one that another protocol is spoken on.
-func TestAConnectionThatIsTakenOverInADrainIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a := app("a", func(w http.ResponseWriter, r *http.Request) {
-			watt.LongLived(r.Context()) // so that it has a seat
-			<-r.Context().Done()
-			time.Sleep(5 * time.Second)
-			_, _, err := http.NewResponseController(w).Hijack()
-			wantErr(t, err, watt.ErrUnavailable)
-		})
-		a.Timeout = -1
-		rt := start(t, a)
-		conn, err := rt.Env().Dial(t.Context(), "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		synctest.Wait()
-		if err := rt.Shutdown(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if got, err := io.ReadAll(conn); len(got) != 0 || err != nil {
-			t.Errorf("got %q, %v", got, err)
-		}
-		if got := fmt.Sprint(statusOf(t, rt, "a").PerInstance[0].Requests); got != "map[GET:map[5xx:1]]" {
-			t.Errorf("counted are %s", got)
-		}
-	})
-}
-
 func TestAConnectionThatIsNotTakenOverLeavesItsSeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := start(t, app("a", func(w http.ResponseWriter, r *http.Request) {

@@ -19,17 +19,24 @@ import (
 	"github.com/org/watt/watttest"
 )
 
-// TestWhatIsNoTextLosesNoSpans: OTLP takes nothing else, and exporters then lose all spans that they would have sent at once.
-func TestWhatIsNoTextLosesNoSpans(t *testing.T) {
+// exporting returns a provider whose spans go to a receiver over OTLP, many at once.
+func exporting(t *testing.T) (*receiver, *sdk.TracerProvider) {
+	t.Helper()
 	r := new(receiver)
 	server := httptest.NewServer(r)
-	defer server.Close()
+	t.Cleanup(server.Close)
 	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter))
-	defer provider.Shutdown(context.Background())
+	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
+	return r, provider
+}
+
+// TestWhatIsNoTextLosesNoSpans: OTLP takes nothing else, and exporters then lose all spans that they would have sent at once.
+func TestWhatIsNoTextLosesNoSpans(t *testing.T) {
+	r, provider := exporting(t)
 	rt := watt.New(watt.App{Name: "web", Listen: "127.0.0.1:0", Handler: http.NotFoundHandler()})
 	if err := tracing.Instrument(rt, tracing.Options{Provider: provider}); err != nil {
 		t.Fatal(err)
@@ -66,15 +73,7 @@ func TestWhatIsNoTextLosesNoSpans(t *testing.T) {
 
 // TestWhatStrangersHaveFetchedLosesNoSpans: what they name may be no text.
 func TestWhatStrangersHaveFetchedLosesNoSpans(t *testing.T) {
-	r := new(receiver)
-	server := httptest.NewServer(r)
-	defer server.Close()
-	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(server.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
-	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter))
-	defer provider.Shutdown(context.Background())
+	r, provider := exporting(t)
 	rt := watt.New(watt.App{Name: "fetch", Listen: "127.0.0.1:0", New: func(_ context.Context, env *watt.Env) (http.Handler, error) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			resp, err := env.Get(r.Context(), r.URL.Query().Get("from"))
