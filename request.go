@@ -101,6 +101,7 @@ func callerOf(ctx context.Context) string {
 // Serve has the handler serve the request, and gives back what it held, whatever the handler does.
 func (q *request) Serve(r *http.Request) {
 	q.gen.requests.add(q)
+	defer q.gen.requests.remove(q) // who waits for that finds it counted
 	pprof.SetGoroutineLabels(q.gen.labels)
 	defer q.count()
 	defer func() { q.served(r, recover()) }()
@@ -113,7 +114,6 @@ func (q *request) served(r *http.Request, reason any) {
 	if reason != nil {
 		q.intake.decline()
 	}
-	q.gen.requests.remove(q)
 	q.end()
 	if r.MultipartForm != nil {
 		_ = r.MultipartForm.RemoveAll() // the server does not see this copy of the request
