@@ -36,8 +36,8 @@ func runMain() bool {
 		"adopting": mainAdopting, "orphan": mainOrphan, "writing": mainWriting, "labelled": mainLabelled,
 		"curious": mainCurious, "popular": mainPopular, "flooding": func() error { return mainFlooding(nil) },
 		"flooding lines": func() error { return mainFlooding(func(string, int, string) {}) },
-		"burying":        mainBurying,
-		"panicking":      func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
+		"burying":        mainBurying, "crowded": mainCrowded,
+		"panicking": func() error { return mainPanicking(nil) }, "silenced": func() error { return mainPanicking(zap.NewNop()) },
 	}[os.Getenv(mainVariable)]
 	if run == nil {
 		return false

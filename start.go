@@ -57,6 +57,9 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 		}
 	}
 	rt.running.Store(&byName)
+	if rt.nursery != nil {
+		rt.owned.Go(func() { rt.watchCrowd(rt.life.Done()) })
+	}
 	return nil
 }
 

@@ -1,0 +1,55 @@
+package watt
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/org/watt/internal/hrtick"
+)
+
+// watchCrowd has the kernel look more often at who should run while children compute on every processor and apps of this
+// process have requests: else those wait for the kernel's next tick, however low the children's priority is.
+func (rt *Runtime) watchCrowd(done <-chan struct{}) {
+	var ticks hrtick.Ticks
+	defer ticks.End()
+	look := time.NewTicker(beatEvery)
+	defer look.Stop()
+	var last time.Time
+	for {
+		select {
+		case <-look.C:
+		case <-done:
+			return
+		}
+		switch now := time.Now(); {
+		case rt.crowded():
+			last = now
+			ticks.Begin()
+		case now.Sub(last) > crowdLasts:
+			ticks.End()
+		}
+	}
+}
+
+// crowdLasts is how long there is taken to be a crowd after it was last seen: requests may be in progress a tenth of the time
+// only.
+const crowdLasts = 10 * beatEvery
+
+// crowded reports whether apps of this process have requests while the children that are to give way have one for each
+// processor, or more.
+func (rt *Runtime) crowded() bool {
+	here, there := 0, 0
+	for _, a := range rt.apps {
+		c := a.conf()
+		if c.Isolation != OwnProcess {
+			here += a.pool.Stats().Busy
+			continue
+		}
+		for i := range c.Instances {
+			if c.Nice > 0 {
+				there += min(few(&rt.nursery.slot(a.name, i).Busy), c.Workers)
+			}
+		}
+	}
+	return here > 0 && there >= runtime.NumCPU()
+}
