@@ -7,9 +7,9 @@ import (
 	"github.com/org/watt/internal/hrtick"
 )
 
-// watchCrowd has the kernel look more often at who should run while children compute on every processor and apps of this
-// process have requests: else those wait for the kernel's next tick, however low the children's priority is.
-func (rt *Runtime) watchCrowd(done <-chan struct{}) {
+// watchCrowd has the kernel look more often at who should run while there is a crowd: else the requests of this process wait
+// for the kernel's next tick, however low the children's priority is.
+func (rt *Runtime) watchCrowd() {
 	var ticks hrtick.Ticks
 	defer ticks.End()
 	look := time.NewTicker(beatEvery)
@@ -18,7 +18,7 @@ func (rt *Runtime) watchCrowd(done <-chan struct{}) {
 	for {
 		select {
 		case <-look.C:
-		case <-done:
+		case <-rt.life.Done():
 			return
 		}
 		switch now := time.Now(); {
@@ -31,12 +31,11 @@ func (rt *Runtime) watchCrowd(done <-chan struct{}) {
 	}
 }
 
-// crowdLasts is how long there is taken to be a crowd after it was last seen: requests may be in progress a tenth of the time
-// only.
+// crowdLasts is how long a crowd is taken to be there after it was last seen: who looks between two short requests sees none.
 const crowdLasts = 10 * beatEvery
 
-// crowded reports whether apps of this process have requests while the children that are to give way have one for each
-// processor, or more.
+// crowded reports whether there is a crowd: apps of this process have requests, while the children that are to give way have
+// one for each processor, or more. Nobody knows of those that come to the Listen of an app with Serve.
 func (rt *Runtime) crowded() bool {
 	here, there := 0, 0
 	for _, a := range rt.apps {

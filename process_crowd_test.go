@@ -21,11 +21,13 @@ import (
 )
 
 // mainCrowded prints how many threads have the kernel look more often at who should run: while there is nothing to do, while
-// all processors belong to children, while an app of this process has a request beside that, and after it.
+// all processors belong to children, while an app of this process has a request beside that, and after it; then while it has
+// one beside children that need not give way, and beside those that do; and after Shutdown.
 func mainCrowded() error {
 	holds := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	rt := watt.New(
 		watt.App{Name: "one", Profile: watt.CPUBound, Isolation: watt.OwnProcess, Instances: runtime.NumCPU(), Handler: holds},
+		watt.App{Name: "equal", Isolation: watt.OwnProcess, Workers: runtime.NumCPU(), Handler: holds},
 		watt.App{Name: "light", Handler: holds},
 	)
 	if err := rt.Start(context.Background()); err != nil {
@@ -61,8 +63,9 @@ func mainCrowded() error {
 		}
 	}
 	show(none)
+	someLooks := func() { <-time.After(200 * time.Millisecond) }
 	hold("one", runtime.NumCPU())
-	<-time.After(200 * time.Millisecond) // several looks
+	someLooks()
 	show(none)
 	hold("light", 1)
 	show(all)
@@ -71,8 +74,11 @@ func mainCrowded() error {
 	show(none)
 
 	ctx, cancel = context.WithCancel(context.Background())
-	hold("one", runtime.NumCPU())
 	hold("light", 1)
+	hold("equal", runtime.NumCPU())
+	someLooks()
+	show(none)
+	hold("one", runtime.NumCPU())
 	show(all)
 	cancel()
 	err := rt.Shutdown(context.Background())
@@ -94,7 +100,7 @@ func ticking() (n int) {
 func TestTheKernelLooksMoreOftenWhileChildrenHaveAllProcessors(t *testing.T) {
 	t.Parallel()
 	n := strconv.Itoa(runtime.NumCPU())
-	if got, want := strings.Fields(mainOf(t, "crowded", os.Args[0])), []string{"0", "0", n, "0", n, "0"}; fmt.Sprint(got) != fmt.Sprint(want) {
+	if got, want := strings.Fields(mainOf(t, "crowded", os.Args[0])), []string{"0", "0", n, "0", "0", n, "0"}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v threads, want %v", got, want)
 	}
 }

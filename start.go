@@ -51,15 +51,15 @@ func (rt *Runtime) begin(ctx context.Context, cancel context.CancelCauseFunc) er
 	rt.warnOfHunger(configs)
 	rt.labels = context.WithoutCancel(ctx)
 	byName := rt.build(configs)
-	for _, a := range rt.apps {
-		if rt.nursery != nil && a.conf().Isolation != OwnProcess {
-			a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
+	if rt.nursery != nil {
+		for _, a := range rt.apps {
+			if a.conf().Isolation != OwnProcess {
+				a.pool.Observe(showing(rt.nursery.slot(a.name, 0)))
+			}
 		}
+		rt.owned.Go(rt.watchCrowd)
 	}
 	rt.running.Store(&byName)
-	if rt.nursery != nil {
-		rt.owned.Go(func() { rt.watchCrowd(rt.life.Done()) })
-	}
 	return nil
 }
 
