@@ -3,6 +3,7 @@ package watt_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,7 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
+	"github.com/org/watt/watttest"
 )
 
 func TestShutdownDrainsCallersBeforeCallees(t *testing.T) {
@@ -390,5 +396,24 @@ func TestAServeThatDoesNotReturnIsNamed(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
+	})
+}
+
+// TestWhoIsShutDownHasCountedItsLastRequest, also if that has panicked and the log takes its time.
+func TestWhoIsShutDownHasCountedItsLastRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rt := watt.New(app("a", func(http.ResponseWriter, *http.Request) { panic("on purpose") }))
+		core, _ := observer.New(zapcore.ErrorLevel)
+		rt.Logger = zap.New(core, zap.Hooks(func(zapcore.Entry) error { time.Sleep(time.Second); return nil }))
+		watttest.Start(t, rt)
+		answered := going(t.Context(), rt, "a.watt.local/")
+		synctest.Wait()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(statusOf(t, rt, "a").PerInstance[0].Requests); got != "map[GET:map[5xx:1]]" {
+			t.Errorf("counted are %s", got)
+		}
+		<-answered
 	})
 }
