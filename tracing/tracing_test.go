@@ -201,14 +201,18 @@ func TestInstrumentedTwiceNothingStarts(t *testing.T) {
 	}
 }
 
+// TestClientsAreTrustedOnlyIfTheyAreToBe, nor could strangers have nothing sampled.
 func TestClientsAreTrustedOnlyIfTheyAreToBe(t *testing.T) {
-	for _, trust := range []bool{false, true} {
-		url, exporter := instrumented(t, tracing.Options{TrustClients: trust}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		get(t, url+"/home/7", strangers)
+	for _, c := range []struct {
+		sent  string
+		trust bool
+	}{{strangers, false}, {strangers, true}, {strings.TrimSuffix(strangers, "1") + "0", false}} {
+		url, exporter := instrumented(t, tracing.Options{TrustClients: c.trust}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		get(t, url+"/home/7", c.sent)
 		gateway := &ended(t, exporter, 3)[0]
 		follows := gateway.SpanContext.TraceID().String() == "0af7651916cd43dd8448eb211c80319c"
-		if follows != trust || !trust && len(gateway.Links) != 1 {
-			t.Errorf("trust %v: follows %v, links %v", trust, follows, gateway.Links)
+		if follows != c.trust || !c.trust && len(gateway.Links) != 1 {
+			t.Errorf("%s, trust %v: follows %v, links %v", c.sent, c.trust, follows, gateway.Links)
 		}
 	}
 }
