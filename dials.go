@@ -49,7 +49,7 @@ func (c *child) dial(ctx context.Context, ask dialling) (net.Conn, error) {
 		}
 		return g.conn, nil
 	case <-ctx.Done():
-		if !c.forget(id, reply) && !errors.Is(ctx.Err(), context.DeadlineExceeded) { // which the parent knows of
+		if !c.forget(id, reply) && !errors.Is(ctx.Err(), context.DeadlineExceeded) { // when that is, the parent knows itself
 			_ = c.say(sayForget, forgotten{id})
 		}
 		return nil, context.Cause(ctx)

@@ -101,7 +101,7 @@ func callerOf(ctx context.Context) string {
 // Serve has the handler serve the request, and gives back what it held, whatever the handler does.
 func (q *request) Serve(r *http.Request) {
 	q.gen.requests.add(q)
-	defer q.gen.requests.remove(q) // who waits for that finds it counted
+	defer q.gen.requests.remove(q) // last: who waits for the request to be over finds it counted
 	pprof.SetGoroutineLabels(q.gen.labels)
 	defer q.count()
 	defer func() { q.served(r, recover()) }()
