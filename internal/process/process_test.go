@@ -142,11 +142,22 @@ func (p *played) Write(text []byte) (int, error) {
 
 func play(t *testing.T, role string, args ...string) *played {
 	t.Helper()
+	return playOf(t, starter(t), role, args...)
+}
+
+func starter(t *testing.T) *process.Starter {
+	t.Helper()
 	s, err := process.NewStarter()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	return s
+}
+
+// playOf is play with a starter that others have, too.
+func playOf(t *testing.T, s *process.Starter, role string, args ...string) *played {
+	t.Helper()
 	theirs, ours, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -287,12 +298,12 @@ func TestWhatAProcessHasLeftInItsGroupEndsWithIt(t *testing.T) {
 	t.Parallel()
 	p := play(t, "leave")
 	p.exit(t)
-	for began := time.Now(); ; {
+	p.control.SetWriteDeadline(time.Now().Add(10 * time.Second)) // a full pipe holds up whoever writes
+	for {
 		if _, err := p.control.Write([]byte{0}); errors.Is(err, syscall.EPIPE) { // nobody is left to read it
 			return
-		}
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("something of its group is left")
+		} else if err != nil {
+			t.Fatalf("something of its group is left: %v", err)
 		}
 	}
 }
