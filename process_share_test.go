@@ -56,16 +56,19 @@ func addShare(mux *http.ServeMux) {
 
 func TestAnInstanceHasItsShareOfTheMachineAndItsParentsDeath(t *testing.T) {
 	t.Parallel()
-	rt := ward()
-	rt.Update("ward", func(a *watt.App) { a.Instances, a.Nice = 1, 7 })
-	top := watttest.Start(t, rt)
 	data := int64(400 << 20)
 	if racing {
 		data = -1
 	}
-	want := fmt.Sprint(max(2, int(math.Ceil(cgroup.CPUs()))+1), " ", max(7, niceness()), " ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
-	if _, got := top.Get("http://ward.watt.local/share"); got != want {
-		t.Errorf("got %q, want %q", got, want)
+	for _, instances := range []int{1, 2} {
+		rt := ward()
+		rt.Update("ward", func(a *watt.App) { a.Instances, a.Nice = instances, 7 })
+		top := watttest.Start(t, rt)
+		processors := max(2, int(math.Ceil(cgroup.CPUs()/float64(instances)))+1)
+		want := fmt.Sprint(processors, " ", max(7, niceness()), " ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
+		if _, got := top.Get("http://ward.watt.local/share"); got != want {
+			t.Errorf("of %d instances: got %q, want %q", instances, got, want)
+		}
 	}
 }
 
