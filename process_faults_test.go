@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -318,22 +319,36 @@ func TestAStoppedInstanceIsKilledWhenItHasToEnd(t *testing.T) {
 func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
 	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Timeout = time.Minute })
 	top := watttest.Start(t, rt)
+	var conns []net.Conn // to one instance
+	soon(t, "as many connections to an instance as it has workers", func() bool {
+		conn := dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+		fmt.Fprint(conn, "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+		if answered(t, conn)[0] == "1" {
+			conns = append(conns, conn)
+		}
+		return len(conns) == 4
+	})
+	for _, conn := range conns {
+		fmt.Fprint(conn, "GET /stuck HTTP/1.1\r\nHost: ward\r\n\r\n")
+	}
+	soon(t, "all its workers to be stuck", func() bool { return statusOf(t, rt, "ward").PerInstance[1].Busy == 4 })
 	f := startFlow(t, rt, top)
-	f.more(t, 20)
-	ctx, cancel := context.WithCancel(t.Context())
-	var held []<-chan result
-	for range 4 {
-		held = append(held, going(ctx, rt, "ward.watt.local/stuck"))
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 40 { // of which some get there
+		f.one(t.Context(), fresh, top.URL("ward")+"/well")
 	}
 	f.more(t, 100)
-	cancel()
-	for _, c := range held {
-		within(t, c, "the end of a call that was given up")
-	}
 	f.end()
 	if failed := f.failures(); len(failed) > 0 {
 		t.Errorf("%d requests have failed:\n%s", len(failed), strings.Join(failed, "\n"))
+	}
+	if seen := f.instances(); seen["1"] {
+		t.Errorf("got answers from %v, want none of the one that is stuck", seen)
+	}
+	for _, conn := range conns {
+		conn.Close()
 	}
 	soon(t, "its workers to be free", func() bool { return statusOf(t, rt, "ward").Busy == 0 })
 	if s := statusOf(t, rt, "ward"); s.Restarts != 0 {
