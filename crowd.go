@@ -11,7 +11,7 @@ import (
 // for the kernel's next tick, however low the children's priority is.
 func (rt *Runtime) watchCrowd() {
 	var ticks hrtick.Ticks
-	defer ticks.End()
+	defer ticks.Close()
 	look := time.NewTicker(beatEvery)
 	defer look.Stop()
 	var last time.Time

@@ -27,79 +27,102 @@ const slice = 100 * time.Microsecond
 // Name is what the threads are called.
 const Name = "watt-hrtick"
 
-// Ticks are threads, one on each processor that this process may use. The zero value has none. Its methods are not to be
-// called at the same time.
+// Ticks are threads, one on each processor that this process may use, there from the first Begin on. The zero value has none.
+// Its methods are not to be called at the same time.
 type Ticks struct {
-	end     chan struct{} // nil if there are none
+	timers  []int32       // the kernel's numbers of those that wake the threads
+	end     chan struct{} // closed when the threads are to end; nil if there are none
 	threads sync.WaitGroup
 }
 
-// Begin starts the threads, unless there are some. It needs no privilege. Where the system refuses what a thread needs, that
-// ends at once.
+// Begin has the threads wake up from now on. It needs no privilege. Where the system refuses what they need, they do nothing.
 func (t *Ticks) Begin() {
-	var all unix.CPUSet
-	if t.end != nil || unix.SchedGetaffinity(0, &all) != nil {
+	if t.end == nil {
+		t.start()
+	}
+	t.every(period)
+}
+
+// End lets the threads sleep. They stay: of each that ends while there is a CPU profile, Go's runtime leaves a timer behind, of
+// which a user may have only so many.
+func (t *Ticks) End() { t.every(0) }
+
+// Close ends the threads.
+func (t *Ticks) Close() {
+	if t.end == nil {
 		return
 	}
+	for _, timer := range t.timers {
+		_, _, _ = unix.Syscall(unix.SYS_TIMER_DELETE, uintptr(timer), 0, 0)
+	}
+	close(t.end)
+	t.threads.Wait()
+	t.timers, t.end = nil, nil
+}
+
+// start makes the threads, and their timers.
+func (t *Ticks) start() {
 	t.end = make(chan struct{})
-	for cpu, left := 0, all.Count(); left > 0; cpu++ {
+	var all unix.CPUSet
+	if unix.SchedGetaffinity(0, &all) != nil {
+		return
+	}
+	left := all.Count()
+	made := make(chan []int32)
+	for cpu := 0; left > 0; cpu++ {
 		if all.IsSet(cpu) {
 			left--
-			t.threads.Go(func() { tick(cpu, t.end) })
+			t.threads.Go(func() { live(cpu, made, t.end) })
+			t.timers = append(t.timers, <-made...)
 		}
 	}
 }
 
-// End ends the threads, if there are any.
-func (t *Ticks) End() {
-	if t.end != nil {
-		close(t.end)
-		t.threads.Wait()
-		t.end = nil
+// every has the timers go off that often, or not at all if period is zero.
+func (t *Ticks) every(period time.Duration) {
+	every := unix.NsecToTimespec(int64(period))
+	spec := unix.ItimerSpec{Interval: every, Value: every}
+	for _, timer := range t.timers {
+		_, _, _ = unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(timer), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	}
 }
 
-// tick is the life of a thread. For Go it waits for its end all the time: a thread that slept would have Go's scheduler take
-// part each time. Only the kernel wakes it, by a signal that Go's runtime has a use for itself, so that it is caught already:
-// one that the runtime has not sent it does nothing, and the thread waits on.
-func tick(cpu int, end <-chan struct{}) {
+// live is the life of a thread, which tells of its timer, if it has one. It waits for its end all the time, with nothing for
+// Go's scheduler to do, which a thread that slept would give as much to do as all else: only the kernel wakes it, with a
+// signal that Go's runtime uses itself, ignores unless it has sent it, and does not end the wait for.
+func live(cpu int, made chan<- []int32, end <-chan struct{}) {
 	runtime.LockOSThread() // never unlocked: the thread, which is of no use to others, ends with the goroutine
 	if unix.Gettid() == unix.Getpid() {
 		defer runtime.UnlockOSThread() // the first thread would not end, and its name is that of the process
 		var other sync.WaitGroup
-		other.Go(func() { tick(cpu, end) })
+		other.Go(func() { live(cpu, made, end) })
 		other.Wait()
 		return
 	}
+	made <- prepare(cpu)
+	<-end
+}
+
+// prepare makes the calling thread one that can tick on cpu, and returns its timer, or none.
+func prepare(cpu int) []int32 {
 	var one unix.CPUSet
 	one.Set(cpu)
 	if unix.SchedSetaffinity(0, &one) != nil {
-		return
+		return nil
 	}
-	name := append([]byte(Name), 0)
+	name := [16]byte{} // which is as long as one may be
+	copy(name[:], Name)
 	_, _, _ = unix.Syscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0)
 	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_NORMAL {
 		attr.Runtime = uint64(slice)
 		_ = unix.SchedSetAttr(0, attr, 0)
 	}
-	if timer, err := signalEvery(period); err == nil {
-		<-end
-		_, _, _ = unix.Syscall(unix.SYS_TIMER_DELETE, uintptr(timer), 0, 0)
-	}
-}
-
-// signalEvery makes a timer that sends the calling thread a signal, and returns the kernel's number for it.
-func signalEvery(period time.Duration) (timer int32, err error) {
 	event := sigevent{signal: int32(unix.SIGURG), notify: sigevThreadID, thread: int32(unix.Gettid())}
+	var timer int32
 	if _, _, e := unix.Syscall(unix.SYS_TIMER_CREATE, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&event)), uintptr(unsafe.Pointer(&timer))); e != 0 {
-		return 0, e
+		return nil
 	}
-	every := unix.NsecToTimespec(int64(period))
-	spec := unix.ItimerSpec{Interval: every, Value: every}
-	if _, _, e := unix.Syscall6(unix.SYS_TIMER_SETTIME, uintptr(timer), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); e != 0 {
-		return 0, e // the timer, which does nothing, ends with the process
-	}
-	return timer, nil
+	return []int32{timer}
 }
 
 // sigevent is the kernel's struct of that name, for SIGEV_THREAD_ID.

@@ -2,8 +2,12 @@ package hrtick_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,35 +23,72 @@ func TestThereIsAThreadOnEachProcessorThatWakesUpAllTheTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ticks hrtick.Ticks
-	for range 20 { // also anew, and whichever thread it begins on
+	for range 20 { // whichever thread it begins on
+		for range 2 {
+			ticks.Begin()
+			ticks.Begin() // no more of them
+			on := make(map[string]bool)
+			for _, thread := range threads(t) {
+				on[field(t, thread, "Cpus_allowed_list:")] = true
+				before := wakeups(t, thread)
+				soon(t, func() bool { return wakeups(t, thread) > before+3 }, "a thread does not wake up")
+			}
+			if n := len(threads(t)); n != all.Count() || len(on) != n {
+				t.Errorf("%d threads are on %v, want one on each of %d processors", n, on, all.Count())
+			}
+			ticks.End()
+			ticks.End()
+			for _, thread := range threads(t) {
+				soon(t, func() bool {
+					before := wakeups(t, thread)
+					<-time.After(10 * time.Millisecond)
+					return wakeups(t, thread) == before
+				}, "a thread wakes up")
+			}
+		}
+		ticks.Close()
+		ticks.Close()
+		soon(t, func() bool { return len(threads(t)) == 0 }, "there are still threads")
+	}
+}
+
+func soon(t *testing.T, is func() bool, otherwise string) {
+	t.Helper()
+	for by := time.Now().Add(10 * time.Second); !is(); {
+		if time.Now().After(by) {
+			t.Fatal(otherwise)
+		}
+	}
+}
+
+// wakeups returns how often the system says that a thread has slept.
+func wakeups(t *testing.T, thread string) int {
+	t.Helper()
+	n, err := strconv.Atoi(field(t, thread, "voluntary_ctxt_switches:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A thread that ends while there is a CPU profile would leave the timer of that behind, for as long as the process lives.
+func TestTicksLeaveNoTimersBehindDuringAProfile(t *testing.T) {
+	if err := pprof.StartCPUProfile(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	defer pprof.StopCPUProfile()
+	var ticks hrtick.Ticks
+	for range 200 {
 		ticks.Begin()
-		var found []string
-		for by := time.Now().Add(10 * time.Second); len(found) < all.Count(); found = threads(t) {
-			if time.Now().After(by) {
-				t.Fatalf("got %d threads, want %d", len(found), all.Count())
-			}
-		}
-		on := make(map[string]bool)
-		for _, thread := range found {
-			on[field(t, thread, "Cpus_allowed_list:")] = true
-			before := field(t, thread, "voluntary_ctxt_switches:")
-			for by := time.Now().Add(10 * time.Second); field(t, thread, "voluntary_ctxt_switches:") == before; {
-				if time.Now().After(by) {
-					t.Fatal("a thread does not wake up")
-				}
-			}
-		}
-		if len(on) != all.Count() {
-			t.Errorf("they are on %v, want each of %d processors", on, all.Count())
-		}
-		ticks.Begin() // no more of them, which nothing would end
 		ticks.End()
-		ticks.End()
-		for by := time.Now().Add(10 * time.Second); len(threads(t)) > 0; {
-			if time.Now().After(by) {
-				t.Fatal("there are still threads")
-			}
-		}
+	}
+	ticks.Close()
+	timers, err := os.ReadFile("/proc/self/timers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(timers, []byte("\nsignal:")); n > 100*runtime.NumCPU() { // each thread that has run has one
+		t.Errorf("there are %d timers", n)
 	}
 }
 

@@ -11,3 +11,6 @@ func (*Ticks) Begin() {}
 
 // End does nothing.
 func (*Ticks) End() {}
+
+// Close does nothing.
+func (*Ticks) Close() {}
