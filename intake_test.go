@@ -490,3 +490,47 @@ func TestFilesOfAFormEndWithTheirRequest(t *testing.T) {
 		soon(t, "the end of the file", func() bool { files, _ := os.ReadDir(dir); return len(files) == 0 })
 	}
 }
+
+// Removing the files takes a while, in which the drain's time ends: after the answer has promised that the connection stays.
+func TestARequestThatIsCutAfterItsAnswerTakesTheConnectionWithIt(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("GODEBUG", "multipartfiles=distinct")
+	began := make(chan struct{})
+	web := public(app("web", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			if err := r.ParseMultipartForm(1); err != nil {
+				t.Error(err)
+			}
+			close(began)
+		}
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+	}))
+	web.DrainTimeout = 10 * time.Millisecond
+	rt := start(t, web)
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	for range 900 {
+		part, err := m.CreateFormFile("file", "name")
+		if err != nil {
+			t.Fatal(err)
+		}
+		part.Write([]byte("content"))
+	}
+	m.Close()
+	conn := dialTCP(t, publicAddr(t, rt, "web"))
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", m.FormDataContentType(), form.Len(), &form)
+	<-began
+	_ = rt.Drain("web", 0) // which says what was cut
+	if err := rt.Restart("web", 0); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(conn)
+	if _, err := http.ReadResponse(answers, nil); err != nil {
+		return // cut before the answer
+	}
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, err := http.ReadResponse(answers, nil); err == nil && resp.StatusCode != http.StatusOK {
+		t.Errorf("the next request got %d", resp.StatusCode)
+	}
+}

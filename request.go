@@ -101,12 +101,26 @@ func callerOf(ctx context.Context) string {
 // Serve has the handler serve the request, and gives back what it held, whatever the handler does.
 func (q *request) Serve(r *http.Request) {
 	q.gen.requests.add(q)
-	defer q.gen.requests.remove(q) // last: who waits for the request to be over finds it counted
+	defer q.leave()
 	pprof.SetGoroutineLabels(q.gen.labels)
 	defer q.count()
 	defer func() { q.served(r, recover()) }()
 	q.gen.handler.ServeHTTP(q.answer.writer(), r)
 	q.conclude()
+}
+
+// leave takes the request off the list, last: who waits for the request to be over finds it counted. Until then it may be
+// cut, however far its end has come.
+func (q *request) leave() {
+	q.gen.requests.remove(q)
+	q.closeSpent()
+}
+
+// closeSpent has the connection closed if it is of no use any more.
+func (q *request) closeSpent() {
+	if q.spent.Load() && !q.answer.last { // since the status was said
+		closeAfter(q.intake.writer)
+	}
 }
 
 // served gives back what the request held, and answers for a handler that has panicked for that reason.
@@ -241,9 +255,7 @@ func (q *request) interrupt(cause error) {
 // end ends the request's context, and gives back what the request holds.
 func (q *request) end() {
 	q.stopTimer()
-	if q.spent.Load() && !q.answer.last { // since the status was said
-		closeAfter(q.intake.writer)
-	}
+	q.closeSpent()
 	q.finish()
 	q.mu.Lock()
 	held := q.holds
