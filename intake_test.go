@@ -506,7 +506,7 @@ func TestARequestThatIsCutAfterItsAnswerTakesTheConnectionWithIt(t *testing.T) {
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusOK)
 	}))
-	web.DrainTimeout = 10 * time.Millisecond
+	web.DrainTimeout = 3 * time.Millisecond
 	rt := start(t, web)
 	var form bytes.Buffer
 	m := multipart.NewWriter(&form)

@@ -26,7 +26,7 @@ import (
 func mainCrowded() error {
 	holds := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	rt := watt.New(
-		watt.App{Name: "one", Profile: watt.CPUBound, Isolation: watt.OwnProcess, Instances: runtime.NumCPU(), Handler: holds},
+		watt.App{Name: "one", Profile: watt.CPUBound, Isolation: watt.OwnProcess, Instances: 1, Workers: runtime.NumCPU(), Handler: holds},
 		watt.App{Name: "equal", Isolation: watt.OwnProcess, Workers: runtime.NumCPU(), Handler: holds},
 		watt.App{Name: "light", Handler: holds},
 	)
@@ -53,7 +53,7 @@ func mainCrowded() error {
 				}
 			})
 		}
-		for busy := 0; busy < n; {
+		for busy, by := 0, time.Now().Add(10*time.Second); busy < n && time.Now().Before(by); {
 			<-time.After(time.Millisecond)
 			for _, s := range rt.Status() {
 				if s.Name == app {

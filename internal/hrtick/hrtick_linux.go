@@ -31,11 +31,13 @@ const Name = "watt-hrtick"
 // Its methods are not to be called at the same time.
 type Ticks struct {
 	timers  []int32       // the kernel's numbers of those that wake the threads
+	period  time.Duration // that they are set to, or 0
 	end     chan struct{} // closed when the threads are to end; nil if there are none
 	threads sync.WaitGroup
 }
 
-// Begin has the threads wake up from now on. It needs no privilege. Where the system refuses what they need, they do nothing.
+// Begin has the threads wake up from now on. It needs no privilege. Where the system refuses to place or wake
+// them, they do nothing.
 func (t *Ticks) Begin() {
 	if t.end == nil {
 		t.start()
@@ -57,7 +59,7 @@ func (t *Ticks) Close() {
 	}
 	close(t.end)
 	t.threads.Wait()
-	t.timers, t.end = nil, nil
+	t.timers, t.period, t.end = nil, 0, nil
 }
 
 // start makes the threads, and their timers.
@@ -80,6 +82,10 @@ func (t *Ticks) start() {
 
 // every has the timers go off that often, or not at all if period is zero.
 func (t *Ticks) every(period time.Duration) {
+	if period == t.period {
+		return
+	}
+	t.period = period
 	every := unix.NsecToTimespec(int64(period))
 	spec := unix.ItimerSpec{Interval: every, Value: every}
 	for _, timer := range t.timers {
@@ -105,17 +111,17 @@ func live(cpu int, made chan<- []int32, end <-chan struct{}) {
 
 // prepare makes the calling thread one that can tick on cpu, and returns its timer, or none.
 func prepare(cpu int) []int32 {
-	var one unix.CPUSet
-	one.Set(cpu)
-	if unix.SchedSetaffinity(0, &one) != nil {
-		return nil
-	}
 	name := [16]byte{} // which is as long as one may be
 	copy(name[:], Name)
 	_, _, _ = unix.Syscall(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0)
 	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_NORMAL {
 		attr.Runtime = uint64(slice)
 		_ = unix.SchedSetAttr(0, attr, 0)
+	}
+	var one unix.CPUSet
+	one.Set(cpu)
+	if unix.SchedSetaffinity(0, &one) != nil { // after the slice: it may have to wait there for the first time
+		return nil
 	}
 	event := sigevent{signal: int32(unix.SIGURG), notify: sigevThreadID, thread: int32(unix.Gettid())}
 	var timer int32

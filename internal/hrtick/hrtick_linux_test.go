@@ -38,13 +38,11 @@ func TestThereIsAThreadOnEachProcessorThatWakesUpAllTheTime(t *testing.T) {
 			}
 			ticks.End()
 			ticks.End()
-			for _, thread := range threads(t) {
-				soon(t, func() bool {
-					before := wakeups(t, thread)
-					<-time.After(10 * time.Millisecond)
-					return wakeups(t, thread) == before
-				}, "a thread wakes up")
-			}
+			soon(t, func() bool {
+				before := sum(t)
+				<-time.After(10 * time.Millisecond)
+				return sum(t) == before
+			}, "a thread wakes up")
 		}
 		ticks.Close()
 		ticks.Close()
@@ -59,6 +57,15 @@ func soon(t *testing.T, is func() bool, otherwise string) {
 			t.Fatal(otherwise)
 		}
 	}
+}
+
+// sum returns how often all threads have slept.
+func sum(t *testing.T) (n int) {
+	t.Helper()
+	for _, thread := range threads(t) {
+		n += wakeups(t, thread)
+	}
+	return n
 }
 
 // wakeups returns how often the system says that a thread has slept.
