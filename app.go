@@ -152,7 +152,8 @@ type App struct {
 	// GOMEMLIMIT of this program's, which each process then has to itself.
 	//
 	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero: 10 for
-	// CPUBound, otherwise 0.
+	// CPUBound, otherwise 0. On Linux, while such processes have a request for each processor and apps of the first process
+	// have any, threads of that make the kernel look 2,000 times a second who should run: see docs/processes.md.
 	MemoryLimit int64
 	Nice        int
 }
