@@ -148,7 +148,7 @@ type App struct {
 	//
 	// MemoryLimit, in bytes, is what each process may have. Go's garbage collector tries to keep below it; a process that
 	// asks for more ends (on Linux, and not with the race detector). Address space that Go and threads only reserve
-	// counts, so give it 128 MiB, which is the least, on top of what the app holds. If zero, there is no limit, but for a
+	// counts, so give it 200 MiB on top of what the app holds; 128 MiB is the least. If zero, there is no limit, but for a
 	// GOMEMLIMIT of this program's, which each process then has to itself.
 	//
 	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero: 10 for

@@ -126,6 +126,7 @@ func (c *child) door() *door { return c.app.place.(*door) }
 
 // begin builds the app, and stands for the others.
 func (c *child) begin(b task, files []*os.File) (err error) {
+	process.CollectBelowLimit()
 	if c.page, err = page.Open(files[0]); err != nil {
 		return err
 	}
@@ -183,6 +184,8 @@ func (c *child) start() error {
 	if err := c.app.start(context.Background()); err != nil {
 		return err
 	}
+	process.CollectBelowLimit() // again: New may have taken what the collector knows nothing of
+
 	if c.inlet != nil { // no sooner: what it takes would be lost with a start that fails
 		c.rt.owned.Go(func() { c.inlet.run(c.app.log) })
 	}

@@ -42,7 +42,17 @@ func addShare(mux *http.ServeMux) {
 	mux.HandleFunc("/share", func(w http.ResponseWriter, _ *http.Request) {
 		var data syscall.Rlimit
 		syscall.Getrlimit(syscall.RLIMIT_DATA, &data)
-		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", niceness(), " ", debug.SetMemoryLimit(-1), " ", data.Cur, " ", farewell)
+		fmt.Fprint(w, runtime.GOMAXPROCS(0), " ", niceness(), " ", data.Cur, " ", farewell)
+	})
+	mux.HandleFunc("/reserved", func(w http.ResponseWriter, _ *http.Request) {
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		var asked int64 // in pages
+		statm, err := os.ReadFile("/proc/self/statm")
+		if err == nil {
+			_, err = fmt.Sscan(string(statm), new(int), new(int), new(int), new(int), new(int), &asked)
+		}
+		fmt.Fprint(w, debug.SetMemoryLimit(-1), " ", asked*int64(os.Getpagesize())-int64(mem.Sys), " ", err)
 	})
 	mux.HandleFunc("/spawn", func(w http.ResponseWriter, _ *http.Request) {
 		cmd := exec.Command("sleep", "60")
@@ -65,10 +75,26 @@ func TestAnInstanceHasItsShareOfTheMachineAndItsParentsDeath(t *testing.T) {
 		rt.Update("ward", func(a *watt.App) { a.Instances, a.Nice = instances, 7 })
 		top := watttest.Start(t, rt)
 		processors := max(2, int(math.Ceil(cgroup.CPUs()/float64(instances)))+1)
-		want := fmt.Sprint(processors, " ", max(7, niceness()), " ", 400<<20, " ", uint64(data), " ", int(syscall.SIGKILL))
+		want := fmt.Sprint(processors, " ", max(7, niceness()), " ", uint64(data), " ", int(syscall.SIGKILL))
 		if _, got := top.Get("http://ward.watt.local/share"); got != want {
 			t.Errorf("of %d instances: got %q, want %q", instances, got, want)
 		}
+	}
+}
+
+func TestGarbageDoesNotReachTheLimitOfMemory(t *testing.T) {
+	t.Parallel()
+	top := watttest.Start(t, ward())
+	_, got := top.Get("http://ward.watt.local/reserved")
+	var collected, reserved int64
+	if _, err := fmt.Sscanf(got, "%d %d <nil>", &collected, &reserved); err != nil {
+		t.Fatalf("got %q: %v", got, err)
+	}
+	if racing {
+		reserved = 0 // and nothing is limited but what the collector knows
+	}
+	if all := collected + reserved; all > 400<<20 || collected < 100<<20 {
+		t.Errorf("the collector allows %d bytes, and %d are reserved beside: want 400 MiB together at most", collected, reserved)
 	}
 }
 

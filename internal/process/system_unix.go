@@ -3,7 +3,6 @@
 package process
 
 import (
-	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +19,8 @@ func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: tr
 // niceness returns that of a process.
 func niceness(pid int) (int, error) { return unix.Getpriority(unix.PRIO_PROCESS, pid) }
 
-// limitMemory fails on this system.
-func limitMemory(int, uint64) error { return errors.ErrUnsupported }
+// limitMemory does nothing: this system has no limit that can be set for another process.
+func limitMemory(int, uint64) error { return nil }
 
 // reap waits for the end of the process and calls end.
 func (p *Process) reap(end func()) {

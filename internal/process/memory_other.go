@@ -1,0 +1,6 @@
+//go:build !linux
+
+package process
+
+// CollectBelowLimit does nothing: only GOMEMLIMIT limits a process on this system.
+func CollectBelowLimit() {}
