@@ -102,6 +102,21 @@ func TestInATestWhereChildrenWouldNotFindTheirWayTheErrorSaysWhatToDo(t *testing
 	}
 }
 
+func TestReadySaysInALineWhyAProcessWasGivenUp(t *testing.T) {
+	t.Parallel()
+	rt := farm()
+	rt.Update("mill", func(a *watt.App) { a.Instances, a.MaxRestarts = 1, 1 })
+	top := watttest.Start(t, rt)
+	soon(t, "the end of all hope", func() bool {
+		top.Get("http://mill.watt.local/panic")
+		return statusOf(t, rt, "mill").State == "failed"
+	})
+	const want = `watt: app "mill": instance 0 has failed: its process has ended: panic: on purpose`
+	if err := rt.Ready(); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 func TestAProcessThatEndsIsRestartedAndSaysWhy(t *testing.T) {
 	rt := farm()
 	top := watttest.Start(t, rt)

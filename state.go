@@ -87,6 +87,14 @@ func (in *instance) seenLocked() (state string, since time.Time) {
 	return stateReady, since
 }
 
+// stateAndError returns the state of the instance, and why it last ended or could not start.
+func (in *instance) stateAndError() (string, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	state, _ := in.seenLocked()
+	return state, in.lastErr
+}
+
 // up reports whether an instance is ready.
 func (a *app) up() bool {
 	a.mu.Lock()
@@ -103,12 +111,12 @@ func (a *app) ready() error {
 	}
 	state, reason := a.stateLocked(), ""
 	for _, in := range a.instances {
-		s := in.status()
-		if s.State == stateFailed {
-			return fmt.Errorf("watt: app %q: instance %d has failed: %s", a.name, s.Instance, s.LastError)
+		s, why := in.stateAndError()
+		if s == stateFailed {
+			return fmt.Errorf("watt: app %q: instance %d has failed: %w", a.name, in.index, why)
 		}
-		if s.LastError != "" && s.State != stateSilent && s.State != stateDrained { // those are not for that reason
-			reason = ": " + s.LastError
+		if why != nil && s != stateSilent && s != stateDrained { // those are not for that reason
+			reason = ": " + why.Error()
 		}
 	}
 	if state == stateReady {
