@@ -20,7 +20,8 @@ var (
 	beginWords = regexp.MustCompile(`^` + words)
 )
 
-const words = `(?:panic: |fatal error: |SIG[A-Z]+: |runtime: (?:[^g]|g[^ ])).*`
+// With cgo, what Go could not do may stand in a line before the signal that it ends itself by.
+const words = `(?:(?:runtime/cgo: .*\n)?SIG[A-Z]+: |panic: |fatal error: |runtime: (?:[^g]|g[^ ])).*`
 
 // otherThreads is where what Go's signals to its other threads have added begins, in a program that is to leave a core, with
 // GOTRACEBACK=crash.
@@ -80,7 +81,8 @@ func lastOf(output string) string {
 	if all == nil {
 		return ""
 	}
-	return all[len(all)-1]
+	last, _, _ := strings.Cut(all[len(all)-1], "\n")
+	return last
 }
 
 // dumped returns the last words of a process that was to leave a core, or "".

@@ -38,6 +38,7 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 		{explain(aborted, quit, nil, unasked), "killed by SIGABRT"}, // of another thread's, perhaps
 		{explain(crash, quit, nil, no), "SIGQUIT: quit"},
 		{explain(crash, "runtime: out of memory\n", nil, no), "runtime: out of memory"},
+		{explain(crash, "tea\nruntime/cgo: pthread_create failed: no room\nSIGABRT: abort\nPC=0x7f m=2\n", nil, no), "runtime/cgo: pthread_create failed: no room"},
 		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {
