@@ -90,9 +90,17 @@ func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 type flow struct {
 	stop         context.CancelFunc
 	done         sync.WaitGroup
-	ok           atomic.Int64
+	mesh, public way
 	mu           sync.Mutex
-	failed, seen []string
+	failed       []string
+	seen         map[string]bool // instances that have answered
+}
+
+// way is one of the two that requests of a flow take.
+type way struct {
+	client *http.Client
+	url    string
+	ok     atomic.Int64
 }
 
 const flows = 4 // requests at a time
@@ -100,29 +108,28 @@ const flows = 4 // requests at a time
 func startFlow(t *testing.T, rt *watt.Runtime, top *watttest.Topology) *flow {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	f := &flow{stop: stop}
-	url := top.URL("ward") + "/well"
-	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for i := range flows {
-		client, url := fresh, url
-		if i%2 == 0 {
-			client, url = rt.Env().Client, "http://ward.watt.local/well"
+	f := &flow{stop: stop, seen: make(map[string]bool)}
+	f.mesh.client, f.mesh.url = rt.Env().Client, "http://ward.watt.local/well"
+	f.public.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	f.public.url = top.URL("ward") + "/well"
+	for range flows / 2 {
+		for _, w := range []*way{&f.mesh, &f.public} {
+			f.done.Go(func() {
+				for ctx.Err() == nil {
+					f.one(ctx, w)
+				}
+			})
 		}
-		f.done.Go(func() {
-			for ctx.Err() == nil {
-				f.one(ctx, client, url)
-			}
-		})
 	}
 	t.Cleanup(f.end)
 	return f
 }
 
-func (f *flow) one(flowing context.Context, client *http.Client, url string) {
+func (f *flow) one(flowing context.Context, w *way) {
 	ctx, cancel := context.WithTimeout(flowing, 3*time.Second)
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	resp, err := client.Do(req)
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, w.url, http.NoBody)
+	resp, err := w.client.Do(req)
 	text := ""
 	if err == nil {
 		var body []byte
@@ -135,10 +142,8 @@ func (f *flow) one(flowing context.Context, client *http.Client, url string) {
 	switch {
 	case flowing.Err() != nil:
 	case err == nil && resp.StatusCode == http.StatusOK:
-		f.ok.Add(1)
-		if len(f.seen) < 1000 {
-			f.seen = append(f.seen, text)
-		}
+		w.ok.Add(1)
+		f.seen[text] = true
 	case err != nil:
 		f.failed = append(f.failed, err.Error())
 	default:
@@ -146,10 +151,11 @@ func (f *flow) one(flowing context.Context, client *http.Client, url string) {
 	}
 }
 
-// more waits until n more requests were answered.
+// more waits until at least n more requests were answered, half of them either way.
 func (f *flow) more(t *testing.T, n int64) {
 	t.Helper()
-	more(t, "the flow to go on", &f.ok, n)
+	more(t, "the flow over the mesh to go on", &f.mesh.ok, n/2)
+	more(t, "the flow of public requests to go on", &f.public.ok, n/2)
 }
 
 func (f *flow) failures() []string {
@@ -162,11 +168,8 @@ func (f *flow) failures() []string {
 func (f *flow) instances() map[string]bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seen := make(map[string]bool)
-	for _, s := range f.seen {
-		seen[s] = true
-	}
-	f.seen = nil
+	seen := f.seen
+	f.seen = make(map[string]bool)
 	return seen
 }
 
@@ -335,9 +338,8 @@ func TestAnInstanceWithAllWorkersStuckLeavesTheOthersAlone(t *testing.T) {
 	}
 	soon(t, "all its workers to be stuck", func() bool { return statusOf(t, rt, "ward").PerInstance[1].Busy == 4 })
 	f := startFlow(t, rt, top)
-	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for range 40 { // of which some get there
-		f.one(t.Context(), fresh, top.URL("ward")+"/well")
+		f.one(t.Context(), &f.public)
 	}
 	f.more(t, 100)
 	f.end()
