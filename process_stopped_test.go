@@ -185,6 +185,39 @@ func TestAConnectionThatTheParentHasTakenIsGivenToWhomeverComesUpFirst(t *testin
 	}
 }
 
+func TestConnectionsThatStillWaitWhenTheirInstanceIsRemovedAreGivenToWhomeverComesUp(t *testing.T) {
+	t.Parallel()
+	rt := alone()
+	rt.Update("ward", func(a *watt.App) { a.Instances = 2 })
+	top := watttest.Start(t, rt)
+	for i := range 2 {
+		if err := rt.Drain("ward", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conns := make([]net.Conn, 400) // half of them at each
+	for i := range conns {
+		conns[i] = dialTCP(t, strings.TrimPrefix(top.URL("ward"), "http://"))
+		fmt.Fprint(conns[i], "GET /well HTTP/1.1\r\nHost: ward\r\n\r\n")
+	}
+	soon(t, "them to wait in the queues", func() bool {
+		all := statusOf(t, rt, "ward").PerListener
+		return all[0].Queued+all[1].Queued >= len(conns)-2 && all[1].Queued > len(conns)/4
+	})
+	removed := make(chan error, 1)
+	go func() { removed <- rt.Update("ward", func(a *watt.App) { a.Instances = 1 }) }()
+	soon(t, "the removal to begin", func() bool { return len(statusOf(t, rt, "ward").PerInstance) == 1 })
+	if err := rt.Restart("ward", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range conns {
+		answered(t, conn)
+	}
+	if err := within(t, removed, "the end of the removal"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInstancesOfASharedListenerComeAndGoTogether(t *testing.T) {
 	t.Parallel()
 	rt := alone()
