@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -250,6 +251,31 @@ func TestCtrlCForTheWholeGroupLetsRequestsFinish(t *testing.T) {
 	}
 	if slices.ContainsFunc(pids, alive) {
 		t.Errorf("some of %v are left", pids)
+	}
+}
+
+func TestASignalToChildrenAloneChangesNothing(t *testing.T) {
+	t.Parallel()
+	p := launch(t, "127.0.0.1:0", nil)
+	if p.address == "" {
+		t.Fatalf("it has not started: %s", p.stderr)
+	}
+	pids := p.pids(t)
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGINT)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, path := range []string{"/500ms", "/"} { // a child that has begun to drain serves the first, but not the second
+		var asking sync.WaitGroup
+		for range 8 {
+			asking.Go(func() {
+				pid, _ := strconv.Atoi(text(client.Get("http://" + p.address + path)))
+				if !slices.Contains(pids, pid) {
+					t.Errorf("%s: got an answer of process %d, want one of %v", path, pid, pids)
+				}
+			})
+		}
+		asking.Wait()
 	}
 }
 
