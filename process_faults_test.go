@@ -77,9 +77,8 @@ func newPatient(_ context.Context, env *watt.Env) (http.Handler, error) {
 	})
 	addShare(mux)
 	mux.HandleFunc("/flood", func(w http.ResponseWriter, _ *http.Request) {
-		line := strings.Repeat("x", 1023) + "\n"
-		for range 4 << 10 {
-			io.WriteString(os.Stderr, line)
+		for i := range 4 << 10 {
+			fmt.Fprintf(os.Stderr, "line %d %s\n", i, strings.Repeat("x", 1014))
 		}
 		fmt.Fprint(w, env.Instance)
 	})
@@ -415,8 +414,9 @@ func TestAFloodOfStderrPassesAndOnlyItsEndIsKept(t *testing.T) {
 		return body == "0"
 	})
 	syscall.Kill(statusOf(t, rt, "ward").PerInstance[0].PID, syscall.SIGKILL)
-	if why := recovered(t, rt, 0); len(why) < 32<<10 || len(why) > 66<<10 {
-		t.Errorf("got %d bytes of last error, want 64 KiB or a little more", len(why))
+	why := recovered(t, rt, 0)
+	if len(why) < 32<<10 || len(why) > 66<<10 || !strings.Contains(why, "\nline 4070 ") || !strings.Contains(why, "\nline 4095 ") {
+		t.Errorf("got %d bytes of last error, which begins %.100q, want 64 KiB or a little more, with the last lines", len(why), why)
 	}
 	w.Close()
 	if n := within(t, passed, "the end of the flood"); n < 4<<20 {
