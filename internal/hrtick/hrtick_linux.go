@@ -28,8 +28,10 @@ const slice = 100 * time.Microsecond
 const Name = "watt-hrtick"
 
 // Ticks are threads, one on each processor that this process may use, there from the first Begin on. The zero value has none.
+// When the processors are others than before, the next Begin after an End has other threads.
 // Its methods are not to be called at the same time.
 type Ticks struct {
+	cpus    unix.CPUSet   // that they are on
 	timers  []int32       // the kernel's numbers of those that wake the threads
 	period  time.Duration // that they are set to, or 0
 	end     chan struct{} // closed when the threads are to end; nil if there are none
@@ -39,6 +41,9 @@ type Ticks struct {
 // Begin has the threads wake up from now on. It needs no privilege. Where the system refuses to place or wake
 // them, they do nothing.
 func (t *Ticks) Begin() {
+	if t.period == 0 && t.moved() {
+		t.Close()
+	}
 	if t.end == nil {
 		t.start()
 	}
@@ -62,17 +67,22 @@ func (t *Ticks) Close() {
 	t.timers, t.period, t.end = nil, 0, nil
 }
 
+// moved reports whether this process may use other processors than the threads are on.
+func (t *Ticks) moved() bool {
+	var now unix.CPUSet
+	return unix.SchedGetaffinity(0, &now) == nil && now != t.cpus
+}
+
 // start makes the threads, and their timers.
 func (t *Ticks) start() {
 	t.end = make(chan struct{})
-	var all unix.CPUSet
-	if unix.SchedGetaffinity(0, &all) != nil {
+	if unix.SchedGetaffinity(0, &t.cpus) != nil {
 		return
 	}
-	left := all.Count()
+	left := t.cpus.Count()
 	made := make(chan []int32)
 	for cpu := 0; left > 0; cpu++ {
-		if all.IsSet(cpu) {
+		if t.cpus.IsSet(cpu) {
 			left--
 			t.threads.Go(func() { live(cpu, made, t.end) })
 			t.timers = append(t.timers, <-made...)

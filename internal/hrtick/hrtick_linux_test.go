@@ -2,6 +2,7 @@ package hrtick_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -47,6 +48,52 @@ func TestThereIsAThreadOnEachProcessorThatWakesUpAllTheTime(t *testing.T) {
 		ticks.Close()
 		ticks.Close()
 		soon(t, func() bool { return len(threads(t)) == 0 }, "there are still threads")
+	}
+}
+
+// TestTicksGoWhereTheProcessMayRun has somebody take processors from the process and give them back, as the manager of a
+// container does.
+func TestTicksGoWhereTheProcessMayRun(t *testing.T) {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	defer confine(t, &all)
+	var ticks hrtick.Ticks
+	defer ticks.Close()
+	for _, may := range []*unix.CPUSet{&one, &all, &one} {
+		confine(t, may)
+		ticks.Begin()
+		soon(t, func() bool { return len(threads(t)) == may.Count() }, "the threads are not as many as the processors")
+		ticks.End()
+	}
+}
+
+// confine sets which processors all threads may run on, also those that are made meanwhile.
+func confine(t *testing.T, to *unix.CPUSet) {
+	t.Helper()
+	for changed := true; changed; {
+		changed = false
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range tasks {
+			id, _ := strconv.Atoi(task.Name())
+			var now unix.CPUSet
+			if unix.SchedGetaffinity(id, &now) != nil || now == *to { // it has ended, or need not be told
+				continue
+			}
+			if err := unix.SchedSetaffinity(id, to); err != nil && !errors.Is(err, unix.ESRCH) {
+				t.Fatal(err)
+			}
+			changed = true
+		}
 	}
 }
 
