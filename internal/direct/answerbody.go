@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
 	"github.com/org/watt/internal/pipe"
@@ -19,10 +18,7 @@ type answerBody struct {
 	trailer http.Header
 	cut     atomic.Bool // the handler has ended before the end of its answer
 	ending  wire.Ending
-
-	mu     sync.Mutex
-	memory *[]byte // from Buffers, of what was handed over whole, until all of that is read
-	rest   []byte  // what is not
+	held    pipe.Held // what was handed over whole
 }
 
 // begin is called when the caller is about to get the answer. If that is whole, what was held back is its body.
@@ -32,7 +28,7 @@ func (b *answerBody) begin(x *Exchange, length int64, whole bool) {
 		b.pipe, _ = x.ends()
 		return
 	}
-	b.memory, b.rest = x.out.memory, x.out.buf
+	b.held.Hold(x.Buffers, x.out.memory, x.out.buf)
 	x.out.memory, x.out.buf = nil, nil
 }
 
@@ -73,33 +69,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // next reads from where the body is.
 func (b *answerBody) next(p []byte) (int, error) {
 	if b.pipe == nil {
-		return b.held(p)
+		return b.held.Read(p)
 	}
 	if b.left >= 0 && int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
 	return b.pipe.Read(p)
-}
-
-// held reads from what was handed over whole. Once that is read, or the body closed, its memory is another call's: hence the
-// lock, against those who read and close at the same time.
-func (b *answerBody) held(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	n := copy(p, b.rest)
-	if b.rest = b.rest[n:]; len(b.rest) > 0 {
-		return n, nil
-	}
-	b.releaseLocked()
-	return n, io.EOF
-}
-
-// releaseLocked gives the memory back.
-func (b *answerBody) releaseLocked() {
-	if b.memory != nil {
-		b.x.Buffers.Put(b.memory)
-	}
-	b.memory, b.rest = nil, nil
 }
 
 // ended returns why nothing more can be read.
@@ -116,8 +91,6 @@ func (b *answerBody) Close() error {
 	if b.ending.Close() && b.pipe != nil {
 		b.x.Abandon()
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.releaseLocked()
+	b.held.Drop()
 	return nil
 }

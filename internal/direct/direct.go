@@ -132,10 +132,11 @@ func (x *Exchange) Held() (body []byte, ok bool) {
 	switch {
 	case x.answer.Body == http.NoBody:
 		return []byte{}, x.answer.Trailer == nil
-	case x.body.pipe != nil, x.body.trailer != nil, x.body.left >= 0 && x.body.left != int64(len(x.body.rest)):
+	case x.body.pipe != nil, x.body.trailer != nil:
 		return nil, false
 	}
-	return x.body.rest, true
+	body = x.body.held.Bytes()
+	return body, x.body.left < 0 || x.body.left == int64(len(body))
 }
 
 // run is serve in a goroutine of its own.

@@ -30,6 +30,24 @@ func TestReadsAndWritesDoNotAllocate(t *testing.T) {
 	}
 }
 
+func TestWhatIsHeldIsInRecycledMemory(t *testing.T) {
+	var buffers pipe.Buffers
+	p := make([]byte, 600)
+	for name, end := range map[string]func(*pipe.Held){
+		"read":    func(h *pipe.Held) { h.Read(make([]byte, len(p))) },
+		"dropped": (*pipe.Held).Drop,
+	} {
+		got := testing.AllocsPerRun(100, func() {
+			var h pipe.Held
+			h.Copy(&buffers, p)
+			end(&h)
+		})
+		if got > 2 { // it, and what it is read into
+			t.Errorf("%s: got %v allocations, want at most 2", name, got)
+		}
+	}
+}
+
 func TestBuffersThatNobodyCanReadAnyMoreAreRecycled(t *testing.T) {
 	var buffers pipe.Buffers
 	p := make([]byte, capacity)

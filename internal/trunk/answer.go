@@ -36,34 +36,32 @@ func appendAnswer(b []byte, id uint64, resp *http.Response, whole bool, body []b
 	return end(append(b, body...), start)
 }
 
-// answer is the content of an answer's frame. The caller's goroutine takes the head apart, not the one that reads for all.
-type answer struct {
-	head, body string // body: if it is whole
-}
+// head is that of an answer as it has come, and not empty. The caller's goroutine takes it apart, not the one that reads for all.
+type head string
 
-// readAnswer copies the content of an answer's frame.
-func readAnswer(p []byte) (answer, error) {
+// readAnswer takes the content of an answer's frame apart, of which it copies the head.
+func readAnswer(p []byte) (h head, body []byte, err error) {
 	if len(p) < 5 {
-		return answer{}, ErrMalformed
+		return "", nil, ErrMalformed
 	}
 	n := int(binary.BigEndian.Uint32(p))
 	if p = p[4:]; n < 1 || n > len(p) {
-		return answer{}, ErrMalformed
+		return "", nil, ErrMalformed
 	}
-	all := string(p)
-	return answer{all[:n], all[n:]}, nil
+	return head(p[:n]), p[n:], nil
 }
 
-func (a answer) whole() bool { return a.head[0]&flagWhole != 0 }
+// whole reports whether all of the body has come with the head.
+func (h head) whole() bool { return h[0]&flagWhole != 0 }
 
 // response returns the answer to req, without a body.
-func (a answer) response(req *http.Request) (*http.Response, error) {
-	s := scanner{s: a.head[1:]}
+func (h head) response(req *http.Request) (*http.Response, error) {
+	s := scanner{s: string(h[1:])}
 	resp := &http.Response{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, Request: req}
 	resp.StatusCode = int(s.number())
 	resp.ContentLength = int64(s.number()) - 1
 	resp.Status, resp.Header = s.string(), s.header()
-	if a.head[0]&flagChunked != 0 {
+	if h[0]&flagChunked != 0 {
 		resp.TransferEncoding = []string{"chunked"}
 	}
 	for n := s.number(); n > 0 && !s.bad; n-- {

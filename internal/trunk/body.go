@@ -17,16 +17,14 @@ type body struct {
 	ending wire.Ending
 
 	// Of the one who reads:
-	rest string // of an answer that has come whole, what was not read
-	read int64  // bytes for which the callee has had no credit
+	read int64 // bytes for which the callee has had no credit
 }
 
-func newBody(ctx context.Context, x *call, resp *http.Response) *body {
-	b := &body{call: x, resp: resp, rest: x.answer.body}
+func (b *body) begin(ctx context.Context, x *call, resp *http.Response) {
+	b.call, b.resp = x, resp
 	if x.in != nil {
 		b.ending.Watch(ctx, b)
 	}
-	return b
 }
 
 // Read reads the body. It blocks until there is some of it, or will be no more.
@@ -62,12 +60,11 @@ func (b *body) held(p []byte) (int, error) {
 	if err := b.ending.Err(); err != nil {
 		return 0, err
 	}
-	n := copy(p, b.rest)
-	if b.rest = b.rest[n:]; len(b.rest) > 0 {
-		return n, nil
+	n, err := b.call.held.Read(p)
+	if err != nil {
+		_ = b.ending.End(err)
 	}
-	_ = b.ending.End(io.EOF)
-	return n, io.EOF
+	return n, err
 }
 
 // credit lets the callee send as much as was read, once that is worth a frame.
@@ -96,6 +93,7 @@ func (b *body) Close() error {
 	if b.ending.Close() && b.call.in != nil {
 		b.Abandon()
 	}
+	b.call.held.Drop()
 	return nil
 }
 

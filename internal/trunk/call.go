@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -27,9 +28,11 @@ type call struct {
 	mu      sync.Mutex
 	informs []inform // of which the caller's trace has yet to be told
 	size    int      // of them, in bytes
-	answer  *answer
-	err     error // why there is none, or no more of it
+	head    head     // of the answer; empty until that is there
+	err     error    // why there is none, or no more of it
 
+	body    body         // of the answer, as the caller reads it
+	held    pipe.Held    // a body that has come whole
 	in      *inflow      // of a body that comes in parts
 	room    atomic.Int64 // how much of it the callee has credit for, in bytes
 	trailer http.Header  // what has come after it
@@ -63,14 +66,15 @@ func (x *call) roundTrip(ctx context.Context, by time.Time) (*http.Response, err
 		}
 		return nil, err
 	}
-	resp, err := x.answer.response(x.req)
+	resp, err := x.head.response(x.req)
 	if err != nil {
 		_ = x.conn.nc.Close()
 		return nil, err
 	}
 	x.gotFirstByte(trace)
-	if taken = true; !x.answer.whole() || len(x.answer.body) > 0 {
-		resp.Body = newBody(ctx, x, resp)
+	if taken = true; !x.head.whole() || len(x.held.Bytes()) > 0 {
+		x.body.begin(ctx, x, resp)
+		resp.Body = &x.body
 	}
 	return resp, nil
 }
@@ -135,7 +139,7 @@ func (x *call) wait(ctx context.Context, by time.Time, trace *httptrace.ClientTr
 func (x *call) news(trace *httptrace.ClientTrace) (there bool, err error) {
 	x.mu.Lock()
 	informs := x.informs
-	x.informs, x.size, there, err = nil, 0, x.answer != nil, x.err
+	x.informs, x.size, there, err = nil, 0, x.head != "", x.err
 	x.mu.Unlock()
 	for _, i := range informs { // there are only some for a trace that wants them
 		x.gotFirstByte(trace)
@@ -185,7 +189,7 @@ func (x *call) informed(p []byte) error {
 	s := scanner{s: string(p)}
 	i := inform{status: int(s.number()), header: s.header()}
 	x.mu.Lock()
-	if s.bad || x.answer != nil || !informs(x.req) {
+	if s.bad || x.head != "" || !informs(x.req) {
 		x.mu.Unlock()
 		return ErrMalformed
 	}
@@ -202,22 +206,23 @@ func (x *call) informed(p []byte) error {
 }
 
 func (x *call) answered(p []byte) error {
-	a, err := readAnswer(p)
+	h, body, err := readAnswer(p)
 	if err != nil {
 		return err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.answer != nil {
+	if x.head != "" {
 		return ErrMalformed
 	}
-	if a.whole() {
+	if h.whole() {
+		x.held.Copy(x.conn.client.Buffers, body)
 		x.conn.remove(x)
 	} else {
 		x.in = newInflow(x.conn.client.Buffers)
 		x.room.Store(window)
 	}
-	x.answer = &a
+	x.head = h
 	x.signal()
 	return nil
 }
