@@ -72,6 +72,8 @@ type Common struct {
 	Timers *timers.Pool
 	// ErrorLog is told of mistakes in handlers that have no other effect.
 	ErrorLog wire.Log
+
+	date atomic.Pointer[date] // of the latest answer
 }
 
 // RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is

@@ -62,11 +62,12 @@ func (x *Exchange) measure(p []byte, final bool) int64 {
 
 // frame says in the head how long the body is, if there is one, as a server does. It reports whether the server would
 // send the body in chunks.
-func (o *outbound) frame(length int64, toHead bool) (chunks bool) {
+func (x *Exchange) frame(length int64) (chunks bool) {
+	o := &x.out
 	h, f := o.head, &o.framing
 	delete(h, "Connection")
 	if !f.dated {
-		h["Date"] = append(h["Date"], time.Now().UTC().Format(http.TimeFormat))
+		h["Date"] = append(h["Date"], x.today())
 	}
 	allowed := bodyAllowed(o.status)
 	if !allowed {
@@ -76,7 +77,7 @@ func (o *outbound) frame(length int64, toHead bool) (chunks bool) {
 		}
 	}
 	switch {
-	case toHead, !allowed, length >= 0, f.coding == "identity":
+	case x.toHead, !allowed, length >= 0, f.coding == "identity":
 		drop(h, "Transfer-Encoding", f.codings)
 		return false
 	case f.coding == "chunked":
@@ -84,6 +85,23 @@ func (o *outbound) frame(length int64, toHead bool) (chunks bool) {
 	}
 	drop(h, "Content-Length", f.lengths)
 	return true
+}
+
+// date is a second, and what HTTP calls it.
+type date struct {
+	second int64 // since 1970
+	text   string
+}
+
+// today returns the date of an answer. It is made once a second: to do so takes as long as all else about the head.
+func (c *Common) today() string {
+	now := time.Now()
+	d := c.date.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &date{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		c.date.Store(d)
+	}
+	return d.text
 }
 
 // received makes of the head what a client makes of one that it has read from a wire.

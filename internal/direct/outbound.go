@@ -251,7 +251,7 @@ func (x *Exchange) commitLocked(p []byte, final bool) {
 	if f := &o.framing; bodyAllowed(o.status) && len(p) > 0 && f.coding == "" && !f.typed && first(o.head, "Content-Encoding") == "" {
 		o.head["Content-Type"] = append(o.head["Content-Type"], http.DetectContentType(p))
 	}
-	chunks := o.frame(length, x.toHead)
+	chunks := x.frame(length)
 	answer := &http.Response{
 		Status: statusText(o.status), StatusCode: o.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: o.head, Body: http.NoBody, Request: x.caller,
