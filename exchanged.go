@@ -3,7 +3,6 @@ package watt
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/org/watt/internal/direct"
 	"github.com/org/watt/internal/trunk"
@@ -59,8 +58,13 @@ func (d *door) serveCarried(c *trunk.Incoming, p *peer, from string) {
 	both := &carried{exchanged: exchanged{request: request{app: d.app, peer: p}}, door: d, by: c}
 	q, x := &both.request, &both.exchange
 	x.Common = &d.app.direct
-	q.base, q.deadline, q.arrived = d.base, c.Deadline, time.Now()
-	r := x.Given(q, c.Request)
+	q.base, q.arrived = d.base, c.Came
+	r := c.Request(q)
+	if r == nil {
+		return
+	}
+	q.deadline = c.Deadline
+	x.Given(r)
 	both.bind(r, from)
 	q.startTimer()
 	var inform func(int, http.Header)

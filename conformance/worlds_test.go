@@ -236,7 +236,8 @@ func (p *plain) carried(c *trunk.Incoming) {
 	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
-	r := x.Given(ctx, c.Request)
+	r := c.Request(ctx)
+	x.Given(r)
 	r.RemoteAddr = "caller:1"
 	inform := c.Inform
 	if !c.Informs {

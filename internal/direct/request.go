@@ -101,25 +101,25 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 	return r
 }
 
-// Given is Request for one that nobody else has: its target and headers become the handler's. RequestURI must be what URL was
-// made of.
-func (x *Exchange) Given(ctx context.Context, req *http.Request) *http.Request {
-	r := req.WithContext(ctx)
-	r.ContentLength = 0
+// Given is Request for one that nobody else has, and that has a context of its own: it becomes the handler's. RequestURI must be
+// what URL was made of.
+func (x *Exchange) Given(r *http.Request) {
 	for _, values := range r.Header {
 		for i, v := range values {
 			values[i] = textproto.TrimString(v)
 		}
 	}
-	x.arrive(r, req)
-	return r
+	x.arrive(r, r)
+	x.caller = nobody
 }
+
+// nobody is the caller's request where that is in another process.
+var nobody = new(http.Request) //nolint:gochecknoglobals // it is never written to
 
 // arrive makes r, which has the target and headers of req, what a server makes of them.
 func (x *Exchange) arrive(r, req *http.Request) {
 	x.caller, x.toHead = req, req.Method == http.MethodHead
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	r.Body = http.NoBody
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
@@ -164,6 +164,7 @@ func (x *Exchange) requestBody(r, req *http.Request) {
 		if req.Body != nil {
 			_ = req.Body.Close()
 		}
+		r.Body = http.NoBody
 		if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
 			r.Header["Content-Length"] = []string{"0"}
 		}

@@ -9,18 +9,16 @@ import (
 	"net/http"
 	"testing"
 	"time"
-
-	"github.com/org/watt/internal/trunk"
 )
 
 func TestACallCostsFewAllocations(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
-		answer  func(*trunk.Incoming)
+		answer  func(*incoming)
 		most    float64 // on both sides, with what the test itself allocates
 	}{
-		"a small GET":  {"", func(c *trunk.Incoming) { whole(c, "hello") }, 25},
-		"a small POST": {"hello", func(c *trunk.Incoming) { whole(c, "hello") }, 30},
+		"a small GET":  {"", func(c *incoming) { whole(c, "hello") }, 25},
+		"a small POST": {"hello", func(c *incoming) { whole(c, "hello") }, 30},
 	} {
 		client, _ := serve(t, pair, test.answer)
 		got := testing.AllocsPerRun(500, func() {

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/org/watt/internal/trunk"
 )
 
 func TestAnAnswerArrivesAsItWasGiven(t *testing.T) {
@@ -46,7 +44,7 @@ func TestAnAnswerArrivesAsItWasGiven(t *testing.T) {
 			given := make(chan *http.Response, 1)
 			copied := test.resp
 			given <- &copied
-			client, _ := serve(t, pair, func(c *trunk.Incoming) {
+			client, _ := serve(t, pair, func(c *incoming) {
 				resp := <-given
 				if resp.Body = http.NoBody; !test.whole {
 					resp.Body = &trailing{Reader: strings.NewReader(test.content), then: func() { resp.Trailer = test.trailer }}
@@ -99,13 +97,13 @@ func (b *trailing) Close() error { return nil }
 func TestAnAnswerThatIsCutOffSaysSo(t *testing.T) {
 	errCallee := errors.New("the callee has failed")
 	for name, test := range map[string]struct {
-		answer func(*trunk.Incoming)
+		answer func(*incoming)
 		want   string
 	}{
-		"before it":             {func(c *trunk.Incoming) { c.Answer(nil, nil, false, io.ErrUnexpectedEOF) }, "unexpected EOF"},
-		"before it, with words": {func(c *trunk.Incoming) { c.Answer(nil, nil, false, errCallee) }, errCallee.Error()},
-		"in it":                 {func(c *trunk.Incoming) { streamed(c, cut(io.ErrUnexpectedEOF)) }, "unexpected EOF"},
-		"in it, with words":     {func(c *trunk.Incoming) { streamed(c, cut(errCallee)) }, errCallee.Error()},
+		"before it":             {func(c *incoming) { c.Answer(nil, nil, false, io.ErrUnexpectedEOF) }, "unexpected EOF"},
+		"before it, with words": {func(c *incoming) { c.Answer(nil, nil, false, errCallee) }, errCallee.Error()},
+		"in it":                 {func(c *incoming) { streamed(c, cut(io.ErrUnexpectedEOF)) }, "unexpected EOF"},
+		"in it, with words":     {func(c *incoming) { streamed(c, cut(errCallee)) }, errCallee.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := serve(t, pair, test.answer)
@@ -139,7 +137,7 @@ func cut(err error) func(io.Writer) error {
 
 func TestAnErrorOfAnyLengthConcernsItsCallAlone(t *testing.T) {
 	fail := make(chan struct{})
-	client, n := serve(t, pair, func(c *trunk.Incoming) {
+	client, n := serve(t, pair, func(c *incoming) {
 		if c.Request.Method == http.MethodGet {
 			<-fail
 			whole(c, "content")
@@ -165,9 +163,9 @@ func TestAnErrorOfAnyLengthConcernsItsCallAlone(t *testing.T) {
 }
 
 func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
-	for name, handle := range map[string]func(*trunk.Incoming){
-		"whole": func(c *trunk.Incoming) { whole(c, "content") },
-		"in parts": func(c *trunk.Incoming) {
+	for name, handle := range map[string]func(*incoming){
+		"whole": func(c *incoming) { whole(c, "content") },
+		"in parts": func(c *incoming) {
 			streamed(c, func(w io.Writer) error { io.WriteString(w, "content"); return nil })
 		},
 	} {
@@ -196,9 +194,9 @@ func TestAfterItsEndABodyKeepsToWhatItSaid(t *testing.T) {
 }
 
 func TestReadingEndsWithTheContext(t *testing.T) {
-	for name, handle := range map[string]func(*trunk.Incoming){
-		"whole":    func(c *trunk.Incoming) { whole(c, "content") },
-		"in parts": func(c *trunk.Incoming) { streamed(c, endless) },
+	for name, handle := range map[string]func(*incoming){
+		"whole":    func(c *incoming) { whole(c, "content") },
+		"in parts": func(c *incoming) { streamed(c, endless) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, _ := serve(t, pair, handle)
@@ -244,7 +242,7 @@ func TestABodyThatNobodyReadsIsBoundedAndDoesNotHoldUpOthers(t *testing.T) {
 	const window = 256 << 10
 	left := make(chan struct{})
 	var body counting
-	client, n := serve(t, pair, func(c *trunk.Incoming) {
+	client, n := serve(t, pair, func(c *incoming) {
 		if c.Request.Method == http.MethodGet {
 			whole(c, "answer")
 			return
@@ -307,7 +305,7 @@ func (b *bits) Close() error {
 // TestAnAnswerThatComesBitByBitTakesLittleMemory has much come of it before.
 func TestAnAnswerThatComesBitByBitTakesLittleMemory(t *testing.T) {
 	body := &bits{much: 100 << 10, asked: make(chan int, 100), more: make(chan struct{}), closed: make(chan struct{})}
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		resp := response()
 		resp.Body, resp.ContentLength = body, -1
 		c.Answer(resp, nil, false, nil)
@@ -341,7 +339,7 @@ func TestAnAnswerThatComesBitByBitTakesLittleMemory(t *testing.T) {
 // TestTheBodyOfAnAnswerIsClosed has one that is sent whole: what it has lent is another call's then.
 func TestTheBodyOfAnAnswerIsClosed(t *testing.T) {
 	body := &bits{closed: make(chan struct{})}
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		resp := response()
 		resp.Body, resp.ContentLength = body, 6
 		c.Answer(resp, []byte("answer"), true, nil)

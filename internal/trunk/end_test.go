@@ -15,15 +15,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/trunk"
 	"github.com/org/watt/internal/wire"
 )
 
 func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
-	never := func(*trunk.Incoming) {}
-	long := func(c *trunk.Incoming) { streamed(c, endless) }
+	never := func(*incoming) {}
+	long := func(c *incoming) { streamed(c, endless) }
 	for name, test := range map[string]struct {
-		answer func(*trunk.Incoming)
+		answer func(*incoming)
 		by     time.Duration // 0: none
 		then   func(resp *http.Response, cancel func())
 		want   error // of RoundTrip
@@ -37,7 +36,7 @@ func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, left := make(chan struct{}), make(chan struct{})
-				client, n := serve(t, pipes, func(c *trunk.Incoming) {
+				client, n := serve(t, pipes, func(c *incoming) {
 					if c.Request.Method == http.MethodPut {
 						whole(c, "answer")
 						return
@@ -79,7 +78,7 @@ func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
 
 func TestAContextThatHasEndedSendsNothing(t *testing.T) {
 	var served atomic.Int64
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		served.Add(1)
 		whole(c, "")
 	})
@@ -98,8 +97,8 @@ func TestAContextThatHasEndedSendsNothing(t *testing.T) {
 }
 
 func TestWhatWasSentToACalleeThatLeavesIsAnswered(t *testing.T) {
-	begun, answer := make(chan *trunk.Incoming), make(chan struct{})
-	client, n := serve(t, pair, func(c *trunk.Incoming) {
+	begun, answer := make(chan *incoming), make(chan struct{})
+	client, n := serve(t, pair, func(c *incoming) {
 		if c.Request.Method == http.MethodGet {
 			whole(c, "another")
 			return
@@ -141,7 +140,7 @@ func TestWhatWasSentToACalleeThatLeavesIsAnswered(t *testing.T) {
 }
 
 func TestAConnectionWithoutCallsEndsWhenTheCalleeLeaves(t *testing.T) {
-	client, n := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
+	client, n := serve(t, pair, func(c *incoming) { whole(c, "answer") })
 	for i := range 3 {
 		if got := get(t, client); got != "answer" || n.dials() != i+1 {
 			t.Errorf("got %q on connection %d", got, n.dials())
@@ -201,7 +200,7 @@ func TestEachCallHearsThatItsCallerHasGone(t *testing.T) {
 	var left, begun sync.WaitGroup
 	left.Add(calls)
 	begun.Add(calls)
-	b, served := caller(t, pair, func(c *trunk.Incoming) {
+	b, served := caller(t, pair, func(c *incoming) {
 		if c.Request.Method == http.MethodPut {
 			streamed(c, endless)
 		}
@@ -222,7 +221,7 @@ func TestEachCallHearsThatItsCallerHasGone(t *testing.T) {
 
 func TestWhoAsksLateHearsAtOnceThatItsCallerHasGone(t *testing.T) {
 	ask, told := make(chan struct{}), make(chan struct{})
-	b, served := caller(t, pair, func(c *trunk.Incoming) {
+	b, served := caller(t, pair, func(c *incoming) {
 		<-ask
 		c.OnGone(func() { close(told) })
 	})
@@ -240,7 +239,7 @@ func TestAnEndThatComesInTheMiddleIsTold(t *testing.T) {
 		"in a content":   frame(kindRequest, 1, plainRequest())[:15],
 		"in a long one":  frame(kindRequest, 1, strings.Repeat("x", 100_000))[:50_000],
 	} {
-		b, served := caller(t, pair, func(*trunk.Incoming) {})
+		b, served := caller(t, pair, func(*incoming) {})
 		b.say(end)
 		b.Close()
 		want := io.ErrUnexpectedEOF
@@ -257,7 +256,7 @@ func TestAnEndThatComesInTheMiddleIsTold(t *testing.T) {
 func TestANumberInUseEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun, left := make(chan struct{}), make(chan struct{})
-		b, served := caller(t, pipes, func(c *trunk.Incoming) {
+		b, served := caller(t, pipes, func(c *incoming) {
 			c.OnGone(func() { close(left) })
 			close(begun)
 		})
@@ -274,8 +273,8 @@ func TestANumberInUseEndsTheConnection(t *testing.T) {
 // TestANumberThatIsUsedAgainBelongsToTheLatestCall has an earlier one be answered although its caller has gone.
 func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := make(chan *trunk.Incoming)
-		b, served := caller(t, pipes, func(c *trunk.Incoming) { calls <- c })
+		calls := make(chan *incoming)
+		b, served := caller(t, pipes, func(c *incoming) { calls <- c })
 		b.say(frame(kindRequest, 1, plainRequest()))
 		first := <-calls
 		left := gone(first)
@@ -299,7 +298,7 @@ func TestANumberThatIsUsedAgainBelongsToTheLatestCall(t *testing.T) {
 func TestACallerThatHasReadAllIsNotGone(t *testing.T) {
 	const size, calls = 10_000, 2000
 	left := make(chan struct{}, calls)
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		resp := response()
 		resp.ContentLength, resp.Body = size, io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", size))))
 		c.OnGone(func() { left <- struct{}{} })

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/org/watt/internal/trunk"
 )
 
 // FuzzServer sends arbitrary bytes to a callee that answers in all ways, reads what it says, and ends. Serve must end then,
@@ -27,7 +25,7 @@ func FuzzServer(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
-		b, served := caller(t, pair, func(c *trunk.Incoming) {
+		b, served := caller(t, pair, func(c *incoming) {
 			switch c.Request.URL.RawQuery {
 			case "whole":
 				whole(c, "answer")

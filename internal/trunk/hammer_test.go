@@ -24,7 +24,7 @@ import (
 func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 	var count atomic.Int32
 	var n *network
-	client, n := serve(t, pair, func(c *trunk.Incoming) {
+	client, n := serve(t, pair, func(c *incoming) {
 		if count.Add(1)%50 == 0 {
 			n.latest().Leave()
 		}
@@ -62,7 +62,7 @@ func TestManyCallersWhoChangeTheirMinds(t *testing.T) {
 }
 
 // unsteady answers as the query says, with the request's body or, if it has none, with what contentOf makes of its ID.
-func unsteady(c *trunk.Incoming) {
+func unsteady(c *incoming) {
 	id := c.Request.Header.Get("X-Id")
 	content := contentOf(id, c.Request.URL.RawQuery)
 	if c.Request.Body != nil {
@@ -87,7 +87,7 @@ func unsteady(c *trunk.Incoming) {
 }
 
 // stream answers in parts of random sizes.
-func stream(c *trunk.Incoming, resp *http.Response, content string) {
+func stream(c *incoming, resp *http.Response, content string) {
 	r, w := io.Pipe()
 	resp.Body = r
 	c.OnGone(func() { r.CloseWithError(io.ErrClosedPipe) })
@@ -157,7 +157,7 @@ func TestManyCallsAreAnsweredAtOnce(t *testing.T) {
 	const calls = 500
 	var arrived sync.WaitGroup
 	arrived.Add(calls)
-	client, n := serve(t, pair, func(c *trunk.Incoming) {
+	client, n := serve(t, pair, func(c *incoming) {
 		arrived.Done()
 		arrived.Wait()
 		whole(c, c.Request.URL.RawQuery)

@@ -10,12 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/trunk"
 	"github.com/org/watt/internal/wire"
 )
 
 func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
-	client, n := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
+	client, n := serve(t, pair, func(c *incoming) { whole(c, "answer") })
 	client.IdleTimeout = time.Millisecond
 	var callers sync.WaitGroup
 	for range 4 {
@@ -33,7 +32,7 @@ func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
 
 func TestWithoutAnIdleTimeAConnectionIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		for range 3 {
 			get(t, client)
 			time.Sleep(1000 * time.Hour)
@@ -46,7 +45,7 @@ func TestWithoutAnIdleTimeAConnectionIsKept(t *testing.T) {
 
 func TestCloseIdleLeavesCallsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) {
+		client, n := serve(t, pipes, func(c *incoming) {
 			if c.Request.Method == http.MethodPost {
 				time.Sleep(time.Minute)
 			}
@@ -79,7 +78,7 @@ func TestCloseIdleLeavesCallsAlone(t *testing.T) {
 
 func TestNothingIsKeptAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		get(t, client)
 		for i := range 3 {
 			client.Close()
@@ -95,7 +94,7 @@ func TestNothingIsKeptAfterClose(t *testing.T) {
 // TestCloseWhileOthersDial has nothing be kept that they have dialled.
 func TestCloseWhileOthersDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		client.Dial = slow(client.Dial, time.Second)
 		var callers sync.WaitGroup
 		for range 5 {
@@ -122,7 +121,7 @@ func slow(dial func(context.Context) (net.Conn, error), takes time.Duration) fun
 
 func TestCallsShareOneDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		client.Dial = slow(client.Dial, time.Second)
 		var callers sync.WaitGroup
 		for range 10 {
@@ -142,7 +141,7 @@ func TestCallsShareOneDial(t *testing.T) {
 // TestADialConcernsWhoDials has some callers give up while one of them dials for all.
 func TestADialConcernsWhoDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		const takes = 4 * time.Second
 		client.Dial = slow(client.Dial, takes)
 		start := time.Now()
@@ -177,7 +176,7 @@ func TestADialConcernsWhoDials(t *testing.T) {
 
 func TestADialThatFailsConcernsAllWhoWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, n := serve(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+		client, n := serve(t, pipes, func(c *incoming) { whole(c, "answer") })
 		var tried int
 		dial := client.Dial
 		client.Dial = slow(func(ctx context.Context) (net.Conn, error) {
@@ -204,7 +203,7 @@ func TestADialThatFailsConcernsAllWhoWaitForIt(t *testing.T) {
 }
 
 func TestADialThatPanicsLetsOthersDial(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
+	client, _ := serve(t, pair, func(c *incoming) { whole(c, "answer") })
 	dial := client.Dial
 	client.Dial = func(context.Context) (net.Conn, error) { panic(errOver) }
 	func() {
@@ -224,7 +223,7 @@ func TestADialThatPanicsLetsOthersDial(t *testing.T) {
 func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const idle = time.Minute
-		client, n := serve(t, pipes, func(c *trunk.Incoming) {
+		client, n := serve(t, pipes, func(c *incoming) {
 			if c.Request.Method == http.MethodPost {
 				time.Sleep(10 * idle)
 			}
@@ -253,7 +252,7 @@ func TestAnIdleConnectionIsClosedInTime(t *testing.T) {
 // TestWhoComesLateToADialThatFailsHasOneMore has one come at its end, who has not waited, and one soon after its beginning.
 func TestWhoComesLateToADialThatFailsHasOneMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, _ := serve(t, pipes, func(*trunk.Incoming) {})
+		client, _ := serve(t, pipes, func(*incoming) {})
 		dials := 0
 		client.Dial = func(context.Context) (net.Conn, error) {
 			dials++

@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -11,8 +12,8 @@ import (
 
 // Incoming is one request and its answer, on the callee's side.
 type Incoming struct {
-	// Request is as the caller has made it, with the length of its body, but without its context.
-	Request *http.Request
+	// Came is when the request has come.
+	Came time.Time
 	// Deadline is the caller's; zero if it has none.
 	Deadline time.Time
 	// Informs reports whether the caller wants to hear informational answers.
@@ -20,12 +21,29 @@ type Incoming struct {
 
 	server *Server
 	id     uint64
+	said   string // the content of the request's frame, until Request is called
 
 	mu      sync.Mutex
 	changed sync.Cond
 	room    int    // what may be sent of a long body, in bytes
 	over    bool   // the caller has gone
 	onGone  func() // set by OnGone
+}
+
+// Request returns the request as the caller has made it, with the length of its body and the context ctx, and sets Deadline and
+// Informs. It is called once, before all other methods. It returns nil if the caller has sent what is no request: that ends the
+// connection.
+func (c *Incoming) Request(ctx context.Context) *http.Request {
+	req, left, informs, err := readRequest(ctx, c.said)
+	c.said = ""
+	if err != nil {
+		c.server.fail(err)
+		return nil
+	}
+	if c.Informs = informs; left > 0 {
+		c.Deadline = c.Came.Add(left)
+	}
+	return req
 }
 
 // OnGone has f called when the caller gives the call up or has gone: at once if it has already.

@@ -51,7 +51,7 @@ func pipes(testing.TB) (near, far net.Conn) { return net.Pipe() }
 
 // network serves what a client dials, until the test ends.
 type network struct {
-	handle func(*trunk.Incoming)
+	handle func(*incoming)
 	pair   func() (near, far net.Conn)
 	serves sync.WaitGroup
 
@@ -62,7 +62,7 @@ type network struct {
 }
 
 // serve returns a client, whose callee calls handle for each call.
-func serve(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Incoming)) (*trunk.Client, *network) {
+func serve(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*incoming)) (*trunk.Client, *network) {
 	tb.Helper()
 	n := &network{handle: handle, pair: func() (near, far net.Conn) { return pair(tb) }}
 	client := newClient(func(context.Context) (net.Conn, error) { return n.dial(), nil })
@@ -80,9 +80,24 @@ func newClient(dial func(context.Context) (net.Conn, error)) *trunk.Client {
 	return &trunk.Client{Dial: dial, Buffers: new(pipe.Buffers), Timers: new(timers.Pool)}
 }
 
+// incoming is a call whose request was taken.
+type incoming struct {
+	*trunk.Incoming
+	Request *http.Request
+}
+
+// taking returns what has handle called with each call that has a request.
+func taking(handle func(*incoming)) func(*trunk.Incoming) {
+	return func(c *trunk.Incoming) {
+		if req := c.Request(context.Background()); req != nil {
+			handle(&incoming{c, req})
+		}
+	}
+}
+
 func (n *network) dial() net.Conn {
 	near, far := n.pair()
-	server := trunk.NewServer(far, new(pipe.Buffers), n.handle)
+	server := trunk.NewServer(far, new(pipe.Buffers), taking(n.handle))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.servers, n.conns = append(n.servers, server), append(n.conns, far)
@@ -120,14 +135,14 @@ func response() *http.Response {
 }
 
 // whole answers with all of content at once.
-func whole(c *trunk.Incoming, content string) {
+func whole(c *incoming, content string) {
 	resp := response()
 	resp.ContentLength = int64(len(content))
 	c.Answer(resp, []byte(content), true, nil)
 }
 
 // streamed answers with what write writes, in another goroutine.
-func streamed(c *trunk.Incoming, write func(io.Writer) error) {
+func streamed(c *incoming, write func(io.Writer) error) {
 	resp := response()
 	resp.ContentLength, resp.TransferEncoding = -1, []string{"chunked"}
 	r, w := io.Pipe()
@@ -138,7 +153,7 @@ func streamed(c *trunk.Incoming, write func(io.Writer) error) {
 }
 
 // gone returns what is closed when the caller of c has gone.
-func gone(c *trunk.Incoming) <-chan struct{} {
+func gone(c *incoming) <-chan struct{} {
 	done := make(chan struct{})
 	c.OnGone(func() { close(done) })
 	return done
@@ -244,12 +259,12 @@ func script(tb testing.TB, pair func(testing.TB) (near, far net.Conn), scripts .
 }
 
 // caller returns a caller in frames, of a server that calls handle for each call, and what tells how Serve has ended.
-func caller(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*trunk.Incoming)) (*bare, <-chan error) {
+func caller(tb testing.TB, pair func(testing.TB) (near, far net.Conn), handle func(*incoming)) (*bare, <-chan error) {
 	tb.Helper()
 	near, far := pair(tb)
 	served := make(chan error, 1)
 	var running sync.WaitGroup
-	running.Go(func() { served <- trunk.NewServer(far, new(pipe.Buffers), handle).Serve() })
+	running.Go(func() { served <- trunk.NewServer(far, new(pipe.Buffers), taking(handle)).Serve() })
 	tb.Cleanup(func() { near.Close(); running.Wait() })
 	return newBare(near), served
 }

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/org/watt/internal/trunk"
 )
 
 // headless is the content of an answer's frame with a head of the test's making.
@@ -113,7 +111,7 @@ func TestWhatIsNoRequestEndsTheConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				left := make(chan struct{})
-				b, served := caller(t, pipes, func(c *trunk.Incoming) { c.OnGone(func() { close(left) }) })
+				b, served := caller(t, pipes, func(c *incoming) { c.OnGone(func() { close(left) }) })
 				b.say(frame(kindRequest, 77, plainRequest()))
 				b.say(said)
 				time.AfterFunc(time.Hour, func() { b.Close() })
@@ -130,7 +128,7 @@ func TestWhatIsNoRequestEndsTheConnection(t *testing.T) {
 }
 
 func TestWhatACallThatIsOverIsToldChangesNothing(t *testing.T) {
-	b, _ := caller(t, pair, func(c *trunk.Incoming) { whole(c, "answer") })
+	b, _ := caller(t, pair, func(c *incoming) { whole(c, "answer") })
 	for i := range 3 {
 		id := uint64(i + 1)
 		b.say(frame(kindRequest, id, plainRequest()))
@@ -146,7 +144,7 @@ func TestACreditIsNoMoreThanTheRoom(t *testing.T) {
 	const window, most = 256 << 10, 64 << 10
 	synctest.Test(t, func(t *testing.T) {
 		var body counting
-		b, _ := caller(t, pipes, func(c *trunk.Incoming) {
+		b, _ := caller(t, pipes, func(c *incoming) {
 			resp := response()
 			resp.Body, resp.ContentLength = &body, -1
 			c.Answer(resp, nil, false, nil)
@@ -165,7 +163,7 @@ func TestACreditIsNoMoreThanTheRoom(t *testing.T) {
 // TestAPromiseOfHeadersCostsLittleMemory has a frame promise as many as would have room in it.
 func TestAPromiseOfHeadersCostsLittleMemory(t *testing.T) {
 	const size = 4<<20 - 100
-	b, served := caller(t, pair, func(*trunk.Incoming) {})
+	b, served := caller(t, pair, func(*incoming) {})
 	said := frame(kindRequest, 1, "\x00\x00"+text("GET")+text("callee")+text("/")+number(size/2)+"\xff"+strings.Repeat("\xff", size))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

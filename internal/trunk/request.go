@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -76,21 +77,19 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 	return end(b, start), nil
 }
 
-// readRequest makes a request of the content of its frame.
-func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool, err error) {
-	s := scanner{s: string(p)}
-	if len(p) == 0 {
-		return nil, deadline, false, ErrMalformed
+// readRequest makes a request, with the context ctx, of the content of its frame. How much time it has left, its caller has said
+// when that came.
+func readRequest(ctx context.Context, content string) (req *http.Request, left time.Duration, informs bool, err error) {
+	if content == "" {
+		return nil, 0, false, ErrMalformed
 	}
-	flags := s.s[0]
-	s.s = s.s[1:]
-	if left := s.number(); left > 0 {
-		deadline = time.Now().Add(time.Duration(min(left, maxLeft)) * time.Microsecond)
-	}
+	flags := content[0]
+	s := scanner{s: content[1:]}
+	left = time.Duration(min(s.number(), maxLeft)) * time.Microsecond
 	method, host, uri := s.string(), s.string(), s.string()
 	header := s.header()
 	if s.bad {
-		return nil, deadline, false, ErrMalformed
+		return nil, 0, false, ErrMalformed
 	}
 	if flags&flagNoAgent != 0 {
 		header["User-Agent"] = nil
@@ -98,15 +97,16 @@ func readRequest(p []byte) (req *http.Request, deadline time.Time, informs bool,
 	u := &url.URL{Path: uri}
 	if !plain(uri) {
 		if u, err = url.ParseRequestURI(uri); err != nil {
-			return nil, deadline, false, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, 0, false, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
-	req = &http.Request{Method: method, URL: u, RequestURI: uri, Host: host, Header: header}
+	req = new(http.Request).WithContext(ctx)
+	req.Method, req.URL, req.RequestURI, req.Host, req.Header = method, u, uri, host, header
 	if flags&flagBody != 0 {
 		req.ContentLength = int64(len(s.s))
 		req.Body = io.NopCloser(strings.NewReader(s.s))
 	}
-	return req, deadline, flags&flagInforms != 0, nil
+	return req, left, flags&flagInforms != 0, nil
 }
 
 // plain reports whether a target is a path that stands for itself.

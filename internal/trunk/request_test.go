@@ -21,8 +21,8 @@ import (
 )
 
 func TestARequestArrivesAsItWasMade(t *testing.T) {
-	calls := make(chan *trunk.Incoming, 1)
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	calls := make(chan *incoming, 1)
+	client, _ := serve(t, pair, func(c *incoming) {
 		calls <- c
 		whole(c, "")
 	})
@@ -122,7 +122,7 @@ func TestValuesOfOneMessageDoNotGrowIntoEachOther(t *testing.T) {
 			}
 		}
 	}
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		grow(c.Request.Header)
 		resp := response()
 		fill(resp.Header)
@@ -165,7 +165,7 @@ type closing struct {
 func (c *closing) Close() error { c.closed++; return nil }
 
 func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Incoming) { whole(c, "") })
+	client, _ := serve(t, pair, func(c *incoming) { whole(c, "") })
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	for name, test := range map[string]struct {
@@ -194,7 +194,7 @@ func TestTheBodyOfARequestIsClosedWhateverBecomesOfIt(t *testing.T) {
 }
 
 func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		for i := range 3 {
 			c.Inform(http.StatusEarlyHints, http.Header{"Link": {strconv.Itoa(i)}})
 		}
@@ -222,7 +222,7 @@ func TestTheCallerIsToldWhatItsTraceWantsToHear(t *testing.T) {
 
 func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 	left := make(chan struct{}, 1)
-	client, _ := serve(t, pair, func(c *trunk.Incoming) {
+	client, _ := serve(t, pair, func(c *incoming) {
 		done := gone(c)
 		c.Inform(http.StatusEarlyHints, http.Header{})
 		<-done
@@ -254,12 +254,12 @@ func TestAnErrorOrAPanicOfTheTraceEndsTheCall(t *testing.T) {
 
 func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	const each = 64 << 10
-	inform := func(c *trunk.Incoming) {
+	inform := func(c *incoming) {
 		c.Inform(http.StatusEarlyHints, http.Header{"Link": {strings.Repeat("x", each)}})
 	}
 	t.Run("heard", func(t *testing.T) {
 		heard := make(chan struct{})
-		client, _ := serve(t, pair, func(c *trunk.Incoming) {
+		client, _ := serve(t, pair, func(c *incoming) {
 			for range 4 * wire.MaxHeader / each {
 				inform(c)
 				<-heard
@@ -276,7 +276,7 @@ func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	})
 	t.Run("unheard", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			client, _ := serve(t, pipes, func(c *trunk.Incoming) {
+			client, _ := serve(t, pipes, func(c *incoming) {
 				for range 2 * wire.MaxHeader / each {
 					inform(c)
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/org/watt/internal/pipe"
 )
@@ -18,6 +19,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	calls map[uint64]*Incoming // in progress
+	fault error                // of the caller: why the connection is closed
 }
 
 // NewServer returns the end of a connection on whose other side is a [Client]. handle is called for each call, in a
@@ -37,11 +39,22 @@ func (s *Server) Serve() error {
 	s.mu.Lock()
 	calls := s.calls
 	s.calls = nil
+	if s.fault != nil {
+		err = s.fault
+	}
 	s.mu.Unlock()
 	for _, c := range calls {
 		c.gone()
 	}
 	return err
+}
+
+// fail closes the connection for a fault of the caller's.
+func (s *Server) fail(fault error) {
+	s.mu.Lock()
+	s.fault = fault
+	s.mu.Unlock()
+	_ = s.nc.Close()
 }
 
 // Leave tells the caller to make no more calls. What it has sent until it hears that is still served; then it closes the
@@ -87,12 +100,8 @@ func (s *Server) receive(f frame, r *bufio.Reader) error {
 }
 
 func (s *Server) begin(id uint64, p []byte) error {
-	c := &Incoming{server: s, id: id, room: window}
+	c := &Incoming{Came: time.Now(), server: s, id: id, said: string(p), room: window}
 	c.changed.L = &c.mu
-	var err error
-	if c.Request, c.Deadline, c.Informs, err = readRequest(p); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calls[id] != nil {

@@ -78,7 +78,7 @@ func heap() int {
 func TestACallerThatDoesNotReadIsCutOff(t *testing.T) {
 	content := strings.Repeat("x", 60<<10)
 	var answered sync.WaitGroup
-	b, served := caller(t, pair, func(c *trunk.Incoming) {
+	b, served := caller(t, pair, func(c *incoming) {
 		defer answered.Done()
 		whole(c, content)
 	})
@@ -108,7 +108,7 @@ func TestACallerThatDoesNotReadGetsLittleOfLongAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const calls, part = 200, 4 << 10
 		bodies := make([]counting, calls)
-		b, _ := caller(t, pipes, func(c *trunk.Incoming) {
+		b, _ := caller(t, pipes, func(c *incoming) {
 			resp := response()
 			resp.Body, resp.ContentLength = &bodies[len(c.Request.URL.RawQuery)], -1
 			c.Answer(resp, nil, false, nil)
@@ -132,7 +132,7 @@ func TestACallerThatDoesNotReadGetsLittleOfLongAnswers(t *testing.T) {
 func TestEndsOfConnectionsThatNobodyReadsWakeThoseWhoWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 3 {
-			b, served := caller(t, pipes, func(c *trunk.Incoming) { streamed(c, endless) })
+			b, served := caller(t, pipes, func(c *incoming) { streamed(c, endless) })
 			for i := range 50 {
 				b.say(frame(kindRequest, uint64(i+1), plainRequest()))
 			}
@@ -207,11 +207,11 @@ func TestAnAnswerThatWaitsForItsTurnIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const calls, size, room = 40, 32 << 10, 256 << 10
 		near, far := pipes(t)
-		server := trunk.NewServer(far, new(pipe.Buffers), func(c *trunk.Incoming) {
+		server := trunk.NewServer(far, new(pipe.Buffers), taking(func(c *incoming) {
 			resp := response()
 			resp.ContentLength, resp.Body = size, io.NopCloser(parting{})
 			c.Answer(resp, nil, false, nil)
-		})
+		}))
 		var serving sync.WaitGroup
 		serving.Go(func() { server.Serve() })
 		defer serving.Wait()
@@ -235,7 +235,7 @@ func TestAnAnswerThatWaitsForItsTurnIsNotSent(t *testing.T) {
 func TestShortAnswersThatWaitAreNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := pipes(t)
-		server := trunk.NewServer(far, new(pipe.Buffers), func(c *trunk.Incoming) { whole(c, "answer") })
+		server := trunk.NewServer(far, new(pipe.Buffers), taking(func(c *incoming) { whole(c, "answer") }))
 		var serving sync.WaitGroup
 		serving.Go(func() { server.Serve() })
 		defer serving.Wait()
@@ -260,7 +260,7 @@ func TestAnAnswerDoesNotWaitForTheRestOfAFrame(t *testing.T) {
 	for name, part := range map[string]int{"in its head": 5, "after that": 13, "in its content": 20} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b, _ := caller(t, pipes, func(c *trunk.Incoming) { whole(c, "answer") })
+				b, _ := caller(t, pipes, func(c *incoming) { whole(c, "answer") })
 				b.SetDeadline(time.Now().Add(time.Minute))
 				b.say(frame(kindRequest, 1, plainRequest()) + next[:part])
 				if _, id, _, err := b.hear(); id != 1 || err != nil {
