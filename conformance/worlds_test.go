@@ -161,21 +161,26 @@ func (l lean) CloseIdleConnections() { l.CloseIdle() }
 func unwired(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {
 	tb.Helper()
 	wired, end := over(pipes, short)(tb, h)
-	p := &plain{fallback: wired, handler: h}
+	p := newPlain(wired, h)
 	return p, func() { p.serving.Wait(); end() }
 }
 
 type plain struct {
 	fallback http.RoundTripper
 	handler  http.Handler
+	common   direct.Common // of all exchanges, as in an app
 	serving  sync.WaitGroup
+}
+
+func newPlain(fallback http.RoundTripper, h http.Handler) *plain {
+	return &plain{fallback: fallback, handler: h, common: direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
 }
 
 func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !direct.Takes(req) {
 		return p.fallback.RoundTrip(req)
 	}
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &p.common}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := x.Request(ctx, req)
@@ -187,7 +192,7 @@ func (p *plain) RoundTrip(req *http.Request) (*http.Response, error) {
 func shared(tb testing.TB, h http.Handler) (http.RoundTripper, func()) {
 	tb.Helper()
 	wired, end := over(pipes, short)(tb, h)
-	p := &plain{fallback: wired, handler: h}
+	p := newPlain(wired, h)
 	var server *trunk.Server
 	var serving sync.WaitGroup
 	client := &trunk.Client{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), Dial: func(context.Context) (net.Conn, error) {
@@ -233,7 +238,7 @@ func (t *trunked) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (p *plain) carried(c *trunk.Incoming) {
-	x := &direct.Exchange{Common: &direct.Common{Buffers: new(pipe.Buffers), Timers: new(timers.Pool), ErrorLog: mute{}}}
+	x := &direct.Exchange{Common: &p.common}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.serving.Add(1)
 	r := c.Request(ctx)

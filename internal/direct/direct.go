@@ -73,7 +73,8 @@ type Common struct {
 	// ErrorLog is told of mistakes in handlers that have no other effect.
 	ErrorLog wire.Log
 
-	date atomic.Pointer[date] // of the latest answer
+	date  atomic.Pointer[date] // of the latest answer
+	heads sync.Pool            // of http.Header, empty: those of answers that were passed on
 }
 
 // RoundTrip has callee serve r, which Request has made, and returns as soon as the head of the answer is
@@ -115,7 +116,7 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 
 // Serve has callee serve r, which Request or Given has made, in this goroutine. It is for those who carry the answer
 // elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is complete, or with
-// the reason why there is none. inform, if not nil, is called with informational answers before that. The end of the
+// the reason why there is none. When it returns, the headers are another answer's. inform, if not nil, is called with informational answers before that. The end of the
 // context of the caller's request means nothing here; Abandon ends the exchange early.
 func (x *Exchange) Serve(r *http.Request, callee Callee, answered func(*http.Response, error), inform func(int, http.Header)) {
 	x.callee, x.answered = callee, answered
@@ -166,9 +167,12 @@ func (x *Exchange) settle(answer *http.Response, err error) {
 	if x.settled.CompareAndSwap(false, true) {
 		x.answer, x.err = answer, err
 		if x.answered != nil {
-			if x.answered(answer, err); err != nil {
+			x.answered(answer, err)
+			if err != nil {
 				x.Abandon() // as RoundTrip does then
+				return
 			}
+			x.passed()
 			return
 		}
 		close(x.ready)

@@ -93,7 +93,7 @@ type date struct {
 	text   string
 }
 
-// today returns the date of an answer. It is made once a second: to do so takes as long as all else about the head.
+// today returns the date of an answer. It is made once a second, since to do so costs more than to look at the clock.
 func (c *Common) today() string {
 	now := time.Now()
 	d := c.date.Load()

@@ -16,13 +16,17 @@ import (
 var errMalformed = errors.New("malformed MIME header: a value has control characters")
 
 // arrived returns a copy of an answer's headers, or trailers, as they arrive on the other side of a wire: names
-// in canonical form, values on one line, and nothing that is no header. There is room for some more.
-func arrived(h http.Header) (http.Header, error) {
+// in canonical form, values on one line, and nothing that is no header. There is room for some more. The copy is in out, if
+// that is not nil.
+func arrived(h, out http.Header) (http.Header, error) {
 	n := 0
 	for _, values := range h {
 		n += len(values)
 	}
-	out, all, size := make(http.Header, len(h)+3), make([]string, 0, n), 0
+	if out == nil {
+		out = make(http.Header, len(h)+3)
+	}
+	all, size := make([]string, 0, n), 0
 	add := func(name string, values []string) {
 		from := len(all)
 		for _, v := range values {

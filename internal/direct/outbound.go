@@ -65,7 +65,7 @@ func (x *Exchange) WriteHeader(status int) {
 
 // informLocked sends an informational answer. What nobody looks at may not go on for ever, as on a wire.
 func (x *Exchange) informLocked(status int) {
-	h, err := arrived(x.out.header)
+	h, err := arrived(x.out.header, nil)
 	if seen := x.listener != nil && x.listener.trace.Got1xxResponse != nil; !seen && err == nil {
 		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
 			err = wire.ErrHeaderTooLong
@@ -85,7 +85,7 @@ func (x *Exchange) informLocked(status int) {
 func (o *outbound) decideLocked(status int, x *Exchange) {
 	x.in.asked() // that it is wanted has to be said before
 	o.status, o.length = status, -1
-	o.head, o.err = arrived(o.header)
+	o.head, o.err = arrived(o.header, x.head())
 	if o.err != nil {
 		return
 	}
@@ -98,6 +98,28 @@ func (o *outbound) decideLocked(status int, x *Exchange) {
 			return
 		}
 		x.ErrorLog.Printf("http: invalid Content-Length of %q", v)
+	}
+}
+
+// head returns where the head of the answer is to be put: what is only passed on is put where that of another answer was.
+func (x *Exchange) head() http.Header {
+	if x.answered == nil {
+		return nil
+	}
+	h, _ := x.heads.Get().(http.Header)
+	return h
+}
+
+// maxHead is of how many headers one is kept: to clear it takes as long as it was ever large.
+const maxHead = 32
+
+// passed takes back the head of an answer that was passed on.
+func (x *Exchange) passed() {
+	h := x.answer.Header
+	x.answer.Header, x.out.head = nil, nil
+	if len(h) <= maxHead {
+		clear(h)
+		x.heads.Put(h)
 	}
 }
 
@@ -232,7 +254,7 @@ func (o *outbound) trailers() http.Header {
 	if o.announced == nil && !hasMarked(o.header) {
 		return nil
 	}
-	t, err := arrived(trailersOf(o.header, o.announced))
+	t, err := arrived(trailersOf(o.header, o.announced), nil)
 	if err != nil {
 		return nil
 	}
