@@ -13,9 +13,9 @@ const readSize = 16 << 10
 // readAll reads the head of each frame that comes, and has receive take the rest of it. It returns why the connection has
 // ended, or the first error of receive.
 //
-// Frames that come together wake many goroutines, most of which are about to send something. So that all of that goes out
-// in one piece, the reader takes the turn to write while it hands such frames on. At the end of its turn it lets those
-// goroutines run, and then writes what they have left.
+// Frames that come together wake many goroutines, most of which are about to send something. So that it goes out in few
+// pieces, the reader takes the turn to write while it hands such frames on. At the end of its turn it lets those goroutines
+// run, and then writes what they have left.
 func readAll(nc net.Conn, out *writer, receive func(frame, *bufio.Reader) error) error {
 	r := bufio.NewReaderSize(nc, readSize)
 	turn := turn{out: out}
@@ -37,8 +37,13 @@ func readAll(nc net.Conn, out *writer, receive func(frame, *bufio.Reader) error)
 		if err := receive(f, r); err != nil {
 			return err
 		}
+		turn.passed()
 	}
 }
+
+// mostPassed is how many frames are handed on in one turn. With all that have come in one, either side would have nothing to do
+// while the other is at work.
+const mostPassed = 8
 
 // On a busy processor it may be long until the reader runs again. Then it takes no turn for a while, which is twice as long
 // each time that this happens in a row.
@@ -50,15 +55,23 @@ const (
 
 // turn is a reader's turn to write.
 type turn struct {
-	out   *writer
-	held  bool
-	pause time.Duration // the last one; 0 if the last turn was none too long
-	after time.Time     // when that is over
+	out    *writer
+	held   bool
+	frames int           // handed on in this turn
+	pause  time.Duration // the last one; 0 if the last turn was none too long
+	after  time.Time     // when that is over
 }
 
 func (t *turn) begin() {
 	if !t.held && (t.pause == 0 || time.Now().After(t.after)) {
-		t.held = t.out.hold()
+		t.held, t.frames = t.out.hold(), 0
+	}
+}
+
+// passed is called when a frame was handed on.
+func (t *turn) passed() {
+	if t.frames++; t.frames >= mostPassed {
+		t.end()
 	}
 }
 
@@ -66,7 +79,7 @@ func (t *turn) end() {
 	if !t.held {
 		return
 	}
-	t.held = false
+	t.held, t.frames = false, 0
 	began := time.Now()
 	runtime.Gosched()
 	now := time.Now()
