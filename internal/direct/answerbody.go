@@ -28,7 +28,7 @@ func (b *answerBody) begin(x *Exchange, length int64, whole bool) {
 		b.pipe, _ = x.ends()
 		return
 	}
-	b.held.Hold(x.Buffers, x.out.memory, x.out.buf)
+	b.held.Hold(x.Buffers, x.out.memory, len(x.out.buf))
 	x.out.memory, x.out.buf = nil, nil
 }
 

@@ -16,17 +16,13 @@ import (
 var errMalformed = errors.New("malformed MIME header: a value has control characters")
 
 // arrived returns a copy of an answer's headers, or trailers, as they arrive on the other side of a wire: names
-// in canonical form, values on one line, and nothing that is no header. There is room for some more. The copy is in out, if
-// that is not nil.
+// in canonical form, values on one line, and nothing that is no header. There is room for some more. The copy is in out, which
+// is empty, or nil.
 func arrived(h, out http.Header) (http.Header, error) {
-	n := 0
-	for _, values := range h {
-		n += len(values)
-	}
 	if out == nil {
 		out = make(http.Header, len(h)+3)
 	}
-	all, size := make([]string, 0, n), 0
+	all, size := make([]string, 0, lines(h)), 0
 	add := func(name string, values []string) {
 		from := len(all)
 		for _, v := range values {
@@ -62,6 +58,15 @@ func arrived(h, out http.Header) (http.Header, error) {
 	return out, nil
 }
 
+// lines returns how many values there are.
+func lines(h http.Header) int {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
 func oneLine(v string) string {
 	if strings.ContainsAny(v, "\r\n") {
 		v = strings.NewReplacer("\n", " ", "\r", " ").Replace(v)
@@ -71,11 +76,7 @@ func oneLine(v string) string {
 
 // sent returns a copy of a request's headers with room for some more, of which plainHeaders has approved.
 func sent(h http.Header) http.Header {
-	n := 0
-	for _, values := range h {
-		n += len(values)
-	}
-	out, all := make(http.Header, len(h)+3), make([]string, 0, n)
+	out, all := make(http.Header, len(h)+3), make([]string, 0, lines(h))
 	for name, values := range h {
 		from := len(all)
 		for _, v := range values {

@@ -10,16 +10,17 @@ import (
 // those who do both at the same time. The zero value holds nothing.
 type Held struct {
 	mu      sync.Mutex
-	buffers *Buffers
-	mem     *[]byte // nil if it is not recycled
-	rest    []byte  // what is not read
+	buffers *Buffers // nil if the memory is not recycled
+	mem     *[]byte  // nil if there is nothing
+	from    int      // what is not read, in mem
+	to      int
 }
 
-// Hold makes it hold p, which is in mem. That is from buffers, or nil.
-func (h *Held) Hold(buffers *Buffers, mem *[]byte, p []byte) {
+// Hold makes it hold the first n bytes of mem, which is from buffers. If n is 0, mem may be nil.
+func (h *Held) Hold(buffers *Buffers, mem *[]byte, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.buffers, h.mem, h.rest = buffers, mem, p
+	h.buffers, h.mem, h.from, h.to = buffers, mem, 0, n
 }
 
 // Copy makes it hold a copy of p.
@@ -27,10 +28,11 @@ func (h *Held) Copy(buffers *Buffers, p []byte) {
 	switch {
 	case len(p) == 0:
 	case len(p) > maxBuffered:
-		h.Hold(nil, nil, bytes.Clone(p))
+		mem := bytes.Clone(p)
+		h.Hold(nil, &mem, len(p))
 	default:
 		mem := buffers.Get(len(p))
-		h.Hold(buffers, mem, (*mem)[:copy(*mem, p)])
+		h.Hold(buffers, mem, copy(*mem, p))
 	}
 }
 
@@ -38,15 +40,22 @@ func (h *Held) Copy(buffers *Buffers, p []byte) {
 func (h *Held) Bytes() []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.rest
+	return h.bytesLocked()
+}
+
+func (h *Held) bytesLocked() []byte {
+	if h.mem == nil {
+		return nil
+	}
+	return (*h.mem)[h.from:h.to]
 }
 
 // Read reads some of the bytes. With the last of them it returns [io.EOF].
 func (h *Held) Read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := copy(p, h.rest)
-	if h.rest = h.rest[n:]; len(h.rest) > 0 {
+	n := copy(p, h.bytesLocked())
+	if h.from += n; h.from < h.to {
 		return n, nil
 	}
 	h.dropLocked()
@@ -61,8 +70,8 @@ func (h *Held) Drop() {
 }
 
 func (h *Held) dropLocked() {
-	if h.mem != nil {
+	if h.mem != nil && h.buffers != nil {
 		h.buffers.Put(h.mem)
 	}
-	h.mem, h.rest = nil, nil
+	h.mem, h.from, h.to = nil, 0, 0
 }

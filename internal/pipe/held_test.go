@@ -22,7 +22,7 @@ func TestWhatIsHeldIsReadOnce(t *testing.T) {
 		if err := iotest.TestReader(&h, p); err != nil {
 			t.Errorf("of %d bytes: %v", size, err)
 		}
-		if n, err := h.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := h.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // Read returns it bare
 			t.Errorf("of %d bytes: got %d, %v after the end, want %v", size, n, err, io.EOF)
 		}
 	}
@@ -33,7 +33,7 @@ func TestWhatWasDroppedIsNotRead(t *testing.T) {
 	var h pipe.Held
 	for range 2 {
 		h.Drop()
-		if n, err := h.Read(make([]byte, 1)); n != 0 || err != io.EOF || len(h.Bytes()) > 0 {
+		if n, err := h.Read(make([]byte, 1)); n != 0 || err != io.EOF || len(h.Bytes()) > 0 { //nolint:errorlint // likewise
 			t.Errorf("got %d, %v, want %v", n, err, io.EOF)
 		}
 		h.Copy(&buffers, []byte("content"))
