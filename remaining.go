@@ -22,9 +22,12 @@ func setRemaining(h http.Header, deadline time.Time) {
 
 // takeRemaining takes that out of a request's headers again, and returns the deadline, which is zero if there is none.
 func takeRemaining(h http.Header) (deadline time.Time) {
-	remaining, _ := strconv.ParseInt(first(h, headerTimeout), 10, 64)
+	said := h[headerTimeout]
 	delete(h, headerTimeout)
-	if remaining > 0 {
+	if len(said) == 0 { // of nothing, ParseInt makes an error
+		return deadline
+	}
+	if remaining, _ := strconv.ParseInt(said[0], 10, 64); remaining > 0 {
 		deadline = time.Now().Add(time.Duration(min(remaining, maxRemaining)) * time.Millisecond)
 	}
 	return deadline
