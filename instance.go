@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/process"
@@ -67,6 +68,7 @@ type instance struct {
 	done     chan struct{}   // closed when the supervision has ended
 	stopping context.Context //nolint:containedctx // the supervision's own; it ends when told to stop
 	stopNow  context.CancelCauseFunc
+	recovery zapcore.Level // of the line that says that it is ready: a warning after one of a failure
 
 	mu      sync.Mutex
 	state   string
@@ -213,7 +215,8 @@ func (in *instance) start(ctx context.Context) (life, error) {
 	l.open(in.member)
 	in.comesBack(time.Time{})
 	in.set(stateReady, nil)
-	in.news().Info("ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
+	in.news().Log(in.recovery, "ready", zap.Uint64("generation", number), zap.Duration("took", time.Since(began)))
+	in.recovery = zap.InfoLevel
 	return l, nil
 }
 
@@ -322,12 +325,13 @@ func (in *instance) held(a wish) ending {
 // many, it waits until somebody asks for it. In a child there is none.
 func (in *instance) pause(failures int, end ending) ending {
 	err := end.err
+	in.recovery = zap.WarnLevel
 	var due <-chan time.Time // never
 	if in.app.rt.child != nil {
 		in.set(stateFailed, err)
 	} else if most := in.app.conf().MaxRestarts; most >= 0 && failures > most {
 		in.set(stateFailed, err)
-		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err))
+		in.log().Error("failed, given up", zap.Int("restarts", most), zap.Error(err), pidOf(err))
 		in.comesBack(time.Now().Add(mostPause)) // if somebody sees to it
 		in.app.gaveUp(in.index, err)
 	} else if in.stopping.Err() == nil {
@@ -338,7 +342,7 @@ func (in *instance) pause(failures int, end ending) ending {
 		in.app.restarts.Add(1)
 		in.countRestart(end.cause)
 		in.set(stateRestarting, err)
-		in.log().Warn("restarting", zap.Error(err), zap.Duration("delay", delay), zap.Int("failures", failures))
+		in.log().Warn("restarting", zap.Error(err), pidOf(err), zap.Duration("delay", delay), zap.Int("failures", failures))
 		due = time.After(delay)
 	}
 	end.ask.answer(err)

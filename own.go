@@ -366,3 +366,11 @@ func (o *own) cleanup() error {
 	o.place.app.forget(o)
 	return nil
 }
+
+// pidOf is for the log, if it is a process whose end err is.
+func pidOf(err error) zap.Field {
+	if exit, ended := errors.AsType[*process.ExitError](err); ended && exit.PID > 0 {
+		return zap.Int("pid", exit.PID)
+	}
+	return zap.Skip()
+}

@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
 )
@@ -96,6 +100,8 @@ func TestWhatTakesTooLongAtAShutdownIsCutByTheChild(t *testing.T) {
 func TestASilentInstanceIsGivenNothing(t *testing.T) {
 	t.Parallel()
 	rt := alone()
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core)
 	top := watttest.Start(t, rt)
 	in := func() watt.InstanceStatus { return statusOf(t, rt, "ward").PerInstance[0] }
 	pid := in().PID
@@ -117,6 +123,11 @@ func TestASilentInstanceIsGivenNothing(t *testing.T) {
 	}
 	if now := in(); now.PID != pid {
 		t.Errorf("it was replaced: %s", now.LastError)
+	}
+	for _, message := range []string{"shows no sign of life: it gets nothing more until it does", "shows itself again"} {
+		if logs.FilterMessage(message).Len() == 0 {
+			t.Errorf("the log does not say %q", message)
+		}
 	}
 }
 

@@ -18,6 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
 )
@@ -119,6 +123,8 @@ func TestReadySaysInALineWhyAProcessWasGivenUp(t *testing.T) {
 
 func TestAProcessThatEndsIsRestartedAndSaysWhy(t *testing.T) {
 	rt := farm()
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core)
 	top := watttest.Start(t, rt)
 	for path, want := range map[string]string{"/exit": "exit status 3", "/panic": "panic: on purpose"} {
 		status, _ := top.Get("http://mill.watt.local" + path)
@@ -150,6 +156,13 @@ func TestAProcessThatEndsIsRestartedAndSaysWhy(t *testing.T) {
 	soon(t, "both to be missed", func() bool { // else the shutdown tells of the kill
 		return !slices.ContainsFunc(statusOf(t, rt, "mill").PerInstance, func(in watt.InstanceStatus) bool { return in.PID == killed[in.Instance] })
 	})
+	for instance, pid := range killed { // with the default level of the log
+		lines := func(message string) *observer.ObservedLogs {
+			return logs.FilterField(zap.Int("instance", instance)).FilterMessage(message)
+		}
+		soon(t, "the end of one with its number", func() bool { return lines("restarting").FilterField(zap.Int("pid", pid)).Len() == 1 })
+		soon(t, "word of each recovery", func() bool { return lines("ready").Len() == lines("restarting").Len() })
+	}
 	if err := rt.Restart("mill", 1); err != nil {
 		t.Error(err)
 	}

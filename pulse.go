@@ -47,7 +47,7 @@ func (p *pulse) watch() {
 				p.own.setSilent(true)
 			}
 		case same >= silentAfter:
-			p.own.log.Info("shows itself again")
+			p.own.log.Warn("shows itself again")
 			p.own.setSilent(false)
 			fallthrough
 		default:

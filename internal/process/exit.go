@@ -4,6 +4,8 @@ package process
 type ExitError struct {
 	// Reason says it in a line.
 	Reason string
+	// PID is what its number was, by which the kernel's log names it; 0 if that is not known.
+	PID int
 	// Killed reports whether a signal has ended it.
 	Killed bool
 	// Output is the end of what it wrote to stderr, 64 KiB at most.

@@ -38,6 +38,7 @@ func explain(state *os.ProcessState, output string, why error, starved func() bo
 		e.Reason = "ended, and somebody else in this program was told how"
 		return e
 	}
+	e.PID = state.Pid()
 	signal := ""
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		signal, e.Killed = unix.SignalName(status.Signal()), true
