@@ -29,40 +29,39 @@ func (b *body) begin(ctx context.Context, x *call, resp *http.Response) {
 
 // Read reads the body. It blocks until there is some of it, or will be no more.
 func (b *body) Read(p []byte) (int, error) {
-	if b.call.in == nil {
-		return b.held(p)
-	}
-	if err := b.ending.Err(); err != nil {
+	if err := b.ended(); err != nil {
 		return 0, err
 	}
-	n, err := b.call.in.Read(p)
-	b.credit(n)
-	switch err {
-	case nil:
-		return n, nil
-	case io.EOF: //nolint:errorlint // an inflow returns it bare
-		if err = b.call.failed(); err == nil {
-			err = io.EOF
-			b.trailers()
+	n, err := b.next(p)
+	if err != nil {
+		if earlier := b.ending.End(err); earlier != nil {
+			err = earlier
 		}
-	}
-	if earlier := b.ending.End(err); earlier != nil {
-		err = earlier
 	}
 	return n, err
 }
 
-// held reads what has come with the head.
-func (b *body) held(p []byte) (int, error) {
-	if ctx := b.call.req.Context(); ctx.Err() != nil {
-		_ = b.ending.End(context.Cause(ctx))
+// ended returns why nothing more can be read.
+func (b *body) ended() error {
+	err := b.ending.Err()
+	if ctx := b.call.req.Context(); err == nil && b.call.in == nil && ctx.Err() != nil { // nobody watches for that
+		err = context.Cause(ctx)
 	}
-	if err := b.ending.Err(); err != nil {
-		return 0, err
+	return err
+}
+
+// next reads from where the body is.
+func (b *body) next(p []byte) (int, error) {
+	if b.call.in == nil {
+		return b.call.held.Read(p)
 	}
-	n, err := b.call.held.Read(p)
-	if err != nil {
-		_ = b.ending.End(err)
+	n, err := b.call.in.Read(p)
+	b.credit(n)
+	if err == io.EOF { //nolint:errorlint // an inflow returns it bare
+		if failed := b.call.failed(); failed != nil {
+			return n, failed
+		}
+		b.trailers()
 	}
 	return n, err
 }
