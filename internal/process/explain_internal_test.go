@@ -72,6 +72,7 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 	many := strings.Repeat(stack, 2*tailSize/len(stack))
 	first := "panic: on purpose\n" + stack
 	inLine := strings.Repeat("x", 100) + "panic: in a line\n"
+	two := "runtime/cgo: pthread_create failed: no room\nSIGABRT: abort\n" + stack
 	for name, c := range map[string]struct {
 		written []string
 		begins  string // if not with stacks
@@ -79,6 +80,8 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 		"piece by piece":    {append([]string{"before\n", "panic: on ", "purpose\n"}, strings.SplitAfter(many, "0x18\n")...), first},
 		"at once":           {[]string{"before\n" + first + many}, first},
 		"after others":      {[]string{"panic: that was recovered\n", many, first, many}, first},
+		"of two lines":      {[]string{"before\n" + two + many}, two},
+		"of two, in pieces": {strings.SplitAfter("before\n"+two+many, "o"), two},
 		"within a line":     {[]string{inLine + many}, ""},
 		"cut within a line": {[]string{inLine, many[:tailSize-len(inLine)+100], many}, ""},
 		"still there":       {[]string{"panic: that was recovered\n", many, first}, ""},

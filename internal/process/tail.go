@@ -41,17 +41,21 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// dropLocked forgets the first n bytes, which are not all.
+// dropLocked forgets the first n bytes, which are not all, and the rest of last words that begin there.
 func (t *tail) dropLocked(n int) {
 	for at := 0; at < n; {
-		line := t.buf[at:]
-		if end := bytes.IndexByte(line, '\n'); end >= 0 {
-			line = line[:end+1]
+		rest, size := t.buf[at:], 0
+		if words := beginWords.FindIndex(rest); !t.inLine && words != nil {
+			t.begin = slices.Clone(rest[:min(len(rest), beginSize)])
+			size = words[1]
+			n = max(n, at+size)
 		}
-		if !t.inLine && beginWords.Match(line) {
-			t.begin = slices.Clone(t.buf[at:min(at+beginSize, len(t.buf))])
+		if end := bytes.IndexByte(rest[size:], '\n'); end >= 0 {
+			size += end + 1
+		} else {
+			size = len(rest)
 		}
-		at, t.inLine = at+len(line), false
+		at, t.inLine = at+size, false
 	}
 	t.inLine = t.buf[n-1] != '\n'
 	t.buf = t.buf[:copy(t.buf, t.buf[n:])]
