@@ -115,9 +115,10 @@ func (x *Exchange) RoundTrip(r *http.Request, by time.Time, callee Callee) (*htt
 }
 
 // Serve has callee serve r, which Request or Given has made, in this goroutine. It is for those who carry the answer
-// elsewhere: answered is called once, by the goroutine that serves, as soon as the head of the answer is complete, or with
-// the reason why there is none. When it returns, the headers are another answer's. inform, if not nil, is called with informational answers before that. The end of the
-// context of the caller's request means nothing here; Abandon ends the exchange early.
+// elsewhere: answered is called once, by the goroutine that serves as soon as the head of the answer is complete, or by any
+// with the reason why there is none. When answered returns, the headers are another answer's. inform, if not nil, is called
+// with informational answers before that. The end of the context of the caller's request means nothing here; Abandon ends the
+// exchange early.
 func (x *Exchange) Serve(r *http.Request, callee Callee, answered func(*http.Response, error), inform func(int, http.Header)) {
 	x.callee, x.answered = callee, answered
 	if inform != nil {

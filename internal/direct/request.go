@@ -97,6 +97,7 @@ func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request
 	r := newRequest(ctx)
 	r.URL, r.RequestURI = target(req.URL)
 	r.Method, r.Host, r.Header = req.Method, host(req), sent(req.Header)
+	x.caller = req
 	x.arrive(r, req)
 	return r
 }
@@ -109,8 +110,8 @@ func (x *Exchange) Given(r *http.Request) {
 			values[i] = textproto.TrimString(v)
 		}
 	}
-	x.arrive(r, r)
 	x.caller = nobody
+	x.arrive(r, r)
 }
 
 // nobody is the caller's request where that is in another process.
@@ -118,7 +119,7 @@ var nobody = new(http.Request) //nolint:gochecknoglobals // it is never written 
 
 // arrive makes r, which has the target and headers of req, what a server makes of them.
 func (x *Exchange) arrive(r, req *http.Request) {
-	x.caller, x.toHead = req, req.Method == http.MethodHead
+	x.toHead = req.Method == http.MethodHead
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	if r.Method == "" {
 		r.Method = http.MethodGet

@@ -57,7 +57,7 @@ const (
 type turn struct {
 	out    *writer
 	held   bool
-	frames int           // handed on in this turn
+	frames int           // handed on since it began
 	pause  time.Duration // the last one; 0 if the last turn was none too long
 	after  time.Time     // when that is over
 }
@@ -79,7 +79,7 @@ func (t *turn) end() {
 	if !t.held {
 		return
 	}
-	t.held, t.frames = false, 0
+	t.held = false
 	began := time.Now()
 	runtime.Gosched()
 	now := time.Now()
