@@ -31,7 +31,8 @@ func NewServer(nc net.Conn, buffers *pipe.Buffers, handle func(*Incoming)) *Serv
 }
 
 // Serve takes calls until the connection ends, and closes it. Calls in progress are told then that their caller has gone. It
-// returns [io.EOF] if the caller has closed it, and an error that wraps ErrMalformed if it has sent what it must not.
+// returns [io.EOF] if the caller has closed it, and an error that wraps ErrMalformed if it was found before that it has sent what
+// it must not.
 func (s *Server) Serve() error {
 	err := readAll(s.nc, &s.out, s.receive)
 	_ = s.nc.Close()
