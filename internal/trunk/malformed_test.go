@@ -152,6 +152,7 @@ func TestACreditIsNoMoreThanTheRoom(t *testing.T) {
 		b.say(frame(kindRequest, 1, plainRequest()))
 		synctest.Wait()
 		b.say(strings.Repeat(frame(kindCredit, 1, number(window)), 3))
+		synctest.Wait()
 		go io.Copy(io.Discard, b)
 		synctest.Wait()
 		if got := body.read.Load(); got < window-most || got > window+most { // and what was on its way
