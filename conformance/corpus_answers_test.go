@@ -344,6 +344,7 @@ func expectations() []scenario {
 		{name: "expect/nothing", request: small, hijacks: true, handler: raw("")},
 		{name: "expect/body fails", handler: describe, request: sending(func() io.Reader { return iotest.ErrReader(errBody) }, 5, asking), soften: func(_ string, seen *observation) {
 			seen.Handler = sight{}
+			seen.Traced = seen.Traced[:min(len(seen.Traced), 1)] // http.Transport may return between the two words for 100
 		}},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"sync"
 	"reflect"
 	"strings"
 	"syscall"
@@ -61,9 +62,20 @@ type sight struct {
 // exchange sends the request and notes what comes back.
 func (s scenario) exchange(tb testing.TB, rt http.RoundTripper, seen *observation, blind bool) {
 	tb.Helper()
+	var mu sync.Mutex
+	over := false // http.Transport may tell a trace something when it has returned
 	note := func(format string, args ...any) {
-		seen.Traced = append(seen.Traced, fmt.Sprintf(format, args...))
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			seen.Traced = append(seen.Traced, fmt.Sprintf(format, args...))
+		}
 	}
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}()
 	req := s.request()
 	ctx, cancel := context.WithTimeout(req.Context(), 5*time.Second)
 	defer cancel()
