@@ -13,8 +13,9 @@ import (
 // forThreads is kept free for threads that begin later: with cgo each reserves a stack, mostly of 8 MiB.
 const forThreads = 32 << 20
 
-// CollectBelowLimit has the garbage collector of this process keep it below its limit of memory, which counts also what
-// is only reserved, and of which the collector knows nothing. At least a quarter is left to what it knows.
+// CollectBelowLimit has the garbage collector of this process try to keep it below its limit of memory, which counts also what
+// is only reserved, and of which the collector knows nothing. An eighth is kept free for what is allocated while it works,
+// and at least a quarter is left to what it knows.
 func CollectBelowLimit() {
 	var data unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_DATA, &data); err != nil || data.Cur == unix.RLIM_INFINITY {
@@ -23,7 +24,7 @@ func CollectBelowLimit() {
 	var of runtime.MemStats
 	runtime.ReadMemStats(&of)
 	limit := int64(data.Cur)
-	most := max(limit-(asked()-int64(of.Sys))-forThreads, limit/4)
+	most := max(limit-(asked()-int64(of.Sys))-forThreads-limit/8, limit/4)
 	debug.SetMemoryLimit(min(most, debug.SetMemoryLimit(-1)))
 }
 
