@@ -110,7 +110,7 @@ func (x *Exchange) head() http.Header {
 	return h
 }
 
-// maxHead is of how many headers one is kept: to clear it takes as long as it was ever large.
+// maxHead is how many headers a head may have to be kept: to clear one takes as long as when it was largest.
 const maxHead = 32
 
 // passed takes back the head of an answer that was passed on.
