@@ -55,8 +55,14 @@ func explain(state *os.ProcessState, output string, why error, starved func() bo
 	default:
 		e.Reason = said(state, output)
 	}
+	if e.Reason == noThread {
+		e.Reason += " (no memory for its stack, or too many threads)"
+	}
 	return e
 }
+
+// noThread is what a program with cgo says that cannot begin a thread, as one that has come to its limit of memory.
+const noThread = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
 
 // kills are those of the kernel for want of memory that have explained an end.
 type kills struct {

@@ -39,6 +39,10 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 		{explain(crash, quit, nil, no), "SIGQUIT: quit"},
 		{explain(crash, "runtime: out of memory\n", nil, no), "runtime: out of memory"},
 		{explain(crash, "tea\nruntime/cgo: pthread_create failed: no room\nSIGABRT: abort\nPC=0x7f m=2\n", nil, no), "runtime/cgo: pthread_create failed: no room"},
+		{
+			explain(crash, noThread+"\nSIGABRT: abort\nPC=0x7f m=2\n", nil, no),
+			"runtime/cgo: pthread_create failed: Resource temporarily unavailable (no memory for its stack, or too many threads)",
+		},
 		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {
