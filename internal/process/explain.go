@@ -55,14 +55,8 @@ func explain(state *os.ProcessState, output string, why error, starved func() bo
 	default:
 		e.Reason = said(state, output)
 	}
-	if e.Reason == noThread {
-		e.Reason += " (no memory for its stack, or too many threads)"
-	}
 	return e
 }
-
-// noThread is what a program with cgo says that cannot begin a thread, as one that has come to its limit of memory.
-const noThread = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
 
 // kills are those of the kernel for want of memory that have explained an end.
 type kills struct {
@@ -82,6 +76,9 @@ func (k *kills) explain(before, after uint64) bool {
 	return true
 }
 
+// noThread is what a program with cgo says that cannot begin a thread, as one that has come to its limit of memory.
+const noThread = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
+
 // lastOf returns the last words in the output, or "".
 func lastOf(output string) string {
 	all := lastWords.FindAllString(output, -1)
@@ -89,6 +86,9 @@ func lastOf(output string) string {
 		return ""
 	}
 	last, _, _ := strings.Cut(all[len(all)-1], "\n")
+	if last == noThread {
+		last += " (no memory for its stack, or too many threads)"
+	}
 	return last
 }
 
