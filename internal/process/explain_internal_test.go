@@ -76,6 +76,7 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 	many := strings.Repeat(stack, 2*tailSize/len(stack))
 	first := "panic: on purpose\n" + stack
 	inLine := strings.Repeat("x", 100) + "panic: in a line\n"
+	long := "panic: " + strings.Repeat("x", tailSize) + "\n"
 	two := "runtime/cgo: pthread_create failed: no room\nSIGABRT: abort\n" + stack
 	for name, c := range map[string]struct {
 		written []string
@@ -86,6 +87,7 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 		"after others":      {[]string{"panic: that was recovered\n", many, first, many}, first},
 		"of two lines":      {[]string{"before\n" + two + many}, two},
 		"of two, in pieces": {strings.SplitAfter("before\n"+two+many, "o"), two},
+		"of a long line":    {[]string{long[:tailSize], long[tailSize:] + stack}, long[:beginSize]},
 		"within a line":     {[]string{inLine + many}, ""},
 		"cut within a line": {[]string{inLine, many[:tailSize-len(inLine)+100], many}, ""},
 		"still there":       {[]string{"panic: that was recovered\n", many, first}, ""},

@@ -41,14 +41,14 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// dropLocked forgets the first n bytes, which are not all, and the rest of last words that begin there.
+// dropLocked forgets the first n bytes, which are not all, and the rest of last words that begin there, as far as it is kept.
 func (t *tail) dropLocked(n int) {
 	for at := 0; at < n; {
 		rest, size := t.buf[at:], 0
 		if words := beginWords.FindIndex(rest); !t.inLine && words != nil {
 			t.begin = slices.Clone(rest[:min(len(rest), beginSize)])
 			size = words[1]
-			n = max(n, at+size)
+			n = max(n, at+min(size, beginSize)) // the rest of a long line is still to be seen
 		}
 		if end := bytes.IndexByte(rest[size:], '\n'); end >= 0 {
 			size += end + 1
