@@ -13,6 +13,7 @@ import (
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // meshIdleTimeout is how long a connection of the mesh is kept for the next call.
@@ -111,7 +112,7 @@ func (c *call) admit(req *http.Request) error {
 		c.holds = true
 		return nil
 	}
-	closeBody(req)
+	roundtrip.CloseBody(req)
 	if shedError(err) == nil && c.ctx.Err() != nil { // why it has ended says nothing about the callee
 		return &CallError{App: c.app.name, Err: c.endError()}
 	}

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // target is what a call to another process can be sent to: an instance there, or a door.
@@ -38,12 +38,12 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 	by := c.waitsUntil()
 	to, err := pick(c.ctx, nil, by)
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, c.gaveUp(&CallError{Err: err}) // nobody has seen the request
 	}
 	for n := 1; ; n++ {
 		if over := c.endError(); over != nil {
-			closeBody(req)
+			roundtrip.CloseBody(req)
 			return nil, &CallError{Err: over}
 		}
 		resp, err := c.try(req, to)
@@ -56,12 +56,12 @@ func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
 		if !c.more(n, to, err, by) {
 			return nil, c.gaveUp(err)
 		}
-		if req = wire.Again(req); req == nil {
+		if req = roundtrip.Again(req); req == nil {
 			return nil, err
 		}
 		var none error
 		if to, none = c.other(pick, to, away(err), by); none != nil {
-			closeBody(req)
+			roundtrip.CloseBody(req)
 			return nil, c.gaveUp(err)
 		}
 	}
@@ -148,10 +148,4 @@ func idlest(n int, load func(i int) (int64, bool)) int {
 		}
 	}
 	return best
-}
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
 }

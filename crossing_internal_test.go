@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // leaving is an instance that ends when somebody calls it, unless it stays.
@@ -38,7 +38,7 @@ func (l *leaving) connect(ctx context.Context, caller string, trunk bool) (net.C
 }
 
 func TestACallFollowsInstancesThatEndForAsLongAsItMayWait(t *testing.T) {
-	refused, unsent := &net.OpError{Op: "dial", Net: "unix", Err: errDraining}, fmt.Errorf("%w: %w", wire.ErrNotSent, syscall.EPIPE)
+	refused, unsent := &net.OpError{Op: "dial", Net: "unix", Err: errDraining}, fmt.Errorf("%w: %w", roundtrip.ErrNotSent, syscall.EPIPE)
 	for name, test := range map[string]struct {
 		leave int
 		err   error

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // failed returns err as the error of a call from this caller to app. If it is a CallError already, that names them from now on.
@@ -118,7 +118,7 @@ func isCall(err error) bool {
 // bodyFailed reports whether err is what reading or closing the request's body has met. It too may look like a failed
 // connection or another call's error.
 func bodyFailed(err error) bool {
-	_, found := errors.AsType[*wire.BodyError](err)
+	_, found := errors.AsType[*roundtrip.BodyError](err)
 	return found
 }
 
@@ -128,7 +128,7 @@ func unseen(err error) bool {
 		return false
 	}
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" || errors.Is(err, wire.ErrNotSent)
+	return ok && op.Op == "dial" || errors.Is(err, roundtrip.ErrNotSent)
 }
 
 // lost reports whether err means that the connection has ended under the call.

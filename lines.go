@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/trunk"
 	"github.com/org/watt/internal/wire"
 )
@@ -21,7 +22,7 @@ type lines struct {
 	trunk trunk.Client    // to another process, for what needs no connection of its own
 }
 
-func newLines(errorLog wire.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
+func newLines(errorLog roundtrip.Log, dial func(ctx context.Context) (net.Conn, error)) *lines {
 	return &lines{
 		Pool:  wire.Pool{IdleTimeout: meshIdleTimeout, Dial: dial, ErrorLog: errorLog},
 		http2: overHTTP2(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }),
@@ -38,7 +39,7 @@ func overHTTP2(dial func(ctx context.Context, network, addr string) (net.Conn, e
 // RoundTrip implements [http.RoundTripper].
 func (l *lines) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isGRPC(req.Header) {
-		return l.http2.RoundTrip(wire.GuardBody(req, l.ErrorLog))
+		return l.http2.RoundTrip(roundtrip.GuardBody(req, l.ErrorLog))
 	}
 	return l.Pool.RoundTrip(req, time.Time{}, nil)
 }
@@ -95,7 +96,7 @@ func (m *mesh) keep(to any, made *lines) *lines {
 }
 
 // errorLog is where the caller's faults are told.
-func (m *mesh) errorLog() wire.Log { //nolint:ireturn // what it is made of belongs to another package
+func (m *mesh) errorLog() roundtrip.Log { //nolint:ireturn // what it is made of belongs to another package
 	name := m.caller
 	if name == "" {
 		name = "main"

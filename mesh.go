@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/watt/internal/count"
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // suffix ends the host names of the mesh. Names under it never reach DNS.
@@ -189,7 +190,7 @@ func (m *mesh) RoundTrip(req *http.Request) (*http.Response, error) {
 		err = m.failed(name, fmt.Errorf("the mesh speaks http, not %q: did you mean http://%s?", req.URL.Scheme, req.URL.Host))
 	}
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	return m.call(e, req)

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/admission"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // remote stands for an app that runs elsewhere, behind one base URL.
@@ -88,7 +88,7 @@ func (rem *remote) note(c *call, err error) {
 func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	to, err := rem.below(req.URL)
 	if err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	transport := rem.transport
@@ -97,7 +97,7 @@ func (rem *remote) roundTrip(req *http.Request) (*http.Response, error) {
 	}
 	out, s := watchSends(req, transport == rem.transport)
 	out.URL, out.Host = to, ""
-	resp, err := transport.RoundTrip(wire.GuardBody(out, rem.app.direct.ErrorLog))
+	resp, err := transport.RoundTrip(roundtrip.GuardBody(out, rem.app.direct.ErrorLog))
 	if err != nil {
 		err = s.explain(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // relay is the way into a Serve app: it hands connections to the listener of one of its instances. Public ones
@@ -77,7 +77,7 @@ func (s *relay) send(c *call, req *http.Request) (*http.Response, error) {
 			conn, err = s.connect(ctx, caller)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", err, wire.ErrNotSent)
+			return nil, fmt.Errorf("%w: %w", err, roundtrip.ErrNotSent)
 		}
 		return conn, nil
 	})
@@ -96,12 +96,12 @@ func (c *call) insist(lines *lines, req *http.Request) (*http.Response, error) {
 	for n := 1; ; n++ {
 		resp, err := lines.Pool.RoundTrip(req, c.by, c.offer)
 		if err != nil && lost(err) && !unseen(err) && c.conn != nil && !c.begun() {
-			err = fmt.Errorf("%w: %w", wire.ErrNotSent, err) // it was taken back
+			err = roundtrip.NotSent(err) // it was taken back
 		}
 		if err == nil || !hungUp(err) || c.begun() || !c.more(n, nil, err, by) {
 			return resp, err
 		}
-		if req = wire.Again(req); req == nil {
+		if req = roundtrip.Again(req); req == nil {
 			return nil, err
 		}
 	}

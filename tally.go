@@ -13,7 +13,7 @@ import (
 
 	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/count"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // tallies are what an app's instances count in, by number. A tally outlives the generations, and an instance that
@@ -84,7 +84,7 @@ func (c *call) counted(req *http.Request) *http.Request {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req
 	}
-	if n, memory := wire.InMemory(req.Body); memory {
+	if n, memory := roundtrip.InMemory(req.Body); memory {
 		c.edge.calls.Sent.Add(n)
 		return req
 	}

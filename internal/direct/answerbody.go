@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // answerBody is the body of the answer as the caller reads it.
@@ -17,7 +17,7 @@ type answerBody struct {
 	left    int64      // what must come yet; -1 if it is not known
 	trailer http.Header
 	cut     atomic.Bool // the handler has ended before the end of its answer
-	ending  wire.Ending
+	ending  roundtrip.Ending
 	held    pipe.Held // what was handed over whole
 }
 

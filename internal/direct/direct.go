@@ -26,8 +26,8 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/timers"
-	"github.com/org/watt/internal/wire"
 )
 
 // Callee answers a request.
@@ -71,7 +71,7 @@ type Common struct {
 	// Timers is where the timers of calls are kept for the next ones.
 	Timers *timers.Pool
 	// ErrorLog is told of mistakes in handlers that have no other effect.
-	ErrorLog wire.Log
+	ErrorLog roundtrip.Log
 
 	date  atomic.Pointer[date] // of the latest answer
 	heads sync.Pool            // of http.Header, empty: those of answers that were passed on
@@ -155,7 +155,7 @@ func (x *Exchange) complete() {
 	if !x.in.open() {
 		return
 	}
-	time.AfterFunc(wire.LateBody, func() {
+	time.AfterFunc(roundtrip.LateBody, func() {
 		if x.in.open() {
 			x.in.end(io.ErrUnexpectedEOF)
 			x.link.closeNear()

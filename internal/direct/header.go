@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 var errMalformed = errors.New("malformed MIME header: a value has control characters")
@@ -50,8 +50,8 @@ func arrived(h, out http.Header) (http.Header, error) {
 		}
 	}
 	switch {
-	case size > wire.MaxHeader:
-		return nil, wire.ErrHeaderTooLong
+	case size > roundtrip.MaxHeader:
+		return nil, roundtrip.ErrHeaderTooLong
 	case slices.ContainsFunc(all, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }):
 		return nil, errMalformed
 	}

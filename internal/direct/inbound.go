@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // errUnread is what a trace is told of a body of which the handler does without the rest.
@@ -32,9 +32,9 @@ type inbound struct {
 
 func (b *inbound) begin(x *Exchange, req *http.Request, length int64) {
 	b.x, b.source, b.length, b.expect = x, req.Body, length, req.Header["Expect"] != nil
-	held, ok := wire.InMemory(req.Body)
+	held, ok := roundtrip.InMemory(req.Body)
 	if b.memory = ok && held == length; !b.memory {
-		b.source = wire.Guard(req.Body, x.ErrorLog)
+		b.source = roundtrip.Guard(req.Body, x.ErrorLog)
 	}
 }
 
@@ -109,7 +109,7 @@ func (b *inbound) why(err error) error {
 // pump sends the body through the link. If it cannot be read, or is not as long as was announced, the
 // exchange fails.
 func (b *inbound) pump(near *pipe.Conn) {
-	err := wire.ErrEnded
+	err := roundtrip.ErrEnded
 	defer func() {
 		b.x.sentBody(err)
 		if err != nil && err != errUnread && !b.stopped() { //nolint:errorlint // ours, bare

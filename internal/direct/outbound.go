@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // held is how much of an answer, in bytes, is held back for the rest of it: net/http's figure, so that answers
@@ -16,7 +16,7 @@ import (
 const held = 2048
 
 // maxUnseen is how many lines of informational answers a caller takes that does not look at them.
-const maxUnseen = wire.MaxHeader / 40
+const maxUnseen = roundtrip.MaxHeader / 40
 
 var errOver = errors.New("http: the handler has returned")
 
@@ -68,7 +68,7 @@ func (x *Exchange) informLocked(status int) {
 	h, err := arrived(x.out.header, nil)
 	if seen := x.listener != nil && x.listener.trace.Got1xxResponse != nil; !seen && err == nil {
 		if x.out.unseen += 1 + len(h); x.out.unseen > maxUnseen {
-			err = wire.ErrHeaderTooLong
+			err = roundtrip.ErrHeaderTooLong
 		}
 	}
 	if err != nil {

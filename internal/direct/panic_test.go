@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // logged is a log that is looked at afterwards.
@@ -83,7 +83,7 @@ func TestABodyThatEndsItsGoroutineIsNotTakenForAWholeOne(t *testing.T) {
 				var read error
 				c := newCallee(func(_ http.ResponseWriter, r *http.Request) { _, read = io.ReadAll(r.Body) })
 				_, err := c.roundTrip(req, time.Time{})
-				if bad, ok := errors.AsType[*wire.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
+				if bad, ok := errors.AsType[*roundtrip.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
 					t.Errorf("got error %v", err)
 				}
 				<-c.returned

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // maxPlain bounds the host, target and headers of a request that needs no wire, in bytes. For what is too long a server
@@ -22,7 +22,7 @@ const maxPlain = 64 << 10
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
 	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL) && plainQuery(req.URL.RawQuery) &&
-		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && wire.PlainHost(host(req)) && plainHeaders(req)
+		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && roundtrip.PlainHost(host(req)) && plainHeaders(req)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
@@ -162,9 +162,7 @@ func plainTarget(u *url.URL) bool {
 func (x *Exchange) requestBody(r, req *http.Request) {
 	switch {
 	case !hasBody(req):
-		if req.Body != nil {
-			_ = req.Body.Close()
-		}
+		roundtrip.CloseBody(req)
 		r.Body = http.NoBody
 		if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
 			r.Header["Content-Length"] = []string{"0"}

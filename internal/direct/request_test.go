@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/direct"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // echo answers with the request's body and why that ended, once it has.
@@ -131,7 +131,7 @@ func TestABodyThatCannotBeReadSaysSo(t *testing.T) {
 							err = readAll(resp)
 							resp.Body.Close()
 						}
-						if met, is := errors.AsType[*wire.BodyError](err); !is || met.Err != errBody { //nolint:errorlint // bare
+						if met, is := errors.AsType[*roundtrip.BodyError](err); !is || met.Err != errBody { //nolint:errorlint // bare
 							t.Errorf("got error %v, want the body's", err)
 						}
 						<-c.returned

@@ -7,14 +7,14 @@ import (
 	"maps"
 	"net/http"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // body is that of an answer.
 type body struct {
 	call   *call
 	resp   *http.Response
-	ending wire.Ending
+	ending roundtrip.Ending
 
 	// Of the one who reads:
 	read int64 // bytes for which the callee has had no credit

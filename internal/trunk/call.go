@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // call is one request and its answer, on the caller's side.
@@ -62,7 +62,7 @@ func (x *call) roundTrip(ctx context.Context, by time.Time) (*http.Response, err
 	x.wrote(trace)
 	if err := x.wait(ctx, by, trace); err != nil {
 		if x.conn.out.lost(sent) {
-			err = notSent(err)
+			err = roundtrip.NotSent(err)
 		}
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (x *call) send() (sent uint64, err error) {
 			return
 		}
 		if sent, err = x.conn.out.send(b); err != nil {
-			err = notSent(err)
+			err = roundtrip.NotSent(err)
 		}
 	})
 	return sent, err
@@ -193,10 +193,10 @@ func (x *call) informed(p []byte) error {
 		x.mu.Unlock()
 		return ErrMalformed
 	}
-	if x.size += len(p); x.size > wire.MaxHeader {
+	if x.size += len(p); x.size > roundtrip.MaxHeader {
 		x.mu.Unlock()
 		x.giveUp()
-		x.fail(wire.ErrHeaderTooLong)
+		x.fail(roundtrip.ErrHeaderTooLong)
 		return nil
 	}
 	x.informs = append(x.informs, i)

@@ -12,15 +12,14 @@ package trunk
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/timers"
-	"github.com/org/watt/internal/wire"
 )
 
 // Client makes calls to one callee over a connection that it keeps. Its methods are safe for concurrent use.
@@ -49,19 +48,15 @@ type dial struct {
 
 // RoundTrip sends req, of which Takes has approved, and returns as soon as there is the head of an answer, the context of req
 // has ended (then its cause is the error) or the time by has come, unless that is zero ([context.DeadlineExceeded]). Errors
-// of Dial are returned as they are. Others wrap [wire.ErrNotSent] until there is a connection, and where that has ended
+// of Dial are returned as they are. Others wrap [roundtrip.ErrNotSent] until there is a connection, and where that has ended
 // before the request was written to it. The callee is told of a context that ends early, and of a body that is closed early.
 //
 // As of an [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, and req is
 // not changed.
 func (c *Client) RoundTrip(req *http.Request, by time.Time) (*http.Response, error) {
-	defer func() {
-		if req.Body != nil {
-			_ = req.Body.Close()
-		}
-	}()
+	defer roundtrip.CloseBody(req)
 	if ctx := req.Context(); ctx.Err() != nil {
-		return nil, notSent(context.Cause(ctx))
+		return nil, roundtrip.NotSent(context.Cause(ctx))
 	}
 	for {
 		k, err := c.get(req.Context(), by)
@@ -101,7 +96,7 @@ func (c *Client) get(ctx context.Context, by time.Time) (*conn, error) {
 				return nil, others.err
 			}
 		case <-ctx.Done():
-			return nil, notSent(context.Cause(ctx))
+			return nil, roundtrip.NotSent(context.Cause(ctx))
 		}
 	}
 	return k, nil
@@ -143,12 +138,10 @@ func (c *Client) dial(ctx context.Context) (k *conn, err error) {
 		nc, err = c.Dial(ctx)
 	}
 	if ctx.Err() != nil && nc == nil {
-		err = notSent(context.Cause(ctx))
+		err = roundtrip.NotSent(context.Cause(ctx))
 	}
 	return nil, err
 }
-
-func notSent(err error) error { return fmt.Errorf("%w: %w", wire.ErrNotSent, err) }
 
 // dropped is called for a connection that takes no more calls.
 func (c *Client) dropped(k *conn) {

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
@@ -57,7 +57,7 @@ func TestTheCalleeHearsThatItsCallerDoesWithoutTheAnswer(t *testing.T) {
 					by = start.Add(test.by)
 				}
 				resp, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), by)
-				if !errors.Is(err, test.want) || errors.Is(err, wire.ErrNotSent) {
+				if !errors.Is(err, test.want) || errors.Is(err, roundtrip.ErrNotSent) {
 					t.Errorf("got error %v, want %v", err, test.want)
 				}
 				if err == nil {
@@ -86,8 +86,8 @@ func TestAContextThatHasEndedSendsNothing(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errOver)
 		_, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{})
-		if !errors.Is(err, errOver) || !errors.Is(err, wire.ErrNotSent) {
-			t.Errorf("%s: got error %v, want %v that wraps %v", before, err, wire.ErrNotSent, errOver)
+		if !errors.Is(err, errOver) || !errors.Is(err, roundtrip.ErrNotSent) {
+			t.Errorf("%s: got error %v, want %v that wraps %v", before, err, roundtrip.ErrNotSent, errOver)
 		}
 		get(t, client)
 	}
@@ -185,7 +185,7 @@ func TestACalleeThatEndsTakesItsCallsAlong(t *testing.T) {
 				}
 				resp.Body.Close()
 			}
-			if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, wire.ErrNotSent) {
+			if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, roundtrip.ErrNotSent) {
 				t.Errorf("got error %v, want %v", err, io.ErrUnexpectedEOF)
 			}
 			if got := get(t, client); got != "another" {

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 func TestAnIdleTimeOfAMomentHarmsNoCall(t *testing.T) {
@@ -161,7 +161,7 @@ func TestADialConcernsWhoDials(t *testing.T) {
 					if got := readAll(t, resp, err); got != "answer" {
 						t.Errorf("got %q", got)
 					}
-				} else if took := time.Since(start); !errors.Is(err, want) || !errors.Is(err, wire.ErrNotSent) || took != after {
+				} else if took := time.Since(start); !errors.Is(err, want) || !errors.Is(err, roundtrip.ErrNotSent) || took != after {
 					t.Errorf("got error %v after %v, want %v after %v", err, took, want, after)
 				}
 			})

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // maxBody is the longest body of a request that travels with it, in bytes. A longer one would hold up the others.
@@ -23,7 +23,7 @@ func Takes(req *http.Request) bool {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req.ContentLength == 0
 	}
-	n, memory := wire.InMemory(req.Body)
+	n, memory := roundtrip.InMemory(req.Body)
 	return memory && n == req.ContentLength && n <= maxBody && req.Header["Expect"] == nil
 }
 
@@ -71,7 +71,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 		at, n := len(b), int(req.ContentLength)
 		b = append(b, make([]byte, n)...)
 		if _, err := io.ReadFull(req.Body, b[at:]); err != nil {
-			return b, &wire.BodyError{Err: fmt.Errorf("reading the request's body: %w", err)}
+			return b, &roundtrip.BodyError{Err: fmt.Errorf("reading the request's body: %w", err)}
 		}
 	}
 	return end(b, start), nil

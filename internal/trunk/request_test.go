@@ -16,8 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/trunk"
-	"github.com/org/watt/internal/wire"
 )
 
 func TestARequestArrivesAsItWasMade(t *testing.T) {
@@ -260,7 +260,7 @@ func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	t.Run("heard", func(t *testing.T) {
 		heard := make(chan struct{})
 		client, _ := serve(t, pair, func(c *incoming) {
-			for range 4 * wire.MaxHeader / each {
+			for range 4 * roundtrip.MaxHeader / each {
 				inform(c)
 				<-heard
 			}
@@ -277,7 +277,7 @@ func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 	t.Run("unheard", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			client, _ := serve(t, pipes, func(c *incoming) {
-				for range 2 * wire.MaxHeader / each {
+				for range 2 * roundtrip.MaxHeader / each {
 					inform(c)
 				}
 				whole(c, "answer")
@@ -285,8 +285,8 @@ func TestInformingIsBoundedByWhatNobodyHasHeard(t *testing.T) {
 			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 				Got1xxResponse: func(int, textproto.MIMEHeader) error { time.Sleep(time.Hour); return nil },
 			})
-			if _, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{}); !errors.Is(err, wire.ErrHeaderTooLong) {
-				t.Errorf("got error %v, want %v", err, wire.ErrHeaderTooLong)
+			if _, err := client.RoundTrip(request(t, ctx, http.MethodGet, ""), time.Time{}); !errors.Is(err, roundtrip.ErrHeaderTooLong) {
+				t.Errorf("got error %v, want %v", err, roundtrip.ErrHeaderTooLong)
 			}
 		})
 	})

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/trunk"
-	"github.com/org/watt/internal/wire"
 )
 
 // maxQueued is what may wait for the other side to read, in bytes.
@@ -45,7 +45,7 @@ func TestACalleeThatDoesNotReadHoldsNobody(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				switch took := time.Since(start); {
-				case errors.Is(err, wire.ErrNotSent) && took == 0:
+				case errors.Is(err, roundtrip.ErrNotSent) && took == 0:
 					refused++
 				case errors.Is(err, want) && took == time.Minute:
 					waited++
@@ -170,7 +170,7 @@ func TestACalleeThatReadsAgainHearsOfAllThatWasGivenUp(t *testing.T) {
 				req := request(t, ctx, http.MethodGet, "")
 				req.Header.Set("X", strings.Repeat("x", size))
 				_, err := client.RoundTrip(req, time.Time{})
-				refused <- errors.Is(err, wire.ErrNotSent)
+				refused <- errors.Is(err, roundtrip.ErrNotSent)
 			})
 			synctest.Wait()
 			select {

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // TestWhatACalleeHasNotGotWasNotSent has the callee end in the middle of a request: others have gone out before, and more
@@ -42,7 +42,7 @@ func TestWhatACalleeHasNotGotWasNotSent(t *testing.T) {
 		sent := 0
 		for range calls {
 			switch err := <-errs; {
-			case errors.Is(err, wire.ErrNotSent):
+			case errors.Is(err, roundtrip.ErrNotSent):
 			case errors.Is(err, io.ErrUnexpectedEOF):
 				sent++
 			default:
@@ -93,7 +93,7 @@ func TestWhatHasBegunIsNeverTakenForUnsent(t *testing.T) {
 				}()
 				synctest.Wait()
 				close(conn.returns)
-				if err := <-failed; err == nil || errors.Is(err, wire.ErrNotSent) {
+				if err := <-failed; err == nil || errors.Is(err, roundtrip.ErrNotSent) {
 					t.Errorf("got error %v, which says that it was not sent", err)
 				}
 				client.CloseIdle()
@@ -132,13 +132,13 @@ func TestOfWhatWaitsForASocketItIsKnownWhatHasGone(t *testing.T) {
 		switch {
 		case err == nil:
 			t.Errorf("call %d has an answer", i)
-		case errors.Is(err, wire.ErrNotSent):
+		case errors.Is(err, roundtrip.ErrNotSent):
 			unsent++
 		}
 	}
 	for id := range had {
 		i, _ := strconv.Atoi(id[1:])
-		if err := errs[i]; errors.Is(err, wire.ErrNotSent) {
+		if err := errs[i]; errors.Is(err, roundtrip.ErrNotSent) {
 			t.Errorf("call %d, which the callee has, got error %v", i, err)
 		}
 	}
@@ -192,7 +192,7 @@ func TestAFailureInAFrameConcernsThoseWhoseFramesHaveNotGone(t *testing.T) {
 			client.CloseIdle()
 			sent := 0
 			for range calls {
-				if err := <-errs; !errors.Is(err, wire.ErrNotSent) && !errors.Is(err, errOver) {
+				if err := <-errs; !errors.Is(err, roundtrip.ErrNotSent) && !errors.Is(err, errOver) {
 					sent++
 				}
 			}

@@ -1,18 +1,17 @@
 package wire
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
-	"reflect"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // continueWait is how long a request that expects 100 Continue waits for it before it sends its body
@@ -25,7 +24,7 @@ var errNotWanted = errors.New("the rest of the body is not wanted")
 // requestBody is the body of a request that is written beside the reading of the answer. As a nil
 // pointer it is a body that is not.
 type requestBody struct {
-	rc    guarded
+	rc    io.ReadCloser // guarded
 	trace *httptrace.ClientTrace
 	ask   chan bool // whether to proceed; nil if that needs no asking
 	asked bool      // by Read
@@ -39,8 +38,8 @@ type requestBody struct {
 	err  error // why no more is read; errNotWanted if it is not the body's fault
 }
 
-func newRequestBody(req *http.Request, trace *httptrace.ClientTrace, log Log) *requestBody {
-	b := &requestBody{rc: guarded{req.Body, log}, trace: trace, trailer: req.Trailer, sent: req.Trailer.Clone()}
+func newRequestBody(req *http.Request, trace *httptrace.ClientTrace, log roundtrip.Log) *requestBody {
+	b := &requestBody{rc: roundtrip.Guard(req.Body, log), trace: trace, trailer: req.Trailer, sent: req.Trailer.Clone()}
 	if expectsContinue(req) && !probed(req) {
 		b.ask = make(chan bool, 1)
 	}
@@ -64,23 +63,6 @@ func probed(req *http.Request) bool {
 	return false
 }
 
-// InMemory reports whether reading body can neither block nor fail, because it is what [http.NewRequest] makes
-// of bytes in memory, and how many of them there are.
-func InMemory(body io.ReadCloser) (length int64, ok bool) {
-	if reflect.TypeOf(body) != reflect.TypeOf(io.NopCloser((*bytes.Reader)(nil))) {
-		return 0, false
-	}
-	switch r := reflect.ValueOf(body).Field(0).Interface().(type) {
-	case *bytes.Reader:
-		return int64(r.Len()), true
-	case *bytes.Buffer:
-		return int64(r.Len()), true
-	case *strings.Reader:
-		return int64(r.Len()), true
-	}
-	return 0, false
-}
-
 // Read reads the body, unless the server has refused it or the exchange is over. Request.Write has
 // flushed the headers before.
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -95,7 +77,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.rc.Read(p)
 	switch {
-	case err == io.EOF: //nolint:errorlint // Read returns it bare
+	case err == io.EOF:
 		b.end()
 	case err != nil:
 		b.fail(err)

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -148,7 +149,7 @@ func TestNothingIsSentOnceTheContextHasEnded(t *testing.T) {
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
 		before := n.conn(0).wrote.Load()
 		_, err := pool.RoundTrip(req, time.Time{}, func(net.Conn) bool { t.Error("got was asked"); return true })
-		if !errors.Is(err, errGivenUp) || !errors.Is(err, wire.ErrNotSent) {
+		if !errors.Is(err, errGivenUp) || !errors.Is(err, roundtrip.ErrNotSent) {
 			t.Errorf("got error %v, want that nothing was sent, and the context's cause", err)
 		}
 		if got := n.conn(0).wrote.Load(); got != before || n.dials() != 1 {
@@ -178,7 +179,7 @@ func TestDialingEndsWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errGivenUp)
 		defer cancel()
 		req := request(t, ctx, http.MethodPost, track(strings.NewReader("hello")))
-		if _, err := pool.RoundTrip(req, time.Time{}, nil); !errors.Is(err, errGivenUp) || !errors.Is(err, wire.ErrNotSent) {
+		if _, err := pool.RoundTrip(req, time.Time{}, nil); !errors.Is(err, errGivenUp) || !errors.Is(err, roundtrip.ErrNotSent) {
 			t.Errorf("got error %v, want that nothing was sent, and the context's cause", err)
 		}
 		if got := req.Body.(*trackedBody).closed.Load(); got != 1 {

@@ -2,18 +2,13 @@ package wire
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/org/watt/internal/roundtrip"
 )
-
-// MaxHeader bounds the status line and headers of an answer, informational ones included, in bytes.
-const MaxHeader = 1 << 20
-
-// ErrHeaderTooLong means that an answer's headers exceed MaxHeader.
-var ErrHeaderTooLong = fmt.Errorf("the answer's headers exceed %d bytes", MaxHeader)
 
 // copyBuffer is what a long body is copied in pieces of, in bytes.
 const copyBuffer = 32 << 10
@@ -60,7 +55,7 @@ func (c *conn) ended() bool {
 
 // begin prepares c for a request.
 func (c *conn) begin() {
-	c.limit = MaxHeader
+	c.limit = roundtrip.MaxHeader
 	c.out.begin()
 }
 
@@ -69,7 +64,7 @@ type limited struct{ c *conn }
 
 func (r limited) Read(p []byte) (int, error) {
 	if r.c.limit <= 0 {
-		return 0, ErrHeaderTooLong
+		return 0, roundtrip.ErrHeaderTooLong
 	}
 	if int64(len(p)) > r.c.limit {
 		p = p[:r.c.limit]
@@ -83,7 +78,7 @@ func (r limited) Read(p []byte) (int, error) {
 func (c *conn) malformed(err error) error {
 	switch {
 	case c.limit <= 0:
-		return ErrHeaderTooLong
+		return roundtrip.ErrHeaderTooLong
 	case err == io.EOF: //nolint:errorlint // Read returns it bare
 		return io.ErrUnexpectedEOF
 	default:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // wrote is called when the request is out, or could not be written.
@@ -70,7 +72,7 @@ func (x *exchange) finish(whole bool) {
 		x.releaseLocked()
 		return
 	}
-	x.late = time.AfterFunc(LateBody, x.tooLate)
+	x.late = time.AfterFunc(roundtrip.LateBody, x.tooLate)
 }
 
 func (x *exchange) tooLate() {

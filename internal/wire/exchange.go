@@ -14,11 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-)
 
-// LateBody is how long a body may still be sent after the answer was read to its end. Then the call is over:
-// the server does not want the rest.
-const LateBody = 50 * time.Millisecond
+	"github.com/org/watt/internal/roundtrip"
+)
 
 // inlineBody is the longest body, in bytes, that is written before the answer is read. The connection takes it
 // whole even if nobody reads, so that this cannot wait for the server.
@@ -39,7 +37,7 @@ type exchange struct {
 	sized  sizedBody     // that, if its length is known
 	toEnd  bool          // the answer ends where the connection does
 	lost   bool          // the connection has ended without a byte of the answer
-	ending Ending
+	ending roundtrip.Ending
 
 	mu      sync.Mutex
 	keep    bool        // both sides are willing to use the connection again
@@ -89,14 +87,14 @@ func (x *exchange) gotConn() {
 // with the body or with the connection.
 func (x *exchange) send(ctx context.Context) {
 	req := x.req
-	_, memory := InMemory(req.Body)
+	_, memory := roundtrip.InMemory(req.Body)
 	if req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0 && req.ContentLength <= inlineBody &&
 		memory && !expectsContinue(req) {
 		x.wrote(x.write(req))
 		return
 	}
 	out := req.WithContext(ctx)
-	chunkTrailed(out)
+	roundtrip.ChunkTrailed(out)
 	x.body = newRequestBody(out, x.trace, x.pool.ErrorLog)
 	address := *req.URL // the caller may change req as soon as an error is returned
 	out.URL, out.Header, out.Body, out.Trailer = &address, req.Header.Clone(), x.body, x.body.sent
@@ -106,11 +104,11 @@ func (x *exchange) send(ctx context.Context) {
 // writeAlone writes the request in a goroutine of its own, where nobody else can deal with what the body and the caller's
 // trace do to that.
 func (x *exchange) writeAlone(req *http.Request) {
-	returned, err := false, ErrEnded
+	returned, err := false, roundtrip.ErrEnded
 	defer func() { x.wrote(err) }()
 	defer func() {
 		if reason := recover(); reason != nil {
-			err = panicked("the request's trace", reason, x.pool.ErrorLog)
+			err = roundtrip.Panicked("the request's trace", reason, x.pool.ErrorLog)
 		}
 		if !returned { // then Request.Write has not closed it
 			_ = x.body.Close()
@@ -132,7 +130,7 @@ func (x *exchange) write(req *http.Request) error {
 // await waits for the first byte of the answer.
 func (x *exchange) await() error {
 	if _, err := x.c.br.Peek(1); err != nil {
-		x.lost = x.c.limit == MaxHeader && !errors.Is(err, os.ErrDeadlineExceeded)
+		x.lost = x.c.limit == roundtrip.MaxHeader && !errors.Is(err, os.ErrDeadlineExceeded)
 		if x.lost && x.c.reused {
 			return fmt.Errorf("%w: %w", errStale, err)
 		}
@@ -179,7 +177,7 @@ func (x *exchange) informational(resp *http.Response) error {
 	if x.trace.Got1xxResponse == nil {
 		return nil
 	}
-	x.c.limit = MaxHeader // who sees each of them can tell when it is too many
+	x.c.limit = roundtrip.MaxHeader // who sees each of them can tell when it is too many
 	return x.trace.Got1xxResponse(resp.StatusCode, textproto.MIMEHeader(resp.Header))
 }
 

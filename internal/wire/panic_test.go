@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // logged is a log that is looked at afterwards.
@@ -97,7 +97,7 @@ func TestABodyThatEndsItsGoroutineFailsTheRequest(t *testing.T) {
 		pool, n := script(t, respond(ok))
 		body := exiting{make(chan struct{})}
 		_, err := pool.RoundTrip(request(t, t.Context(), http.MethodPost, body), time.Time{}, nil)
-		if bad, ok := errors.AsType[*wire.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
+		if bad, ok := errors.AsType[*roundtrip.BodyError](err); !ok || !strings.Contains(bad.Error(), "goroutine") {
 			t.Errorf("got error %v", err)
 		}
 		<-body.closed

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // Most requests have no body, and most answers a short head and a known length. Those are written and
@@ -76,18 +78,11 @@ func plainTarget(req *http.Request) (host, uri string, ok bool) {
 	if host = req.Host; host == "" {
 		host = req.URL.Host
 	}
-	if req.URL.Opaque != "" || plainMethod(req.Method) == "" || !PlainHost(host) {
+	if req.URL.Opaque != "" || plainMethod(req.Method) == "" || !roundtrip.PlainHost(host) {
 		return "", "", false
 	}
 	uri = req.URL.RequestURI()
 	return host, uri, !strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r >= 0x7f })
-}
-
-// PlainHost reports whether host is there, and has nothing that has to be escaped or checked.
-func PlainHost(host string) bool {
-	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
-		return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
 }
 
 // parsePlain parses the head of an answer if it is whole in the buffer, final, and as plain as that.

@@ -8,9 +8,6 @@
 // answers with up to 1 MiB of headers, and says of [httptrace.ClientTrace] nothing about how it gets
 // connections. An answer that has come is not lost because the connection took no more of the request.
 // A kept connection on which anything has come unasked is not used again, where the system can tell.
-//
-// What calls have in common whatever carries them is here, too: bodies that may panic ([Guard]) or are in memory
-// ([InMemory]), requests that are sent once more ([Again]), the [Ending] of an answer's body, and its limits.
 package wire
 
 import (
@@ -26,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // Pool keeps connections to one server, and sends requests on them. Its methods are safe for
@@ -38,7 +37,7 @@ type Pool struct {
 	IdleTimeout time.Duration
 	// ErrorLog is told when a body, or a trace, panics where that cannot reach the caller: it is the error of the
 	// request then. If nil, nobody is told.
-	ErrorLog Log
+	ErrorLog roundtrip.Log
 
 	buffers sync.Pool // of *[]byte: what long bodies are copied through
 
@@ -52,7 +51,7 @@ type Pool struct {
 // RoundTrip sends req and returns the answer as soon as its headers have been read. As of an
 // [http.RoundTripper], the answer's body must be closed, req's body is closed in every case, perhaps
 // after RoundTrip has returned, and req is not changed. The end of req's context ends the reading of
-// the body too, but not an upgraded connection; the error is then the context's cause, in ErrNotSent if there
+// the body too, but not an upgraded connection; the error is then the context's cause, in [roundtrip.ErrNotSent] if there
 // was no connection yet. Dialling ends at the time by, unless that is zero. got, if not nil, is told the
 // connection before anything is sent on it, and returns false if the request must not be sent on it. A request
 // that is sent again asks got again: of the first attempt the server reads no more than it has by then.
@@ -62,19 +61,19 @@ type Pool struct {
 // only if nothing of it was sent: unlike http.Transport, no method is taken to be harmless.
 func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) bool) (*http.Response, error) {
 	if err := check(req); err != nil {
-		closeBody(req)
+		roundtrip.CloseBody(req)
 		return nil, err
 	}
 	ctx, err := req.Context(), errDeclined
-	for attempt := req; attempt != nil; attempt = Again(attempt) {
+	for attempt := req; attempt != nil; attempt = roundtrip.Again(attempt) {
 		c, dialErr := p.get(ctx, by)
 		if dialErr != nil {
-			closeBody(attempt)
+			roundtrip.CloseBody(attempt)
 			return nil, dialErr
 		}
 		if got != nil && !got(c.nc) {
 			c.close()
-			closeBody(attempt)
+			roundtrip.CloseBody(attempt)
 			return nil, err
 		}
 		x := &exchange{pool: p, c: c, req: attempt, trace: httptrace.ContextClientTrace(ctx)}
@@ -88,7 +87,7 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 		}
 		sent, _ := c.out.progress()
 		if !sent {
-			err = notSent(err)
+			err = roundtrip.NotSent(err)
 		}
 		if !c.reused || sent && got == nil { // nobody can tell what the server has begun
 			break
@@ -96,27 +95,6 @@ func (p *Pool) RoundTrip(req *http.Request, by time.Time, got func(net.Conn) boo
 	}
 	return nil, err
 }
-
-// Again returns a request that can be sent once more, or nil if its body cannot.
-func Again(req *http.Request) *http.Request {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req
-	}
-	if req.GetBody == nil {
-		return nil
-	}
-	body, err := req.GetBody()
-	if err != nil {
-		return nil
-	}
-	req = req.WithContext(req.Context())
-	req.Body = body
-	return req
-}
-
-// ErrNotSent means that the connection had ended before anything of the request was sent on it: a new one, or a kept
-// one and the request's body cannot be read again for another. Or the request's context had, before there was one.
-var ErrNotSent = errors.New("nothing of the request was sent")
 
 var (
 	// errStale means that a kept connection has ended without a byte of the answer.
@@ -151,16 +129,10 @@ func check(req *http.Request) error {
 	return nil
 }
 
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
-}
-
 // get returns the connection that was used last, or a new one if that can be dialled before by.
 func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 	if ctx.Err() != nil {
-		return nil, notSent(context.Cause(ctx))
+		return nil, roundtrip.NotSent(context.Cause(ctx))
 	}
 	if c := p.kept(); c != nil {
 		return c, nil
@@ -176,12 +148,10 @@ func (p *Pool) get(ctx context.Context, by time.Time) (*conn, error) {
 		return newConn(nc, &p.buffers), nil
 	}
 	if ctx.Err() != nil {
-		err = notSent(context.Cause(ctx))
+		err = roundtrip.NotSent(context.Cause(ctx))
 	}
 	return nil, err
 }
-
-func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
 // kept takes the connection that was used last and is of use, or returns nil.
 func (p *Pool) kept() *conn {

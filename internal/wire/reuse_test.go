@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -185,9 +185,9 @@ func TestAnEarlyAnswerThatClosesDoesNotWait(t *testing.T) {
 
 func TestInformingIsBoundedUnlessSomebodyLooks(t *testing.T) {
 	const hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-	const hints = 2 * wire.MaxHeader / len(hint)
+	const hints = 2 * roundtrip.MaxHeader / len(hint)
 	pool, _ := script(t, respond(strings.Repeat(hint, hints)+ok), respond(strings.Repeat(hint, hints)+ok))
-	if resp, err := (lean{pool}).RoundTrip(request(t, t.Context(), http.MethodGet, nil)); !errors.Is(err, wire.ErrHeaderTooLong) {
+	if resp, err := (lean{pool}).RoundTrip(request(t, t.Context(), http.MethodGet, nil)); !errors.Is(err, roundtrip.ErrHeaderTooLong) {
 		t.Errorf("got %v, %v", resp, err)
 	}
 	seen := 0

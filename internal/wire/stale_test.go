@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/pipe"
+	"github.com/org/watt/internal/roundtrip"
 	"github.com/org/watt/internal/wire"
 )
 
@@ -160,7 +161,7 @@ func TestOfANewConnectionThatEndsItIsKnownWhetherTheRequestWasSent(t *testing.T)
 				}
 				req := request(t, t.Context(), http.MethodPost, track(strings.NewReader("hello")))
 				_, err := pool.RoundTrip(req, time.Time{}, nil)
-				if err == nil || errors.Is(err, wire.ErrNotSent) != test.unsent {
+				if err == nil || errors.Is(err, roundtrip.ErrNotSent) != test.unsent {
 					t.Errorf("got error %v, want one that says that nothing was sent: %t", err, test.unsent)
 				}
 				clean(t, n, req)

@@ -1,4 +1,4 @@
-package wire
+package roundtrip
 
 import (
 	"errors"
@@ -35,13 +35,13 @@ func GuardBody(req *http.Request, log Log) *http.Request {
 			return Guard(body, log), nil
 		}
 	}
-	chunkTrailed(&out)
+	ChunkTrailed(&out)
 	return &out
 }
 
-// chunkTrailed has a body of unknown length chunked that has trailers. Of one that its method hardly has, net/http would look
+// ChunkTrailed has a body of unknown length chunked that has trailers. Of one that its method hardly has, net/http would look
 // for the first byte: an empty one would go without its trailers, and one that ends late fill them while their names are written.
-func chunkTrailed(req *http.Request) {
+func ChunkTrailed(req *http.Request) {
 	if len(req.Trailer) > 0 && req.ContentLength <= 0 {
 		req.TransferEncoding = []string{"chunked"}
 	}
@@ -68,7 +68,7 @@ type guarded struct {
 func (g *guarded) Read(p []byte) (n int, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			n, err = 0, panicked("the body", reason, g.log)
+			n, err = 0, Panicked("the body", reason, g.log)
 		}
 		if err != nil && err != io.EOF { //nolint:errorlint // Read returns it bare
 			err = &BodyError{err}
@@ -84,7 +84,7 @@ func (g *guarded) Read(p []byte) (n int, err error) {
 func (g *guarded) Close() (err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			err = panicked("the body", reason, g.log)
+			err = Panicked("the body", reason, g.log)
 		}
 		if err != nil {
 			err = &BodyError{err}
@@ -93,8 +93,8 @@ func (g *guarded) Close() (err error) {
 	return g.body.Close()
 }
 
-// panicked returns the error for what has panicked. It is called while the stack still shows where.
-func panicked(what string, reason any, log Log) error {
+// Panicked returns the error for what has panicked, and tells log unless that is nil. It is called while the stack still shows where.
+func Panicked(what string, reason any, log Log) error {
 	if log != nil {
 		log.Printf("http: %s has panicked: %v\n%s", what, reason, debug.Stack())
 	}

@@ -1,4 +1,4 @@
-package wire_test
+package roundtrip_test
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/org/watt/internal/wire"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 type abandoned int
@@ -18,27 +18,27 @@ func (a *abandoned) Abandon() { *a++ }
 func TestOnlyTheFirstEndOfABodyCountsAndItsEndByTheContextAbandonsIt(t *testing.T) {
 	cause := errors.New("the caller has gone")
 	for name, test := range map[string]struct {
-		before, after func(e *wire.Ending, cancel context.CancelCauseFunc) // the watch has begun
+		before, after func(e *roundtrip.Ending, cancel context.CancelCauseFunc) // the watch has begun
 		want          error
 		abandoned     abandoned
 	}{
-		"read to the end": {nil, func(e *wire.Ending, _ context.CancelCauseFunc) { e.End(io.EOF) }, io.EOF, 0},
-		"the context":     {nil, func(_ *wire.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, cause, 1},
-		"before":          {func(_ *wire.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, nil, cause, 1},
+		"read to the end": {nil, func(e *roundtrip.Ending, _ context.CancelCauseFunc) { e.End(io.EOF) }, io.EOF, 0},
+		"the context":     {nil, func(_ *roundtrip.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, cause, 1},
+		"before":          {func(_ *roundtrip.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, nil, cause, 1},
 		"closed before": {
-			func(e *wire.Ending, _ context.CancelCauseFunc) { e.Close() },
-			func(_ *wire.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, http.ErrBodyReadAfterClose, 0,
+			func(e *roundtrip.Ending, _ context.CancelCauseFunc) { e.Close() },
+			func(_ *roundtrip.Ending, cancel context.CancelCauseFunc) { cancel(cause) }, http.ErrBodyReadAfterClose, 0,
 		},
 		"closed after": {
-			func(_ *wire.Ending, cancel context.CancelCauseFunc) { cancel(cause) },
-			func(e *wire.Ending, _ context.CancelCauseFunc) { synctest.Wait(); e.Close() }, http.ErrBodyReadAfterClose, 1,
+			func(_ *roundtrip.Ending, cancel context.CancelCauseFunc) { cancel(cause) },
+			func(e *roundtrip.Ending, _ context.CancelCauseFunc) { synctest.Wait(); e.Close() }, http.ErrBodyReadAfterClose, 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
-				var e wire.Ending
+				var e roundtrip.Ending
 				var n abandoned
 				if test.before != nil {
 					test.before(&e, cancel)
