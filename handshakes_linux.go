@@ -17,9 +17,6 @@ const (
 	// a lost packet to be sent again, twice.
 	handshakeTime = 3 * time.Second
 	drainPause    = 5 * time.Millisecond
-	// arrivalTime is how long a packet may take to its listener that was on its way there: a virtual processor may stand
-	// still meanwhile.
-	arrivalTime = 25 * time.Millisecond
 )
 
 // alone returns an error if another program's listener is in the group of these. Where the kernel does
@@ -103,11 +100,7 @@ func (s *socket) drained(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("closing a listener that was not drained: %w", context.Cause(ctx))
 		}
-		if opening == nil {
-			if time.Since(began) < arrivalTime {
-				calm = -1
-				continue
-			}
+		if opening == nil { // now that a packet that was under way has arrived
 			opening = beginning(s.number())
 		}
 		over := opening.over() || time.Since(began) > handshakeTime

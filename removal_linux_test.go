@@ -222,6 +222,30 @@ func TestARemovalThatTakesTooLongIsCutShort(t *testing.T) {
 	reached(t, p, 0)
 }
 
+// TestAListenerIsDeafBeforeItIsClosed: for some tens of nanoseconds the kernel can still give it a connection, which would be
+// reset: one in some 100,000 removals under full load, too few to wait for.
+func TestAListenerIsDeafBeforeItIsClosed(t *testing.T) {
+	p := openTestPort(t, 2)
+	kept, err := p.listener(1).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	hasFilter := func() bool {
+		n, err := unix.GetsockoptInt(int(kept.Fd()), unix.SOL_SOCKET, unix.SO_GET_FILTER)
+		return n > 0 || errors.Is(err, unix.EINVAL) // it is longer than an int
+	}
+	if hasFilter() {
+		t.Error("it hears nobody although it is open")
+	}
+	if err := p.remove(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if !hasFilter() {
+		t.Error("it was closed while it could still be given connections")
+	}
+}
+
 func TestAListenerThatAnotherProcessHasTooIsRemovedForBoth(t *testing.T) {
 	p := openTestPort(t, 3)
 	theirs, err := p.listener(0).File() // a child would have one

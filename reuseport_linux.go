@@ -212,6 +212,7 @@ func (p *port) drop(i int, s *socket, strays int, err error) (bool, error) {
 	}
 	hole, last := slices.Index(p.group, s), len(p.group)-1
 	p.attachLocked(p.movableLocked(hole, last))
+	_ = s.deafen() // a moment after it has left the group, the kernel may still find it: who comes then asks again after a second
 	err = errors.Join(err, s.end())
 	p.group[hole] = p.group[last] // as the kernel does
 	p.group = p.group[:last]
