@@ -122,11 +122,14 @@ func (a *app) shrink(n int) error {
 	a.mu.Unlock()
 	ctx, cancel := a.drainLimit(a.rt.patience.ctx, graceAfterCut)
 	defer cancel()
-	errs := []error{a.end(a.rt.patience.ctx, removed)}
-	for _, in := range removed {
-		errs = append(errs, a.place.remove(ctx, in.index))
+	err := a.end(a.rt.patience.ctx, removed)
+	errs := make([]error, len(removed))
+	var removing sync.WaitGroup
+	for i, in := range removed { // at once: each may have to wait for the same slow client
+		removing.Go(func() { errs[i] = a.place.remove(ctx, in.index) })
 	}
-	return errors.Join(errs...)
+	removing.Wait()
+	return errors.Join(err, errors.Join(errs...))
 }
 
 // end stops instances and returns what their drains had to report.

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -228,4 +229,50 @@ func TestAnInstanceIsRemovedInTimeAlsoIfNobodyTakesItsConnections(t *testing.T) 
 		return len(updated) == 1
 	})
 	t.Log(<-updated)
+}
+
+// deferring has the kernel end handshakes at the listeners of an address only when data has come.
+func deferring(t *testing.T, address string) {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, entry := range open {
+		fd, _ := strconv.Atoi(entry.Name())
+		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+			continue
+		}
+		if at, _ := unix.Getsockname(fd); fmt.Sprint(portOf(at)) != address[strings.LastIndexByte(address, ':')+1:] {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60); err != nil {
+			t.Fatal(err)
+		}
+		found++
+	}
+	if found == 0 {
+		t.Fatalf("nobody listens at %s", address)
+	}
+}
+
+func portOf(at unix.Sockaddr) int {
+	if inet, ok := at.(*unix.SockaddrInet4); ok {
+		return inet.Port
+	}
+	return 0
+}
+
+func TestAClientWhoseHandshakeDoesNotEndHoldsUpTheRemovalOfSeveralInstancesOnce(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances, a.DrainTimeout = 4, 6*time.Second })
+	top := watttest.Start(t, rt)
+	address := strings.TrimPrefix(top.URL("ward"), "http://")
+	deferring(t, address)
+	dialTCP(t, address)
+	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 1 }); err != nil {
+		t.Error(err)
+	}
 }
