@@ -20,8 +20,10 @@ var (
 	beginWords = regexp.MustCompile(`^` + words)
 )
 
-// With cgo, what Go could not do may stand in a line before the signal that it ends itself by.
-const words = `(?:(?:runtime/cgo: .*\n)?SIG[A-Z]+: |panic: |fatal error: |runtime: (?:[^g]|g[^ ])).*`
+// Why Go could not begin a thread stands before what it ends itself by: with cgo a signal, else the "fatal error: newosproc".
+const words = `(?:(?:runtime/cgo: .*\n)?SIG[A-Z]+: |panic: |(?:` + threadWords + `)?fatal error: |runtime: (?:[^g]|g[^ ])).*`
+
+const threadWords = `runtime: failed to create .*\n(?:runtime: may .*\n)?`
 
 // otherThreads is where what Go's signals to its other threads have added begins, in a program that is to leave a core, with
 // GOTRACEBACK=crash.
@@ -79,13 +81,23 @@ func (k *kills) explain(before, after uint64) bool {
 // noThread is what a program with cgo says that cannot begin a thread, as one that has come to its limit of memory.
 const noThread = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
 
-// lastOf returns the last words in the output, or "".
+// lastOf returns the last words in the output, or "". If a panic was recovered and another followed, as where that is
+// wrapped, they are that one.
 func lastOf(output string) string {
-	all := lastWords.FindAllString(output, -1)
+	all := lastWords.FindAllStringIndex(output, -1)
 	if all == nil {
 		return ""
 	}
-	last, _, _ := strings.Cut(all[len(all)-1], "\n")
+	lines := strings.Split(output[all[len(all)-1][0]:], "\n")
+	last := lines[0]
+	for i, line := range lines[1:] {
+		if !strings.HasPrefix(line, "\t") { // as the rest of a panic does
+			break
+		}
+		if strings.HasPrefix(line, "\tpanic: ") && strings.HasSuffix(lines[i], " [recovered]") {
+			last = line[len("\t"):]
+		}
+	}
 	if last == noThread {
 		last += " (no memory for its stack, or too many threads)"
 	}

@@ -43,6 +43,12 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 			explain(crash, noThread+"\nSIGABRT: abort\nPC=0x7f m=2\n", nil, no),
 			"runtime/cgo: pthread_create failed: Resource temporarily unavailable (no memory for its stack, or too many threads)",
 		},
+		{
+			explain(crash, "runtime: failed to create new OS thread (have 8 already; errno=11)\n"+
+				"runtime: may need to increase max user processes (ulimit -u)\nfatal error: newosproc\n\ngoroutine 1 [running]:\n", nil, no),
+			"runtime: failed to create new OS thread (have 8 already; errno=11)",
+		},
+		{explain(crash, "panic: a\n\tb [recovered]\n\tpanic: wrapped: a\n\tb\n\tpanic: third\n\ngoroutine 1 [running]:\n", nil, no), "panic: wrapped: a"},
 		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {

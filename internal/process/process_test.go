@@ -42,6 +42,14 @@ func roles() map[string]func() {
 			os.Exit(2)
 		},
 		"panic": func() { panic("on purpose") },
+		"panic once more": func() {
+			defer func() { panic(fmt.Errorf("job 7: %v", recover())) }()
+			panic("on purpose")
+		},
+		"panic while it panics": func() {
+			defer func() { panic("beside that") }()
+			panic("on purpose")
+		},
 		"hang with many": func() {
 			startMany()
 			hang()
@@ -204,6 +212,8 @@ func TestTheWaysToEndAreToldApart(t *testing.T) {
 		"exit as crashed": {"exit as crashed", nil, "exit status 2: usage: …", false},
 		"exit after much": {"exit after much", nil, "exit status 2: usage: …", false},
 		"panic":           {"panic", nil, "panic: on purpose", false},
+		"wrapped panic":   {"panic once more", nil, "panic: job 7: on purpose", false},
+		"two panics":      {"panic while it panics", nil, "panic: on purpose", false},
 		"fatal error":     {"fatal error", nil, "fatal error: sync: unlock of unlocked mutex", false},
 		"panic with many": {"panic with many", nil, "panic: on purpose", false},
 		"Go's with many":  {"hang with many", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
