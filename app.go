@@ -147,9 +147,10 @@ type App struct {
 	// MemoryLimit and Nice are for instances in processes of their own.
 	//
 	// MemoryLimit, in bytes, is what each process may have. Go's garbage collector tries to keep below it; a process that
-	// asks for more ends (on Linux, and not with the race detector). Address space that Go and threads only reserve
-	// counts, so give it 200 MiB on top of what the app holds; 128 MiB is the least. If zero, there is no limit, but for a
-	// GOMEMLIMIT of this program's, which each process then has to itself.
+	// asks for more ends (on Linux, and not with the race detector): so does one whose garbage comes faster than it is
+	// collected in what room there is. Address space that Go and threads only reserve counts, so give it 200 MiB and twice
+	// what the app holds; 128 MiB is the least. If zero, there is no limit, but for a GOMEMLIMIT of this program's, which
+	// each process then has to itself.
 	//
 	// Nice lowers the priority of their work, from 0 to 19: it never raises the one that this program has. If zero: 10 for
 	// CPUBound, otherwise 0. On Linux, while such processes have a request for each processor and apps of the first process
