@@ -95,6 +95,24 @@ func roles() map[string]func() {
 			}
 			fmt.Println(err)
 		},
+		"limit beyond its own": func() {
+			const most = 1 << 50
+			err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most})
+			s, e := process.NewStarter()
+			err = errors.Join(err, e)
+			if err != nil {
+				panic(err)
+			}
+			p, err := s.Start(process.Spec{
+				Env: append(os.Environ(), roleVariable+"=hang"), Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard,
+			})
+			if err != nil {
+				panic(err)
+			}
+			fmt.Println(p.SetMemoryLimit(2 * most))
+			p.Kill(nil)
+			<-p.Done()
+		},
 		"flood": func() {
 			for range 3 << 10 {
 				os.Stderr.WriteString(strings.Repeat("x", 1023) + "\n")
@@ -292,6 +310,15 @@ func TestAProgramWhoseFileHasGoneIsNotStartedAgain(t *testing.T) {
 	cmd.Env = append(os.Environ(), roleVariable+"=start without a file")
 	if said, err := cmd.Output(); err != nil || !strings.Contains(string(said), "has gone, or been replaced; start it anew") {
 		t.Errorf("got %s, %v", said, err)
+	}
+}
+
+func TestALimitOfMemoryDoesNotGoBeyondThatOfThisProgram(t *testing.T) {
+	t.Parallel()
+	p := play(t, "limit beyond its own")
+	exit := p.exit(t)
+	if got := strings.TrimSpace(p.stdout.String()); got != "<nil>" {
+		t.Errorf("got %q, and %v", got, exit)
 	}
 }
 

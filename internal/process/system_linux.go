@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,10 +40,15 @@ func niceness(pid int) (int, error) {
 	return 20 - n, err // as the kernel has it
 }
 
-// limitMemory limits what a process may ask for.
+// limitMemory limits what a process may ask for. A lower limit that it has inherited, and cannot exceed, stays.
 func limitMemory(pid int, bytes uint64) error {
 	if racing {
 		return nil
 	}
-	return unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
+	var inherited unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_DATA, nil, &inherited); err != nil {
+		return os.NewSyscallError("prlimit", err)
+	}
+	bytes = min(bytes, inherited.Max)
+	return os.NewSyscallError("prlimit", unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: bytes, Max: bytes}, nil))
 }
