@@ -96,6 +96,7 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 		"of a long line":    {[]string{long[:tailSize], long[tailSize:] + stack}, long[:beginSize]},
 		"within a line":     {[]string{inLine + many}, ""},
 		"cut within a line": {[]string{inLine, many[:tailSize-len(inLine)+100], many}, ""},
+		"cut before such":   {[]string{inLine, many[:tailSize-len(inLine)+99] + "\n"}, ""},
 		"still there":       {[]string{"panic: that was recovered\n", many, first}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

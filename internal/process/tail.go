@@ -61,14 +61,20 @@ func (t *tail) dropLocked(n int) {
 	t.buf = t.buf[:copy(t.buf, t.buf[n:])]
 }
 
+// cut stands for what is not kept of a line, so that the rest does not look like last words.
+const cut = "…"
+
 // text returns what was kept, without the space around it. What looks like stacks, and has no last words, follows those.
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	end := t.buf
+	if t.inLine {
+		end = append([]byte(cut), end[len(cut):]...)
+	}
 	own, _, _ := bytes.Cut(end, []byte(otherThreads))
 	if t.begin != nil && bytes.Contains(own, []byte("\ngoroutine ")) && !lastWords.Match(own) {
-		end = append(append(t.begin, "\n…\n"...), end[min(len(end), len(t.begin)+len("\n…\n")):]...)
+		end = append(append(t.begin, "\n"+cut...), end[min(len(end), len(t.begin)+len("\n"+cut)):]...)
 	}
 	return strings.TrimSpace(string(end))
 }
