@@ -53,7 +53,8 @@ func (p *port) alone(group []*socket) error {
 type handshakes struct {
 	port    int
 	begun   map[string]bool
-	unknown bool // the kernel does not tell
+	unknown bool      // the kernel does not tell
+	next    time.Time // when it may be asked again
 }
 
 // beginning returns the handshakes that are in progress at a port.
@@ -63,8 +64,12 @@ func beginning(port int) *handshakes {
 	return h
 }
 
+// now asks the kernel, which goes through its whole table of connections for that: it may take 10 ms. So next leaves four
+// times as much between two of these.
 func (h *handshakes) now() (remotes map[string]bool, unknown bool) {
+	began := time.Now()
 	all, err := sockdiag.TCP(h.port, sockdiag.SynReceived)
+	h.next = time.Now().Add(4 * time.Since(began))
 	remotes = make(map[string]bool)
 	for _, s := range all {
 		remotes[s.Remote] = true
@@ -76,6 +81,9 @@ func (h *handshakes) now() (remotes map[string]bool, unknown bool) {
 func (h *handshakes) over() bool {
 	if h.unknown || len(h.begun) == 0 {
 		return !h.unknown
+	}
+	if time.Now().Before(h.next) {
+		return false
 	}
 	now, unknown := h.now()
 	for remote := range h.begun {

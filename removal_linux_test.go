@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,41 @@ func TestAConnectionWhoseHandshakeHadBegunSurvivesTheRemoval(t *testing.T) {
 	if err := <-removed; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestWaitingForAHandshakeTakesLittleOfAProcessor(t *testing.T) {
+	p := openTestPort(t, 2)
+	turn(t, p, 1)
+	deferred := func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }
+	if err := p.sockets[1].control(deferred); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	runtime.LockOSThread() // what it takes is told of a thread
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	before := threadTime(t)
+	if err := p.sockets[1].drained(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that the handshake goes on", err)
+	}
+	if took := threadTime(t) - before; took > 500*time.Millisecond {
+		t.Errorf("it took %v of a second", took)
+	}
+}
+
+// threadTime returns how long this thread has had a processor.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func TestAfterEachRemovalTheRightListenersAreChosen(t *testing.T) {
