@@ -102,7 +102,7 @@ func (s *socket) drained(ctx context.Context) error {
 	tick := time.NewTicker(drainPause)
 	defer tick.Stop()
 	var opening *handshakes
-	for calm := 0; calm < 2; calm++ {
+	for calm := 0; calm < 2; calm++ { // twice in a row, since a connection may just be between handshake and queue
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

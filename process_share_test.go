@@ -244,7 +244,7 @@ func deferring(t *testing.T, address string) {
 		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
 			continue
 		}
-		if at, _ := unix.Getsockname(fd); fmt.Sprint(portOf(at)) != address[strings.LastIndexByte(address, ':')+1:] {
+		if at, _ := unix.Getsockname(fd); strconv.Itoa(portOf(at)) != address[strings.LastIndexByte(address, ':')+1:] {
 			continue
 		}
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60); err != nil {

@@ -13,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status. What follows may say
-// of a goroutine that its stack cannot be read: "runtime: g 0: unknown pc". beginWords is a line that begins so.
+// lastWords is where the Go runtime begins to say why it ends a program, with crashed as its status. beginWords is a line that
+// begins so.
 var (
 	lastWords  = regexp.MustCompile(`(?m)^` + words)
 	beginWords = regexp.MustCompile(`^` + words)
 )
 
 // Why Go could not begin a thread stands before what it ends itself by: with cgo a signal, else the "fatal error: newosproc".
+// What begins with "runtime: g", as in "runtime: g 0: unknown pc", says only that a stack cannot be read.
 const words = `(?:(?:runtime/cgo: .*\n)?SIG[A-Z]+: |panic: |(?:` + threadWords + `)?fatal error: |runtime: (?:[^g]|g[^ ])).*`
 
 const threadWords = `runtime: failed to create .*\n(?:runtime: may .*\n)?`
@@ -30,6 +31,9 @@ const threadWords = `runtime: failed to create .*\n(?:runtime: may .*\n)?`
 const otherThreads = "\n-----\n\nSIGQUIT: "
 
 const crashed = 2
+
+// reasonSize is how long a reason may be, in bytes: what a program says of its end may be as long as it likes.
+const reasonSize = 1 << 10
 
 // explain tells the ways to end apart: killed by this process, for want of memory, by another signal, by a panic or
 // a fatal error of Go's, or by an exit with a status. It asks starved, whether the kernel was out of memory, of a process
@@ -41,23 +45,31 @@ func explain(state *os.ProcessState, output string, why error, starved func() bo
 		return e
 	}
 	e.PID = state.Pid()
+	e.Reason, e.Killed = reason(state, output, why, starved)
+	if len(e.Reason) > reasonSize {
+		e.Reason = strings.ToValidUTF8(e.Reason[:reasonSize], "") + "…"
+	}
+	return e
+}
+
+// reason returns why a process has ended, and whether a signal has ended it.
+func reason(state *os.ProcessState, output string, why error, starved func() bool) (text string, killed bool) {
 	signal := ""
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		signal, e.Killed = unix.SignalName(status.Signal()), true
+		signal = unix.SignalName(status.Signal())
 	}
 	switch {
 	case signal == "SIGKILL" && why != nil:
-		e.Reason = "killed: " + why.Error()
+		return "killed: " + why.Error(), true
 	case signal == "SIGKILL" && starved():
-		e.Reason = "killed by SIGKILL: the kernel was out of memory for it (OOM kill)"
+		return "killed by SIGKILL: the kernel was out of memory for it (OOM kill)", true
 	case signal == "SIGABRT" && dumped(output) != "": // by itself
-		e.Reason, e.Killed = dumped(output), false
+		return dumped(output), false
 	case signal != "":
-		e.Reason = "killed by " + signal
+		return "killed by " + signal, true
 	default:
-		e.Reason = said(state, output)
+		return said(state, output), false
 	}
-	return e
 }
 
 // kills are those of the kernel for want of memory that have explained an end.

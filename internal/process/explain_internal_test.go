@@ -49,6 +49,7 @@ func TestTheReasonOfAnEndIsWhatIsKnownOfIt(t *testing.T) {
 			"runtime: failed to create new OS thread (have 8 already; errno=11)",
 		},
 		{explain(crash, "panic: a\n\tb [recovered]\n\tpanic: wrapped: a\n\tb\n\tpanic: third\n\ngoroutine 1 [running]:\n", nil, no), "panic: wrapped: a"},
+		{explain(crash, "panic: "+strings.Repeat("é", 5000)+"\n\ngoroutine 1 [running]:\n", nil, no), "panic: " + strings.Repeat("é", 508) + "…"},
 		{explain(nil, "", nil, no), "ended, and somebody else in this program was told how"},
 	} {
 		if c.got.Reason != c.want {
@@ -97,6 +98,7 @@ func TestOfLastWordsThatManyStacksFollowTheBeginningIsKept(t *testing.T) {
 		"within a line":     {[]string{inLine + many}, ""},
 		"cut within a line": {[]string{inLine, many[:tailSize-len(inLine)+100], many}, ""},
 		"cut before such":   {[]string{inLine, many[:tailSize-len(inLine)+99] + "\n"}, ""},
+		"cut at its end":    {[]string{"abc\n", (first + many)[:tailSize-3] + "\n"}, first},
 		"still there":       {[]string{"panic: that was recovered\n", many, first}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forThreads is kept free for threads that begin later: with cgo each reserves a stack, mostly of 8 MiB.
+// forThreads is kept free for some four threads that begin later: with cgo each reserves a stack, mostly of 8 MiB.
 const forThreads = 32 << 20
 
 // CollectBelowLimit has the garbage collector of this process try to keep it below its limit of memory, which counts also what
@@ -24,12 +24,12 @@ func CollectBelowLimit() {
 	var of runtime.MemStats
 	runtime.ReadMemStats(&of)
 	limit := int64(data.Cur)
-	most := max(limit-(asked()-int64(of.Sys))-forThreads-limit/8, limit/4)
+	most := max(limit-(dataSize()-int64(of.Sys))-forThreads-limit/8, limit/4)
 	debug.SetMemoryLimit(min(most, debug.SetMemoryLimit(-1)))
 }
 
-// asked returns how many bytes of memory this process has asked for, as its limit counts them; 0 if that is not known.
-func asked() int64 {
+// dataSize returns how many bytes of this process RLIMIT_DATA counts, or 0 if that is not known.
+func dataSize() int64 {
 	statm, err := os.ReadFile("/proc/self/statm")
 	fields := bytes.Fields(statm)
 	if err != nil || len(fields) < 6 {

@@ -41,7 +41,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// dropLocked forgets the first n bytes, which are not all, and the rest of last words that begin there, as far as it is kept.
+// dropLocked forgets the first n bytes, which are not all. Of last words that begin there it forgets the rest of their line too,
+// which begin keeps, up to beginSize.
 func (t *tail) dropLocked(n int) {
 	for at := 0; at < n; {
 		rest, size := t.buf[at:], 0
@@ -68,13 +69,21 @@ const cut = "…"
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	end := t.buf
-	if t.inLine {
-		end = append([]byte(cut), end[len(cut):]...)
-	}
+	end := t.endLocked()
 	own, _, _ := bytes.Cut(end, []byte(otherThreads))
 	if t.begin != nil && bytes.Contains(own, []byte("\ngoroutine ")) && !lastWords.Match(own) {
 		end = append(append(t.begin, "\n"+cut...), end[min(len(end), len(t.begin)+len("\n"+cut)):]...)
 	}
 	return strings.TrimSpace(string(end))
+}
+
+// endLocked returns the end, in which one can tell if its first line was cut.
+func (t *tail) endLocked() []byte {
+	if !t.inLine {
+		return t.buf
+	}
+	if rest := bytes.IndexByte(t.buf[:len(cut)], '\n'); rest >= 0 {
+		return t.buf[rest+1:]
+	}
+	return append([]byte(cut), t.buf[len(cut):]...)
 }
