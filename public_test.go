@@ -9,9 +9,15 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/org/watt"
 	"github.com/org/watt/internal/pipe"
@@ -318,4 +324,39 @@ func TestAServeAppHasTLSOnItsPublicSideAlone(t *testing.T) {
 			t.Errorf("%s: got %q", url, got)
 		}
 	}
+}
+
+// starved is a listener whose next calls of Accept find no descriptor.
+type starved struct {
+	net.Listener
+	times atomic.Int32
+}
+
+func (s *starved) Accept() (net.Conn, error) {
+	if s.times.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: s.Addr(), Err: syscall.EMFILE}
+	}
+	return s.Listener.Accept()
+}
+
+func TestAPublicDoorSaysThatItCannotAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := &starved{Listener: pipe.Listen(new(pipe.Buffers), "public:80")}
+		ln.times.Store(2)
+		core, logs := observer.New(zapcore.WarnLevel)
+		rt := watt.New(public(app("web", sayHello)))
+		rt.Logger = zap.New(core)
+		rt.Listen = func(context.Context, string, string) (net.Listener, error) { return ln, nil }
+		if err := rt.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := rt.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		lines := logs.FilterMessage("accept failed").FilterField(zap.String("app", "web")).All()
+		if len(lines) == 0 || logs.Len() != len(lines) {
+			t.Errorf("got %v, want that it accepts nothing, and no more when it has been closed", logs.All())
+		}
+	})
 }
