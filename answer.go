@@ -304,7 +304,8 @@ func (a *http1Answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tracked.Close()
 		return nil, nil, err
 	}
-	a.stage, a.hijacked = takenOver, cut
+	a.stage = takenOver
+	a.request.tookOver(cut)
 	a.request.stopTimer()
 	a.request.intake.hijacked()
 	return cut, rw, nil

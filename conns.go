@@ -112,6 +112,18 @@ func (c *conns) own(conn net.Conn) (net.Conn, error) {
 	return &trackedConn{Conn: conn, closed: sync.OnceFunc(func() { c.forget(conn) })}, nil
 }
 
+// has reports whether conn is one that track has returned, and is open.
+func (c *conns) has(conn net.Conn) bool {
+	tracked, ok := conn.(*trackedConn)
+	if !ok {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok = c.open[tracked.Conn]
+	return ok
+}
+
 // forget gives the seat of a connection back.
 func (c *conns) forget(conn net.Conn) {
 	c.mu.Lock()

@@ -436,3 +436,35 @@ func TestAnAnswerOfWhichADrainCannotHaveCutAnythingIsWhole(t *testing.T) {
 		})
 	}
 }
+
+// TestAnUpgradedConnectionIsCutAsOne has connections that were upgraded, which nobody ends: each counts once, with the
+// request that it came of.
+func TestAnUpgradedConnectionIsCutAsOne(t *testing.T) {
+	for name, serve := range map[string]func(conn net.Conn){
+		"a handler that reads": func(conn net.Conn) { io.Copy(io.Discard, conn) },
+		"a handler that stays without its connection": func(conn net.Conn) {
+			conn.Close()
+			time.Sleep(1500 * time.Millisecond) // of the bubble's time: until it was cut
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := public(app("a", func(w http.ResponseWriter, _ *http.Request) {
+					conn, _, err := http.NewResponseController(w).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					serve(conn)
+				}))
+				a.DrainTimeout = time.Second
+				rt, dial := doors(t, a)
+				io.WriteString(dial(), "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+				synctest.Wait()
+				if err := rt.Shutdown(t.Context()); err == nil || !strings.Contains(err.Error(), "instance 0: 1 request or connection was cut") {
+					t.Errorf("got %v", err)
+				}
+			})
+		})
+	}
+}

@@ -140,7 +140,7 @@ func (g *generation) drain(ctx context.Context, idle func(context.Context) error
 	if g.wait(ctx, idle) == nil {
 		return nil
 	}
-	what := were(g.requests.cut()+g.app.passes.cut()+g.conns.cut(), "request or connection", "requests or connections") + " cut"
+	what := were(g.requests.cut(&g.conns)+g.app.passes.cut(&g.conns)+g.conns.cut(), "request or connection", "requests or connections") + " cut"
 	if g.listener != nil {
 		_ = g.listener.Close()
 		what = "Serve did not return after its context had ended; " + what

@@ -2,6 +2,7 @@ package watt
 
 import (
 	"context"
+	"net"
 	"time"
 )
 
@@ -83,6 +84,20 @@ func (q *request) hijacked() {
 	if draining {
 		q.cancel(errDraining)
 	}
+}
+
+// tookOver notes the connection that was hijacked.
+func (q *request) tookOver(conn net.Conn) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.answer.hijacked = conn
+}
+
+// connection returns the connection that was hijacked, or nil.
+func (q *request) connection() net.Conn {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.answer.hijacked
 }
 
 // discard gives the worker back early.

@@ -126,14 +126,16 @@ func (l *requests) drain() {
 	}
 }
 
-// cut cuts all and returns how many there are.
-func (l *requests) cut() int {
+// cut cuts all and returns how many there are, but for those whose connections are among hijacked.
+func (l *requests) cut(hijacked *conns) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
 	for q := l.first; q != nil; q = q.next {
 		q.cut()
-		n++
+		if !hijacked.has(q.connection()) {
+			n++
+		}
 	}
 	return n
 }
