@@ -93,6 +93,9 @@ func (k *kills) explain(before, after uint64) bool {
 // noThread is what a program with cgo says that cannot begin a thread, as one that has come to its limit of memory.
 const noThread = "runtime/cgo: pthread_create failed: Resource temporarily unavailable"
 
+// violation is what Go ends itself by where it did not see that it got no memory, and otherwise for what is wrong in C.
+const violation = "SIGSEGV: segmentation violation"
+
 // lastOf returns the last words in the output, or "". If a panic was recovered and another followed, as where that is
 // wrapped, they are that one.
 func lastOf(output string) string {

@@ -50,9 +50,10 @@ type Process struct {
 	tail *tail
 	exit *ExitError // read after done
 
-	mu   sync.Mutex
-	gone bool  // it has ended, and its number may become another's
-	why  error // the first reason to kill it
+	mu      sync.Mutex
+	gone    bool  // it has ended, and its number may become another's
+	why     error // the first reason to kill it
+	limited bool  // in its memory
 }
 
 // ioTime is how long what has left the process's group may hold on to its stderr.
@@ -94,14 +95,18 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 func (p *Process) wait(starved func() bool) {
 	defer close(p.done)
 	var why error
+	limited := false
 	p.reap(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.gone, why = true, p.why
+		p.gone, why, limited = true, p.why, p.limited
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 	})
 	p.bury()
 	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, starved)
+	if limited && p.exit.Reason == violation {
+		p.exit.Reason += " (perhaps it got no memory: it has a MemoryLimit)"
+	}
 }
 
 // bury waits for what was killed in the process's group. The first process of a container is the parent of that now, and
@@ -142,7 +147,10 @@ func (p *Process) LowerPriority(nice int) error {
 // SetMemoryLimit makes the process's requests for more than so many bytes of memory fail; not in a program with the
 // race detector, and not on other systems than Linux.
 func (p *Process) SetMemoryLimit(bytes uint64) error {
-	return p.unlessGone(func() error { return limitMemory(p.PID(), bytes) })
+	return p.unlessGone(func() error {
+		p.limited = true
+		return limitMemory(p.PID(), bytes)
+	})
 }
 
 // unlessGone does something to the process, whose number may be another's once it has ended.

@@ -238,6 +238,10 @@ func TestTheWaysToEndAreToldApart(t *testing.T) {
 		"panic and crash": {"crash", nil, "panic: on purpose", false},
 		"signal":          {"hang", kill(syscall.SIGTERM), "killed by SIGTERM", true},
 		"signal of Go's":  {"hang", kill(syscall.SIGQUIT), "SIGQUIT: quit", false},
+		"with a limit": {"hang", func(p *played) {
+			p.SetMemoryLimit(1 << 30)
+			syscall.Kill(p.PID(), syscall.SIGSEGV)
+		}, "SIGSEGV: segmentation violation (perhaps it got no memory: it has a MemoryLimit)", false},
 		"signal, crash":   {"hang and crash", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
 		"crash with many": {"hang and crash with many", kill(syscall.SIGSEGV), "SIGSEGV: segmentation violation", false},
 		"killed":          {"hang", kill(syscall.SIGKILL), "killed by SIGKILL", true},
