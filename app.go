@@ -72,8 +72,8 @@ type App struct {
 	//
 	// Strangers have 10 s for the headers of a request, which may have 64 KiB, and 30 s to take each piece of its answer;
 	// idle connections are closed after 2 minutes. A body may be as long as Timeout lets it: see [http.MaxBytesReader].
-	// CONNECT, names of the mesh, and headers that are trusted inside, such as all that begin with X-Watt-, do not come
-	// in. Of a Serve app's connections watt bounds the number, and sees nothing else.
+	// CONNECT, names of the mesh, headers that are trusted inside, such as all that begin with X-Watt-, and an Upgrade to
+	// anything but WebSocket do not come in. Of a Serve app's connections watt bounds the number, and sees nothing else.
 	Listen string
 
 	// TLS is the server's configuration for Listen, and the client's for URL. If nil, Listen is plain
