@@ -448,3 +448,25 @@ func TestWhatInstancesWriteIsGivenToOutput(t *testing.T) {
 	}
 	soon(t, "both lines", func() bool { return said("stdout") && said("stderr") })
 }
+
+func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	rt := ward()
+	rt.Output = func(string, int, string) { <-stuck }
+	top := watttest.Start(t, rt)
+	t.Cleanup(func() { close(stuck) })
+	top.Get("http://ward.watt.local/say")
+	for _, in := range statusOf(t, rt, "ward").PerInstance {
+		syscall.Kill(in.PID, syscall.SIGKILL)
+	}
+	soon(t, "all to be replaced", func() bool {
+		s := statusOf(t, rt, "ward")
+		for _, in := range s.PerInstance {
+			if in.Generation != 2 || in.State != "ready" {
+				return false
+			}
+		}
+		return true
+	})
+}

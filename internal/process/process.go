@@ -4,6 +4,7 @@ package process
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -45,19 +46,17 @@ func (s *Starter) Close() { s.once.Do(func() { close(s.work) }) }
 
 // Process is a child.
 type Process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-	tail *tail
-	exit *ExitError // read after done
+	cmd     *exec.Cmd
+	done    chan struct{}
+	tail    *tail
+	outlets outlets
+	exit    *ExitError // read after done
 
 	mu      sync.Mutex
 	gone    bool  // it has ended, and its number may become another's
 	why     error // the first reason to kill it
 	limited bool  // in its memory
 }
-
-// ioTime is how long what has left the process's group may hold on to its stderr.
-const ioTime = time.Second
 
 var errReplaced = errors.New("the file of this program has gone, or been replaced; start it anew")
 
@@ -74,12 +73,9 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	p.cmd = exec.Command(path, spec.Args...) //nolint:noctx // it ends when it is told to
 	p.cmd.Args[0] = os.Args[0]               // some do what their name says
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.WaitDelay = spec.Stdout, p.tail, ioTime
 	p.cmd.SysProcAttr = attributes()
 	before, _ := cgroup.OOMKills()
-	started := make(chan error)
-	s.work <- func() { started <- p.cmd.Start() }
-	if err := <-started; errors.Is(err, fs.ErrNotExist) {
+	if err := p.begin(s, spec.Stdout); errors.Is(err, fs.ErrNotExist) {
 		return nil, errReplaced
 	} else if err != nil {
 		return nil, err
@@ -89,6 +85,28 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 		return err == nil && s.kills.explain(before, after)
 	})
 	return p, nil
+}
+
+// begin starts the process on the starter's thread.
+func (p *Process) begin(s *Starter, stdout io.Writer) error {
+	out, err := p.outlets.open(stdout)
+	if err != nil {
+		return err
+	}
+	stderr, err := p.outlets.open(p.tail)
+	if err != nil {
+		p.outlets.abort()
+		return err
+	}
+	p.cmd.Stdout, p.cmd.Stderr = out, stderr
+	started := make(chan error)
+	s.work <- func() { started <- p.cmd.Start() }
+	if err := <-started; err != nil {
+		p.outlets.abort()
+		return err
+	}
+	p.outlets.begin()
+	return nil
 }
 
 // wait waits for the end of the process, and ends what it has started.
@@ -102,6 +120,7 @@ func (p *Process) wait(starved func() bool) {
 		p.gone, why, limited = true, p.why, p.limited
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
 	})
+	p.outlets.end()
 	p.bury()
 	p.exit = explain(p.cmd.ProcessState, p.tail.text(), why, starved)
 	if limited && p.exit.Reason == violation {
