@@ -1,7 +1,6 @@
 package watt
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/org/watt/internal/count"
@@ -44,9 +43,7 @@ func newNursery(configs []App) (*nursery, error) {
 	if n.page, err = page.Create(total, calls); err != nil {
 		return nil, fmt.Errorf("watt: the memory that processes share: %w", err)
 	}
-	if n.starter, err = process.NewStarter(); err != nil {
-		return nil, errors.Join(err, n.page.Close())
-	}
+	n.starter = process.NewStarter()
 	return n, nil
 }
 

@@ -102,10 +102,7 @@ func tellInVain(t *testing.T, o *own) {
 // started returns a process that does not end by itself.
 func started(t *testing.T) *process.Process {
 	t.Helper()
-	starter, err := process.NewStarter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	starter := process.NewStarter()
 	t.Cleanup(starter.Close)
 	p, err := starter.Start(process.Spec{
 		Env:     append(os.Environ(), "WATT_TEST_MAIN=orphan", birthVariable+`={"parent": 1}`), // which waits for that parent

@@ -30,7 +30,7 @@ type Starter struct {
 }
 
 // NewStarter returns a starter. Close ends its thread.
-func NewStarter() (*Starter, error) {
+func NewStarter() *Starter {
 	s := &Starter{work: make(chan func())}
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -38,7 +38,7 @@ func NewStarter() (*Starter, error) {
 			f()
 		}
 	}()
-	return s, nil
+	return s
 }
 
 // Close ends the thread. Children that still live are killed by the system.

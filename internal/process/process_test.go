@@ -89,21 +89,15 @@ func roles() map[string]func() {
 			if err := os.Remove(os.Args[0]); err != nil {
 				panic(err)
 			}
-			s, err := process.NewStarter()
-			if err == nil {
-				_, err = s.Start(process.Spec{Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard})
-			}
+			_, err := process.NewStarter().Start(process.Spec{Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard})
 			fmt.Println(err)
 		},
 		"limit beyond its own": func() {
 			const most = 1 << 50
-			err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most})
-			s, e := process.NewStarter()
-			err = errors.Join(err, e)
-			if err != nil {
+			if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 				panic(err)
 			}
-			p, err := s.Start(process.Spec{
+			p, err := process.NewStarter().Start(process.Spec{
 				Env: append(os.Environ(), roleVariable+"=hang"), Control: os.Stdin, Stdout: io.Discard, Stderr: io.Discard,
 			})
 			if err != nil {
@@ -173,10 +167,7 @@ func play(t *testing.T, role string, args ...string) *played {
 
 func starter(t *testing.T) *process.Starter {
 	t.Helper()
-	s, err := process.NewStarter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := process.NewStarter()
 	t.Cleanup(s.Close)
 	return s
 }
