@@ -110,9 +110,11 @@ const unreadMost = 10 * time.Second
 // unheard is called when the child did not read in time. Until it shows itself others are preferred, and if it only does
 // that it is out of hand.
 func (o *own) unheard() {
-	since := o.unread.Load()
 	o.slot.Doubt()
-	if since != 0 && !o.silent() && time.Since(time.Unix(0, since)) >= unreadMost {
+	if o.silent() {
+		return
+	}
+	if since := o.unread.Load(); since != 0 && time.Since(time.Unix(0, since)) >= unreadMost {
 		o.process.Kill(errors.New("the child does not listen"))
 	}
 }
@@ -199,6 +201,8 @@ func (o *own) setSilent(silent bool) {
 	state := int64(slotReady)
 	if silent {
 		state = slotSilent
+	} else {
+		o.unread.Store(0) // while unheard still sees it silent
 	}
 	o.turned.Store(time.Now().UnixNano())
 	o.slot.State.Store(state)
@@ -209,10 +213,6 @@ func (o *own) setSilent(silent bool) {
 		o.place.public.down(o.index)
 	default:
 		o.place.public.up(o.index)
-	}
-	if !silent {
-		o.unread.Store(0)
-		o.place.app.changed() // who waits for an instance may have it
 	}
 }
 
