@@ -58,15 +58,10 @@ func (o *own) becomesReady(ctx context.Context) error {
 
 // whyNotTold explains why a child could not be told something: most likely it has ended, which is about to be known.
 func (o *own) whyNotTold(err error) error {
-	if !lost(err) {
-		return err
-	}
-	select {
-	case <-o.process.Done():
+	if lost(err) && o.endsSoon() {
 		return o.process.Exit()
-	case <-time.After(partTime):
-		return err
 	}
+	return err
 }
 
 // whyNotReady explains the end of a child that was not ready, by its own words if it has said why. It returns nil if the

@@ -145,14 +145,22 @@ const partTime = time.Second
 // part sees to it that a child ends from which nothing more will be heard.
 func (o *own) part(err error) {
 	if lost(err) {
-		select {
-		case <-o.process.Done():
+		if o.endsSoon() {
 			return
-		case <-time.After(partTime):
 		}
 		err = errors.New("it has closed its control socket")
 	}
 	o.process.Kill(fmt.Errorf("the child is out of hand: %w", err))
+}
+
+// endsSoon waits for the end of the process, for partTime at most, and reports whether it has come.
+func (o *own) endsSoon() bool {
+	select {
+	case <-o.process.Done():
+		return true
+	case <-time.After(partTime):
+		return false
+	}
 }
 
 func (o *own) heard(m control.Message) error {
