@@ -66,16 +66,16 @@ func (x *across) idlest(not target) targetAcross {
 // check looks at the page: at the instances that are ready, or at the app in the parent.
 func (x *across) check(by time.Time) error {
 	where, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
-	var crowd crowd
-	for i := range where.Len {
-		if slot := x.child.page.Slot(where.First + i); !own || slot.State.Load() == slotReady {
-			crowd = append(crowd, slot)
-		}
-	}
 	if back := x.child.page.Slot(where.First).Back.Load(); back > 0 {
 		return awayUntil(time.Unix(0, back))
 	}
-	return crowd.check(by)
+	var all candidates
+	for i := range where.Len {
+		if slot := x.child.page.Slot(where.First + i); !own || slot.State.Load() == slotReady {
+			all = append(all, slot)
+		}
+	}
+	return all.check(by)
 }
 
 func (x *across) connect(ctx context.Context, _ string) (net.Conn, error) {

@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
-	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
 	"github.com/org/watt/internal/process"
@@ -311,45 +310,4 @@ func (c *child) speak(t terms) {
 	if t.Level != nil && c.rt.Level != nil {
 		c.rt.Level.SetLevel(zapcore.Level(*t.Level))
 	}
-}
-
-// showing shows in the page how busy a pool is.
-func showing(slot *page.Slot) func(admission.View) {
-	return func(v admission.View) {
-		slot.Busy.Store(int64(v.Busy))
-		slot.Queued.Store(int64(v.Queued))
-		slot.Room.Store(int64(v.Room))
-		slot.Takes.Store(int64(v.Takes))
-		slot.RetryAfter.Store(int64(v.RetryAfter))
-	}
-}
-
-// show shows in the page how busy the app is, until the process ends: at once what others decide by, the counters soon
-// after.
-func (c *child) show() {
-	c.app.pool.Observe(showing(c.slot))
-	go func() {
-		for range time.Tick(beatEvery) {
-			c.showCounters()
-			c.slot.Beat.Add(1)
-		}
-	}()
-}
-
-// showCounters shows what is counted.
-func (c *child) showCounters() {
-	slot := c.slot
-	var s Status
-	c.app.place.count(&s)
-	slot.Conns.Store(int64(s.Conns))
-	slot.PublicConns.Store(int64(s.PublicConns))
-	slot.Streams.Store(int64(s.Streams))
-	slot.Upgraded.Store(int64(s.Upgraded))
-	overloaded := int64(0)
-	if s.Overloaded {
-		overloaded = 1
-	}
-	slot.Overloaded.Store(overloaded) // once: it may be read at any time
-	pool := c.app.pool.Stats()
-	c.app.storeAdmission(&pool, &slot.Admission)
 }

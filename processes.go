@@ -12,13 +12,6 @@ import (
 	"time"
 
 	"github.com/org/watt/internal/count"
-	"github.com/org/watt/internal/page"
-)
-
-// States of an instance in the page.
-const (
-	slotReady  = 1 // it may be given work
-	slotSilent = 2 // it shows no sign of life
 )
 
 // processes are the instances of an app that live in processes of their own. Each has a door with its own
@@ -155,36 +148,14 @@ func (p *processes) ready(yield func(*own) bool) {
 
 // check looks at the page.
 func (p *processes) check(by time.Time) error {
-	var crowd crowd
+	var all candidates
 	for o := range p.ready {
-		crowd = append(crowd, o.slot)
+		all = append(all, o.slot)
 	}
-	if len(crowd) == 0 {
+	if len(all) == 0 {
 		return p.app.away()
 	}
-	return crowd.check(by)
-}
-
-// crowd is what the page shows of the instances of an app that are ready.
-type crowd []*page.Slot
-
-// check returns an error if no instance would serve a request in time. Without any, a call waits for one. Trying again
-// makes sense as soon as one has served those who wait at it.
-func (c crowd) check(by time.Time) error {
-	left, after := int64(math.MaxInt64), int64(time.Minute)
-	if !by.IsZero() {
-		left = int64(time.Until(by))
-	}
-	for _, slot := range c {
-		if slot.Room.Load() > 0 && page.Within(&slot.Takes, math.MaxInt64) <= left {
-			return nil
-		}
-		after = min(after, page.Within(&slot.RetryAfter, after))
-	}
-	if len(c) == 0 {
-		return nil
-	}
-	return &CallError{RetryAfter: scattered(time.Duration(after)), Err: fmt.Errorf("%w: it has no room in time", ErrOverloaded)}
+	return all.check(by)
 }
 
 // listeners tells of those of the instances.

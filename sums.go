@@ -1,13 +1,10 @@
 package watt
 
 import (
-	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/org/watt/internal/count"
-	"github.com/org/watt/internal/page"
 )
 
 // sums are what the instances of an app that live in processes of their own have counted, those of earlier generations
@@ -78,9 +75,6 @@ func (s *sums) count(to *Status) {
 	to.Abandoned += s.app.abandoned.Load() // those that were killed
 	to.ConnsShed += s.app.connsShed.Load() // raw ones
 }
-
-// few returns how many of something a child shows.
-func few(n *atomic.Int64) int { return int(page.Within(n, math.MaxInt32)) }
 
 // served returns what an instance has counted, also in earlier generations.
 func (s *sums) served(index int) *count.Served {
