@@ -31,7 +31,7 @@ func (s targetAcross) key() any { return s }
 
 func (s targetAcross) doubt() {
 	if s.instance >= 0 {
-		s.child.page.Slot(s.child.slots[s.app].First + s.instance).Doubt()
+		s.child.slots[s.app][s.instance].Doubt()
 	}
 }
 
@@ -51,27 +51,30 @@ func (x *across) send(c *call, req *http.Request) (*http.Response, error) {
 }
 
 func (x *across) idlest(not target) targetAcross {
-	own := x.app.conf().Isolation == OwnProcess
-	s := targetAcross{x.child, x.app.name, -1, !own && x.app.conf().Serve == nil}
-	if own {
-		where := x.child.slots[x.app.name]
-		s.instance = idlest(where.Len, func(i int) (int64, bool) {
-			slot := x.child.page.Slot(where.First + i)
-			return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() && target(targetAcross{x.child, x.app.name, i, false}) != not
-		})
+	s := targetAcross{child: x.child, app: x.app.name, instance: -1}
+	config := x.app.conf()
+	if config.Isolation != OwnProcess {
+		s.door = config.Serve == nil
+		return s
 	}
+	slots := x.child.slots[s.app]
+	s.instance = idlest(len(slots), func(i int) (int64, bool) {
+		slot := &slots[i]
+		return slot.Load(), slot.State.Load() == slotReady && !slot.Doubted() &&
+			target(targetAcross{child: x.child, app: s.app, instance: i}) != not
+	})
 	return s
 }
 
 // check looks at the page: at the instances that are ready, or at the app in the parent.
 func (x *across) check(by time.Time) error {
-	where, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
-	if back := x.child.page.Slot(where.First).Back.Load(); back > 0 {
+	slots, own := x.child.slots[x.app.name], x.app.conf().Isolation == OwnProcess
+	if back := slots[0].Back.Load(); back > 0 {
 		return awayUntil(time.Unix(0, back))
 	}
 	var all candidates
-	for i := range where.Len {
-		if slot := x.child.page.Slot(where.First + i); !own || slot.State.Load() == slotReady {
+	for i := range slots {
+		if slot := &slots[i]; !own || slot.State.Load() == slotReady {
 			all = append(all, slot)
 		}
 	}

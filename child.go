@@ -27,9 +27,9 @@ type child struct {
 	conn  *control.Conn
 	app   *app // its own
 	page  *page.Page
-	slot  *page.Slot // its own
-	slots map[string]span
-	inlet *inlet // of the public side; nil if there is none
+	slots map[string][]page.Slot // of the instances of each app
+	slot  *page.Slot             // its own
+	inlet *inlet                 // of the public side; nil if there is none
 
 	handover *handover
 	errands  *errands
@@ -129,7 +129,11 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	if c.page, err = page.Open(files[0]); err != nil {
 		return err
 	}
-	c.slots = b.Slots
+	c.slots = make(map[string][]page.Slot, len(b.Slots))
+	for name, at := range b.Slots {
+		c.slots[name] = c.page.Slots(at.First, at.Len)
+	}
+	c.slot = &c.slots[c.birth.App][c.birth.Instance]
 	c.speak(b.terms)
 	rt := c.rt
 	configs := allWithDefaults(rt.configs)
@@ -143,9 +147,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 		}
 	}
 	byName := rt.build(configs)
-	if c.app = byName[c.birth.App]; c.app == nil {
-		return fmt.Errorf("this program has no app %q", c.birth.App)
-	}
+	c.app = byName[c.birth.App]
 	c.app.first = c.birth.Instance
 	c.countIn(b)
 	if len(files) > 1 {
@@ -159,7 +161,6 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 	rt.running.Store(&byName)
 	c.handover, c.errands = newHandover(c), newErrands(c.app)
 	rt.owned.Go(c.errands.run)
-	c.slot = c.page.Slot(b.Slot)
 	c.show()
 	rt.owned.Go(c.listen)
 	return nil
@@ -167,7 +168,7 @@ func (c *child) begin(b task, files []*os.File) (err error) {
 
 // countIn has the app count in the page, where its parent sees it.
 func (c *child) countIn(b task) {
-	c.app.tallies.put(c.birth.Instance, &c.page.Slot(b.Slot).Served)
+	c.app.tallies.put(c.birth.Instance, &c.slot.Served)
 	for i, callee := range c.app.conf().Calls {
 		c.app.mesh.edges[callee].calls = c.page.Calls(b.Calls + i)
 	}

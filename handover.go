@@ -34,12 +34,12 @@ type neighbour struct {
 
 func newHandover(c *child) *handover {
 	h := &handover{child: c}
-	where := c.slots[c.app.name]
-	for i := range where.Len {
+	slots := c.slots[c.app.name]
+	for i := range slots {
 		if i == c.birth.Instance {
 			continue
 		}
-		n := &neighbour{slot: c.page.Slot(where.First + i)}
+		n := &neighbour{slot: &slots[i]}
 		n.pool.IdleTimeout = meshIdleTimeout
 		n.pool.Dial = func(ctx context.Context) (net.Conn, error) {
 			return c.dial(ctx, dialling{App: c.app.name, Instance: i, Handed: true})

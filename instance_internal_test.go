@@ -75,7 +75,7 @@ func TestACallFromAnotherProcessGoesToNoneThatIsDoubted(t *testing.T) {
 	defer shared.Close()
 	a := &app{name: "a"}
 	a.config.Store(&App{Name: "a", Isolation: OwnProcess})
-	c := &child{page: shared, slots: map[string]span{"a": {0, 2}}}
+	c := &child{page: shared, slots: map[string][]page.Slot{"a": shared.Slots(0, 2)}}
 	x := &across{absent{inside{a}}, c}
 	for i := range 2 {
 		shared.Slot(i).State.Store(slotReady)

@@ -175,7 +175,6 @@ func (o *own) beginning() error {
 		files = append(files, ln)
 	}
 	return o.say(o.life, sayBegin, task{
-		terms: o.begunBy, Slot: n.slots[config.Name].First + o.index, Slots: n.slots,
-		Calls: n.calls[config.Name] + o.index*len(config.Calls),
+		terms: o.begunBy, Slots: n.slots, Calls: n.calls[config.Name] + o.index*len(config.Calls),
 	}, files...)
 }

@@ -30,9 +30,8 @@ const (
 
 type task struct {
 	terms
-	Slot  int // of the instance, in the page
-	Slots map[string]span
-	Calls int // where the page counts the instance's first callee; the others follow, as Calls names them
+	Slots map[string]span // where the page has the instances of each app
+	Calls int             // where the page counts the instance's first callee; the others follow, as Calls names them
 }
 
 // terms are what an instance in another process has to know that may change.
@@ -75,7 +74,7 @@ func (a *app) terms() terms {
 	return t
 }
 
-// span is where the page has an app's instances.
+// span is where slots are in the page.
 type span struct{ First, Len int }
 
 type startFailure struct {

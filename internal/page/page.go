@@ -138,6 +138,9 @@ func (p *Page) Len() int { return len(p.slots) }
 // refers to the page.
 func (p *Page) Slot(i int) *Slot { return &p.slots[i] }
 
+// Slots returns n of them, from first on; those beyond Len panic. They are there as long as something refers to the page.
+func (p *Page) Slots(first, n int) []Slot { return p.slots[first : first+n : first+n] }
+
 // Calls returns one of the blocks for calls, counted from 0; numbers that Create was not asked for panic. It is
 // there as long as something refers to the page.
 func (p *Page) Calls(i int) *count.Calls { return &p.calls[i] }

@@ -86,6 +86,12 @@ func TestWhatOneWritesTheOtherReads(t *testing.T) {
 			field.Store(int64(1000*i + k))
 		}
 	}
+	part := there.Slots(3, slots-3)
+	for i := range part {
+		if got, want := &part[i], there.Slot(3+i); got != want {
+			t.Fatalf("slot %d of those from 3 on is %p, want %p", i, got, want)
+		}
+	}
 	for i := range slots {
 		for k, field := range fields(t, there.Slot(i)) {
 			if got, want := field.Load(), int64(1000*i+k); got != want {
