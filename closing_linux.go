@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// empty has listeners get no new connections, and waits until all that they have are accepted, for crowdTime at most or
+// empty has listeners get no new connections, and waits until all that they have are accepted, for emptyTime at most or
 // until ctx ends: what is not would be reset. Who comes in between hears nothing, asks again a second later, and is refused
 // once they are closed. What Listen has returned goes on getting some: another program may have the same socket.
 func (a *app) empty(ctx context.Context, all ...net.Listener) {
-	ctx, cancel := context.WithTimeout(ctx, crowdTime)
+	ctx, cancel := context.WithTimeout(ctx, emptyTime)
 	defer cancel()
 	var emptying sync.WaitGroup
 	for _, ln := range all {

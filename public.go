@@ -23,8 +23,8 @@ const (
 	// lameDuckTime is how long idle connections stay open after the drain began, so that a request
 	// that is already on its way still gets an answer, and with it the news.
 	lameDuckTime = 100 * time.Millisecond
-	// crowdTime is how long listeners that are about to close stay open for those who wait there to be accepted.
-	crowdTime = 100 * time.Millisecond
+	// emptyTime is how long listeners that are about to close stay open for those who wait there to be accepted.
+	emptyTime = 100 * time.Millisecond
 	// silentTime is how long a connection that has not sent anything yet may keep the drain waiting.
 	silentTime = 500 * time.Millisecond
 )

@@ -192,14 +192,14 @@ func (s *relay) begin(index int) life { return newGeneration(s.app, index) }
 
 func (s *relay) lameDuck() {}
 
-// quiet takes no more public connections. Those that there are belong to the instances, which accept the last in crowdTime.
+// quiet takes no more public connections. Those that there are belong to the instances, which accept the last in emptyTime.
 func (s *relay) quiet(ctx context.Context) error {
 	if s.listener == nil {
 		return nil
 	}
 	s.app.empty(ctx, s.listener)
 	_ = s.listener.Close()
-	ctx, cancel := context.WithTimeout(ctx, crowdTime)
+	ctx, cancel := context.WithTimeout(ctx, emptyTime)
 	defer cancel()
 	defer context.AfterFunc(ctx, s.cancel)()
 	s.accepting.Wait()
