@@ -148,7 +148,7 @@ func (o *own) refuseAll() {
 
 // refuse tells the child why it gets no connection, if it can hear.
 func (o *own) refuse(ask dialling, err error) {
-	answer := dialled{ID: ask.ID, Kind: 1, Text: brief(err)}
+	answer := dialled{ID: ask.ID, Kind: kindUnavailable, Text: brief(err)}
 	for kind, known := range kinds() {
 		if known != nil && errors.Is(err, known) {
 			answer.Kind = kind
@@ -157,11 +157,11 @@ func (o *own) refuse(ask dialling, err error) {
 	_ = o.say(o.life, sayDialled, answer)
 }
 
-// maxBrief is how much of an error one side tells the other, in bytes.
+// maxBrief is how much of an error a child is told, in bytes.
 const maxBrief = 500
 
-// brief returns the first line of an error: what a process has written before it ended may follow, which is more than
-// a message has room for.
+// brief returns the first line of an error, or its beginning: why an instance has failed may be of any length, and whoever
+// calls one is told.
 func brief(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line[:min(len(line), maxBrief)]

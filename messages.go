@@ -28,13 +28,14 @@ const (
 	sayDrained = "drained" // child, and then it ends
 )
 
+// task goes with sayBegin.
 type task struct {
 	terms
 	Slots map[string]span // where the page has the instances of each app
 	Calls int             // where the page counts the instance's first callee; the others follow, as Calls names them
 }
 
-// terms are what an instance in another process has to know that may change.
+// terms are what an instance in another process has to know that may change. They go with sayAdopt.
 type terms struct {
 	Limits map[string]limits // its own, and by name those of the apps that it calls
 	Level  *int8             // of the log, as a number, since not every one has a name; nil if that is its own affair
@@ -77,6 +78,7 @@ func (a *app) terms() terms {
 // span is where slots are in the page.
 type span struct{ First, Len int }
 
+// startFailure goes with sayFailed.
 type startFailure struct {
 	Error string
 	Late  bool // its time was up
@@ -89,6 +91,7 @@ func (f startFailure) err() error {
 	return errors.New(f.Error)
 }
 
+// connection goes with sayConn.
 type connection struct {
 	Caller string
 	Handed bool // by a sibling that was busy: whoever the request names is the caller
@@ -96,6 +99,7 @@ type connection struct {
 	Trunk  bool // of many calls
 }
 
+// dialling goes with sayDial. The ID is the child's, by which it knows the answer.
 type dialling struct {
 	ID       uint64
 	App      string
@@ -105,8 +109,10 @@ type dialling struct {
 	Within   time.Duration // 0: no limit
 }
 
+// forgotten goes with sayForget.
 type forgotten struct{ ID uint64 }
 
+// dialled goes with sayDialled.
 type dialled struct {
 	ID   uint64
 	Kind int // of the error, see kinds; 0: there is none
@@ -125,16 +131,22 @@ func shortened(err error) string {
 	return text
 }
 
+// draining goes with sayDrain.
 type draining struct{ Within time.Duration } // 0: no limit
 
-type drained struct{ Error string }
-
+// fault goes with sayEnded.
 type fault struct{ Error string }
+
+// drained goes with sayDrained.
+type drained struct{ Error string } // "": nothing had to be cut
 
 // kinds are the errors that keep their identity between processes. One that wraps another follows it.
 func kinds() []error {
 	return []error{nil, ErrUnavailable, ErrNoSuchApp, ErrNotAllowed, ErrOverloaded, errAway}
 }
+
+// kindUnavailable is the place of ErrUnavailable in kinds, which stands for all errors that have none there.
+const kindUnavailable = 1
 
 // decode decodes a message.
 func decode[T any](m control.Message, f func(T)) error {
