@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/org/watt/internal/rewind"
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // Headers of a request that a sibling has handed over, and of its answer. They are believed on its connections only.
@@ -166,7 +167,7 @@ func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	out.Header.Set(headerWaited, strconv.FormatInt(time.Since(x.request.arrived).Microseconds(), 10))
 	setRemaining(out.Header, x.request.deadline)
 	out.Header.Set(headerAsks, strconv.Itoa(http.StatusProcessing))
-	if out.Body == nil || out.Body == http.NoBody {
+	if !roundtrip.HasBody(out) {
 		return
 	}
 	out.Body, out.GetBody = x.body.Restart(), x.body.Again

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+
+	"github.com/org/watt/internal/roundtrip"
 )
 
 // sends watches how often an [http.Transport] sends a request. If a connection that was kept ends without an answer, as those
@@ -82,7 +84,7 @@ func (s *sends) explain(err error) error {
 func repeatable(req *http.Request) bool {
 	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return req.Body == nil || req.Body == http.NoBody
+		return !roundtrip.HasBody(req)
 	}
 	return false
 }

@@ -81,7 +81,7 @@ func (t *tallies) panics() (n uint64) {
 // counted returns req with what is read of its body counted: the length that it says may be a stranger's word. What is in
 // memory is counted at once, and stays what it is.
 func (c *call) counted(req *http.Request) *http.Request {
-	if req.Body == nil || req.Body == http.NoBody {
+	if !roundtrip.HasBody(req) {
 		return req
 	}
 	if n, memory := roundtrip.InMemory(req.Body); memory {

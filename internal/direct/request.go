@@ -22,16 +22,16 @@ const maxPlain = 64 << 10
 // headers about the connection or the body's length, and lengths that would have to be found out by reading.
 func Takes(req *http.Request) bool {
 	return req.URL != nil && req.URL.Opaque == "" && req.URL.Host != "" && plainPath(req.URL) && plainQuery(req.URL.RawQuery) &&
-		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && roundtrip.PlainHost(host(req)) && plainHeaders(req)
+		!req.Close && req.Trailer == nil && plainCoding(req) && plainMethod(req) && roundtrip.PlainHost(roundtrip.Host(req)) && plainHeaders(req)
 }
 
 // plainMethod reports whether the method is well known, and goes with such a body.
 func plainMethod(req *http.Request) bool {
 	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
-		return !hasBody(req) && req.ContentLength == 0 || hasBody(req) && req.ContentLength > 0
+		return !roundtrip.HasBody(req) && req.ContentLength == 0 || roundtrip.HasBody(req) && req.ContentLength > 0
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		return hasBody(req) || req.ContentLength == 0
+		return roundtrip.HasBody(req) || req.ContentLength == 0
 	}
 	return false
 }
@@ -40,16 +40,7 @@ func plainMethod(req *http.Request) bool {
 // server has found.
 func plainCoding(req *http.Request) bool {
 	coding := req.TransferEncoding
-	return len(coding) == 0 || len(coding) == 1 && coding[0] == "chunked" && req.ContentLength < 0 && hasBody(req)
-}
-
-func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
-
-func host(req *http.Request) string {
-	if req.Host != "" {
-		return req.Host
-	}
-	return req.URL.Host
+	return len(coding) == 0 || len(coding) == 1 && coding[0] == "chunked" && req.ContentLength < 0 && roundtrip.HasBody(req)
 }
 
 // plainPath reports whether there is a path, escaped or not, and not "*", of which a server takes care itself.
@@ -64,7 +55,7 @@ func plainQuery(query string) bool {
 }
 
 func plainHeaders(req *http.Request) bool {
-	size := len(host(req)) + len(req.URL.Path) + len(req.URL.RawQuery)
+	size := len(roundtrip.Host(req)) + len(req.URL.Path) + len(req.URL.RawQuery)
 	for name, values := range req.Header {
 		if !plainField(name, values) {
 			return false
@@ -96,7 +87,7 @@ func plainField(name string, values []string) bool {
 func (x *Exchange) Request(ctx context.Context, req *http.Request) *http.Request {
 	r := newRequest(ctx)
 	r.URL, r.RequestURI = target(req.URL)
-	r.Method, r.Host, r.Header = req.Method, host(req), sent(req.Header)
+	r.Method, r.Host, r.Header = req.Method, roundtrip.Host(req), sent(req.Header)
 	x.caller = req
 	x.arrive(r, req)
 	return r
@@ -161,7 +152,7 @@ func plainTarget(u *url.URL) bool {
 // requestBody gives r the body of req, and what the headers say of it.
 func (x *Exchange) requestBody(r, req *http.Request) {
 	switch {
-	case !hasBody(req):
+	case !roundtrip.HasBody(req):
 		roundtrip.CloseBody(req)
 		r.Body = http.NoBody
 		if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {

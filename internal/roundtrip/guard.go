@@ -21,7 +21,7 @@ func Guard(body io.ReadCloser, log Log) io.ReadCloser { return &guarded{body, lo
 // GuardBody returns req with its body guarded, also when it is sent again, and chunked if its trailers need that, unless it is
 // in memory.
 func GuardBody(req *http.Request, log Log) *http.Request {
-	if _, memory := InMemory(req.Body); memory || req.Body == nil || req.Body == http.NoBody {
+	if _, memory := InMemory(req.Body); memory || !HasBody(req) {
 		return req
 	}
 	out := *req

@@ -33,7 +33,7 @@ func NotSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
 // Again returns a request that can be sent once more, or nil if its body cannot.
 func Again(req *http.Request) *http.Request {
-	if req.Body == nil || req.Body == http.NoBody {
+	if !HasBody(req) {
 		return req
 	}
 	if req.GetBody == nil {
@@ -47,6 +47,9 @@ func Again(req *http.Request) *http.Request {
 	req.Body = body
 	return req
 }
+
+// HasBody reports whether there is a body to be sent, be it empty.
+func HasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
 // CloseBody closes the body of req, if it has one.
 func CloseBody(req *http.Request) {
@@ -70,6 +73,14 @@ func InMemory(body io.ReadCloser) (length int64, ok bool) {
 		return int64(r.Len()), true
 	}
 	return 0, false
+}
+
+// Host returns the host that req names.
+func Host(req *http.Request) string {
+	if req.Host != "" {
+		return req.Host
+	}
+	return req.URL.Host
 }
 
 // PlainHost reports whether host is there, and has nothing that has to be escaped or checked.

@@ -20,7 +20,7 @@ const maxBody = 16 << 10
 // Takes reports whether a request can go over a trunk with others, of those that need no connection of their own. It
 // can if it has no body, or a short one that is in memory, and nobody waits to be asked for it.
 func Takes(req *http.Request) bool {
-	if req.Body == nil || req.Body == http.NoBody {
+	if !roundtrip.HasBody(req) {
 		return req.ContentLength == 0
 	}
 	n, memory := roundtrip.InMemory(req.Body)
@@ -45,7 +45,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 	start := len(b)
 	b = begin(b, kindRequest, id)
 	var flags byte
-	hasBody := req.Body != nil && req.Body != http.NoBody
+	hasBody := roundtrip.HasBody(req)
 	if hasBody {
 		flags |= flagBody
 	}
@@ -61,11 +61,7 @@ func appendRequest(b []byte, id uint64, req *http.Request) ([]byte, error) {
 		left = uint64(max(1, time.Until(deadline).Microseconds()))
 	}
 	b = binary.AppendUvarint(b, left)
-	host := req.Host
-	if host == "" {
-		host = req.URL.Host
-	}
-	b = appendString(appendString(appendString(b, req.Method), host), req.URL.RequestURI())
+	b = appendString(appendString(appendString(b, req.Method), roundtrip.Host(req)), req.URL.RequestURI())
 	b = appendHeader(b, req.Header)
 	if hasBody {
 		at, n := len(b), int(req.ContentLength)

@@ -88,7 +88,7 @@ func (x *exchange) gotConn() {
 func (x *exchange) send(ctx context.Context) {
 	req := x.req
 	_, memory := roundtrip.InMemory(req.Body)
-	if req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0 && req.ContentLength <= inlineBody &&
+	if !roundtrip.HasBody(req) || req.ContentLength > 0 && req.ContentLength <= inlineBody &&
 		memory && !expectsContinue(req) {
 		x.wrote(x.write(req))
 		return

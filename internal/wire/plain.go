@@ -51,7 +51,7 @@ func bodiless(req *http.Request) bool {
 			return false
 		}
 	}
-	return (req.Body == nil || req.Body == http.NoBody) && req.ContentLength == 0 &&
+	return !roundtrip.HasBody(req) && req.ContentLength == 0 &&
 		!req.Close && req.Trailer == nil && len(req.TransferEncoding) == 0
 }
 
@@ -75,9 +75,7 @@ func plainMethod(method string) string {
 
 // plainTarget returns the host and the target of req, unless one of them has to be escaped or checked.
 func plainTarget(req *http.Request) (host, uri string, ok bool) {
-	if host = req.Host; host == "" {
-		host = req.URL.Host
-	}
+	host = roundtrip.Host(req)
 	if req.URL.Opaque != "" || plainMethod(req.Method) == "" || !roundtrip.PlainHost(host) {
 		return "", "", false
 	}
