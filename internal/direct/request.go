@@ -132,7 +132,7 @@ func newRequest(ctx context.Context) *http.Request { return new(http.Request).Wi
 
 // target returns the target that u makes, and what a server makes of that.
 func target(u *url.URL) (*url.URL, string) {
-	if plainTarget(u) {
+	if u.RawPath == "" && u.RawQuery == "" && !u.ForceQuery && roundtrip.PlainPath(u.Path) {
 		return &url.URL{Path: u.Path}, u.Path
 	}
 	uri := u.RequestURI()
@@ -140,13 +140,6 @@ func target(u *url.URL) (*url.URL, string) {
 		return parsed, uri
 	}
 	return &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}, uri
-}
-
-// plainTarget reports whether u is a path that looks the same to everybody.
-func plainTarget(u *url.URL) bool {
-	return u.Path != "" && u.RawPath == "" && u.RawQuery == "" && !u.ForceQuery && !strings.ContainsFunc(u.Path, func(r rune) bool {
-		return (r < '-' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
 }
 
 // requestBody gives r the body of req, and what the headers say of it.

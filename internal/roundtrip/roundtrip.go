@@ -1,4 +1,4 @@
-// Package roundtrip is what calls have in common, whatever carries them: what is said of a request that was not sent, how
+// Package roundtrip is what calls have in common, whatever carries them: what a request has, what is said of one that was not sent, how
 // one is sent once more ([Again]), bodies that may panic ([Guard]) or are in memory ([InMemory]), the [Ending] of an
 // answer's body, and the limits of both.
 package roundtrip
@@ -88,4 +88,15 @@ func PlainHost(host string) bool {
 	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
 		return (r < '-' || r > '.') && (r < '0' || r > ':') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 	})
+}
+
+// PlainPath reports whether target is a path that looks the same to everybody: with nothing that has to be escaped, and no query.
+func PlainPath(target string) bool {
+	for i := range len(target) {
+		c := target[i]
+		if (c < '-' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return target != "" && target[0] == '/'
 }

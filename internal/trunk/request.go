@@ -91,7 +91,7 @@ func readRequest(ctx context.Context, content string) (req *http.Request, left t
 		header["User-Agent"] = nil
 	}
 	u := &url.URL{Path: uri}
-	if !plain(uri) {
+	if !roundtrip.PlainPath(uri) {
 		if u, err = url.ParseRequestURI(uri); err != nil {
 			return nil, 0, false, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
@@ -103,17 +103,6 @@ func readRequest(ctx context.Context, content string) (req *http.Request, left t
 		req.Body = io.NopCloser(strings.NewReader(s.s))
 	}
 	return req, left, flags&flagInforms != 0, nil
-}
-
-// plain reports whether a target is a path that stands for itself.
-func plain(uri string) bool {
-	for i := range len(uri) {
-		c := uri[i]
-		if (c < '-' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return uri != "" && uri[0] == '/'
 }
 
 // maxLeft is the longest time, in microseconds, that a caller can have left: a day.
