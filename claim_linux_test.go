@@ -161,15 +161,13 @@ func TestWhoJoinsLaterGetsNothingAndIsNoticed(t *testing.T) {
 	stranger.Close()
 	eventually(t, "room for one more", func() bool { _, err := p.grow(t.Context()); return err == nil })
 	acceptFrom(t, p, 2)
-	turn(t, p, 2)
+	turn(p, 2)
 	reached(t, p, 2)
 }
 
 func TestNobodyCanJoinAListenerThatNeverHadCompany(t *testing.T) {
 	p := openTestPort(t, 1)
-	if err := p.weigh(0, true); err != nil {
-		t.Error(err)
-	}
+	p.weigh(0, true)
 	reusing := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return withFD(c, shareAddress) }}
 	if stranger, err := reusing.Listen(t.Context(), "tcp", p.address); err == nil {
 		stranger.Close()
@@ -216,7 +214,7 @@ func TestAllKindsOfAddressesCanBeShared(t *testing.T) {
 					t.Errorf("listener %d is at %s, want %s", i, got, p.address)
 				}
 			}
-			turn(t, p, 0, 2)
+			turn(p, 0, 2)
 			for _, host := range test.hosts {
 				got := spread(t, net.JoinHostPort(host, number), 60)
 				if got[0] == 0 || got[1] != 0 || got[2] == 0 {

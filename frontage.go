@@ -68,13 +68,7 @@ func (f *frontage) listener(index int) (syscall.Conn, error) {
 func (f *frontage) up(index int) {
 	f.stopAccepting(index)
 	f.vacant.over()
-	f.weigh(index, true)
-}
-
-func (f *frontage) weigh(index int, on bool) {
-	if err := f.port.weigh(index, on); err != nil && !errors.Is(err, net.ErrClosed) {
-		f.place.app.log.Warn("the port cannot be steered", zap.Error(err))
-	}
+	f.port.weigh(index, true)
 }
 
 // stopAccepting ends the acceptance by the parent for one instance. What was accepted is still given to one.
@@ -93,7 +87,7 @@ func (f *frontage) stopAccepting(index int) {
 
 // down keeps new connections away from the instance.
 func (f *frontage) down(index int) {
-	f.weigh(index, false)
+	f.port.weigh(index, false)
 	ln := f.port.listener(index)
 	if ln == nil {
 		return

@@ -62,7 +62,7 @@ func (p *port) listener(i int) *net.TCPListener {
 func (p *port) listeners() []net.Listener { return []net.Listener{p.shared} }
 
 // weigh does nothing here.
-func (p *port) weigh(i int, _ bool) error { return p.check(i) }
+func (p *port) weigh(int, bool) {}
 
 // chosen reports whether new connections get to the listener of instance i: it is everybody's.
 func (p *port) chosen(i int) bool { return p.check(i) == nil }

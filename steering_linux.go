@@ -1,8 +1,6 @@
 package watt
 
 import (
-	"fmt"
-	"net"
 	"slices"
 
 	"golang.org/x/net/bpf"
@@ -13,23 +11,17 @@ import (
 const extRandom bpf.Extension = 56
 
 // weigh turns instance i on or off: whether new connections get to its listener. While none is on all
-// get some. It is no error if the kernel cannot be told: then it gives all listeners the same share.
-func (p *port) weigh(i int, on bool) error {
+// get some, and where the kernel cannot be told it gives all listeners the same share. Without a listener, or with one that
+// is being removed, there is nothing to turn.
+func (p *port) weigh(i int, on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, err := p.socketLocked(i)
-	if err != nil {
-		return err
-	}
-	if s.leaving {
-		return fmt.Errorf("%s: listener %d is being removed: %w", p.address, i, net.ErrClosed)
-	}
-	if p.shared || s.on == on {
-		return nil
+	if err != nil || s.leaving || p.shared || s.on == on {
+		return
 	}
 	s.on = on
 	p.steerLocked()
-	return nil
 }
 
 // steerLocked tells the kernel whom to choose. It does so also where all are on, or one is left: then a
