@@ -23,14 +23,14 @@ type frontage struct {
 
 	accepting sync.WaitGroup // by the parent
 
-	growing sync.Mutex
-	mu      sync.Mutex
-	strays  map[*net.TCPListener]*strays
+	growing  sync.Mutex
+	mu       sync.Mutex
+	standIns map[*net.TCPListener]*standIn
 }
 
-// strays is the acceptance of one listener's connections by the parent, for the instances that are down. It is one's,
+// standIn is the acceptance of one listener's connections by the parent, for the instances that are down. It is one's,
 // unless they share the listener.
-type strays struct {
+type standIn struct {
 	stop context.CancelFunc
 	down map[int]bool
 }
@@ -41,9 +41,10 @@ func (p *processes) expose(ctx context.Context, config *App) error {
 	if err != nil {
 		return err
 	}
+	f := &frontage{place: p, port: opened, vacant: newVacancy(p, config), standIns: make(map[*net.TCPListener]*standIn)}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
 	p.app.rt.mu.Lock() // Admin may ask for Status already
-	p.public = &frontage{place: p, port: opened, vacant: newVacancy(p, config), strays: make(map[*net.TCPListener]*strays)}
-	p.public.ctx, p.public.cancel = context.WithCancel(context.Background())
+	p.public = f
 	p.app.rt.mu.Unlock()
 	p.app.log.Info("listening", zap.String("address", opened.address))
 	return nil
@@ -75,10 +76,10 @@ func (f *frontage) up(index int) {
 func (f *frontage) stopAccepting(index int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for ln, s := range f.strays {
+	for ln, s := range f.standIns {
 		delete(s.down, index)
 		if len(s.down) == 0 {
-			delete(f.strays, ln)
+			delete(f.standIns, ln)
 			s.stop()
 			_ = ln.SetDeadline(time.Unix(1, 0)) // long ago
 		}
@@ -94,12 +95,12 @@ func (f *frontage) down(index int) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.strays[ln]; s != nil {
+	if s := f.standIns[ln]; s != nil {
 		s.down[index] = true
 		return
 	}
 	ctx, cancel := context.WithCancel(f.ctx)
-	f.strays[ln] = &strays{stop: cancel, down: map[int]bool{index: true}}
+	f.standIns[ln] = &standIn{stop: cancel, down: map[int]bool{index: true}}
 	_ = ln.SetDeadline(time.Time{})
 	f.accepting.Go(func() { f.accept(ctx, ln) })
 }
