@@ -120,9 +120,6 @@ func (c *child) run() error {
 	}
 }
 
-// door returns the way in to the app. Only an app with one hands requests over.
-func (c *child) door() *door { return c.app.place.(*door) }
-
 // begin builds the app, and stands for the others.
 func (c *child) begin(b task, files []*os.File) (err error) {
 	process.CollectBelowLimit()

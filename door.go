@@ -182,7 +182,7 @@ func (d *door) dispatch(w http.ResponseWriter, r *http.Request, q *request) {
 	p := q.peer
 	to, err := d.admit(r, q, d.mover(r, p))
 	for n := 1; to != nil; n++ {
-		if d.app.rt.child.handover.pass(to, w, r, q) {
+		if d.pass(to, w, r, q) {
 			return
 		}
 		var m *move

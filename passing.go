@@ -41,28 +41,28 @@ const shownBeats = 2
 // passing is a request that a sibling serves, and the writer of its answer.
 type passing struct {
 	http.ResponseWriter
-	handover *handover
-	to       *neighbour
-	request  *request
-	body     *rewind.Body
-	whole    io.ReadCloser // the body once more, if the sibling has not begun
-	begun    bool          // the sibling has said that it has admitted the request
-	last     bool          // the connection ends with the answer
-	asking   []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
-	unshown  atomic.Bool   // counts as one that the sibling is about to have
+	door    *door
+	to      *neighbour
+	request *request
+	body    *rewind.Body
+	whole   io.ReadCloser // the body once more, if the sibling has not begun
+	begun   bool          // the sibling has said that it has admitted the request
+	last    bool          // the connection ends with the answer
+	asking  []string      // Proxy-Authenticate of the answer, which a proxy would keep to itself
+	unshown atomic.Bool   // counts as one that the sibling is about to have
 }
 
 // pass has a sibling serve the request. It reports false, and the request is as it was, if that has not begun.
-func (h *handover) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q *request) bool {
-	x := &passing{ResponseWriter: w, handover: h, to: to, request: q, body: rewind.New(r.Body)}
+func (d *door) pass(to *neighbour, w http.ResponseWriter, r *http.Request, q *request) bool {
+	x := &passing{ResponseWriter: w, door: d, to: to, request: q, body: rewind.New(r.Body)}
 	x.unshown.Store(true)
 	defer x.shown()
 	defer x.awaitShown().Stop()
-	if !h.child.app.passes.join(q) {
+	if !d.app.passes.join(q) {
 		return false
 	}
 	defer func() {
-		h.child.app.passes.remove(q)
+		d.app.passes.remove(q)
 		if x.whole == nil {
 			x.end()
 		}
@@ -102,7 +102,7 @@ func (x *passing) awaitShown() *time.Timer {
 
 // end ends a request that the sibling has begun.
 func (x *passing) end() {
-	x.handover.child.app.tallies.instance(x.handover.child.birth.Instance).HandedOver.Add(1)
+	x.door.app.tallies.instance(x.door.app.first).HandedOver.Add(1)
 	if x.body.Open() { // the answer has said that the connection ends
 		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now())
 		x.body.End()
@@ -114,7 +114,7 @@ func (x *passing) proxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		FlushInterval:  -1,
 		Transport:      x,
-		ErrorLog:       zap.NewStdLog(x.handover.child.app.log),
+		ErrorLog:       zap.NewStdLog(x.door.app.log),
 		Rewrite:        x.rewrite,
 		ModifyResponse: x.answered,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { x.failed(err) },
@@ -145,7 +145,7 @@ func (n *neighbour) RoundTrip(req *http.Request) (*http.Response, error) {
 // rewrite makes the request what the sibling is sent: as it is, and from whom.
 func (x *passing) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In, pr.Out
-	host := x.handover.child.app.name + suffix
+	host := x.door.app.name + suffix
 	out.URL = &url.URL{Scheme: "http", Host: host, Path: in.URL.Path, RawPath: in.URL.RawPath, ForceQuery: in.URL.ForceQuery, RawQuery: in.URL.RawQuery}
 	out.Host = in.Host
 	for _, name := range handedHeaders() {
@@ -275,27 +275,27 @@ func (x *passing) failed(err error) {
 		if !known {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		x.handover.child.door().refuse(x, x.request.peer, err)
+		x.door.refuse(x, x.request.peer, err)
 		return
 	}
 	if x.request.reason() == nil {
 		if bodyFailed(err) { // the client has failed it
 			err = &CallError{Status: http.StatusBadRequest, Started: true, Err: err}
 		} else {
-			x.handover.child.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
+			x.door.app.log.Warn("a sibling has failed a request that was handed over", zap.Error(err))
 		}
 	}
 	x.request.peer.sayLate(x.Header(), err)
-	WriteError(x, x.handover.failure(err))
+	WriteError(x, x.failure(err))
 }
 
 // failure explains why a sibling has not served what it has begun to.
-func (h *handover) failure(err error) error {
+func (x *passing) failure(err error) error {
 	if lost(err) {
 		err = fmt.Errorf("%w: %w", ErrInstanceDied, err)
 	}
 	if call, known := errors.AsType[*CallError](err); known {
 		return call
 	}
-	return &CallError{App: h.child.app.name, Started: true, Err: err}
+	return &CallError{App: x.door.app.name, Started: true, Err: err}
 }
