@@ -99,10 +99,11 @@ func (c *child) run() error {
 	if m.Kind != sayBegin || len(files) == 0 {
 		return fmt.Errorf("a %q from its parent where it was to begin", m.Kind)
 	}
-	if err := decode(m, func(b task) { err = c.begin(b, files) }); err != nil {
+	var t task
+	if err := decode(m, func(told task) { t = told }); err != nil {
 		return err
 	}
-	if err == nil {
+	if err = c.begin(t, files); err == nil {
 		err = c.start()
 	}
 	if err != nil {
