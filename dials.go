@@ -101,12 +101,36 @@ const maxDials = 1024
 
 var errManyDials = fmt.Errorf("%w: its process waits for %d connections", ErrOverloaded, maxDials)
 
+// asks begins to get the child a connection, unless it waits for too many.
+func (o *own) asks(ask dialling) {
+	select {
+	case o.dials <- struct{}{}:
+	default:
+		o.refuseMore(ask)
+		return
+	}
+	ctx, cancel := context.WithCancel(o.life)
+	o.asked.Store(ask.ID, cancel)
+	o.place.app.rt.owned.Go(func() {
+		defer func() { <-o.dials }()
+		defer o.asked.Delete(ask.ID)
+		defer cancel()
+		defer context.AfterFunc(o.place.app.rt.patience.ctx, cancel)()
+		o.dial(ctx, ask)
+	})
+}
+
+// forgets gives up a connection that the child does without.
+func (o *own) forgets(f forgotten) {
+	if cancel, waits := o.asked.Load(f.ID); waits {
+		cancel.(context.CancelFunc)()
+	}
+}
+
 // dial gets the child a connection to another app, if it may call that.
 func (o *own) dial(ctx context.Context, ask dialling) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(o.place.app.rt.patience.ctx, cancel)()
 	if ask.Within > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, ask.Within)
 		defer cancel()
 	}

@@ -176,28 +176,9 @@ func (o *own) heard(m control.Message) error {
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:
-		return decode(m, func(d dialling) {
-			select {
-			case o.dials <- struct{}{}:
-			default:
-				o.refuseMore(d)
-				return
-			}
-			ctx, cancel := context.WithCancel(o.life)
-			o.asked.Store(d.ID, cancel)
-			o.place.app.rt.owned.Go(func() {
-				defer func() { <-o.dials }()
-				defer cancel()
-				defer o.asked.Delete(d.ID)
-				o.dial(ctx, d)
-			})
-		})
+		return decode(m, o.asks)
 	case sayForget:
-		return decode(m, func(f forgotten) {
-			if cancel, waits := o.asked.Load(f.ID); waits {
-				cancel.(context.CancelFunc)()
-			}
-		})
+		return decode(m, o.forgets)
 	default:
 		return fmt.Errorf("unknown message %q", m.Kind)
 	}

@@ -193,12 +193,7 @@ func (rt *Runtime) Run(ctx context.Context) error {
 }
 
 // fail makes Run end with err.
-func (rt *Runtime) fail(err error) {
-	select {
-	case rt.failed <- err:
-	default:
-	}
-}
+func (rt *Runtime) fail(err error) { offer(rt.failed, err) }
 
 // phaseFor returns how far the runtime's life has come, or in the process of an instance an error: what is a matter for the
 // first process.
