@@ -20,6 +20,7 @@ type app struct {
 	news   *zap.Logger         // log, for the steps of its life; a child's are its parent's to tell
 	direct direct.Common       // what calls without a wire share; its ErrorLog writes to log
 	config atomic.Pointer[App] // with defaults; Update replaces it
+	first  int                 // the number of the first instance: 0, but in a child
 
 	mesh    *mesh // the way out
 	client  *http.Client
@@ -46,7 +47,6 @@ type app struct {
 
 	mu        sync.Mutex
 	instances []*instance
-	first     int // the number of the first instance: 0, but in a child
 	since     time.Time
 	was       string        // the state that since belongs to
 	change    chan struct{} // closed and replaced when an instance's state changes
