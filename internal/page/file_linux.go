@@ -19,7 +19,11 @@ func create(head []byte, size int64) (*os.File, error) {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	file := os.NewFile(uintptr(fd), "watt page")
-	if err := fill(file, head, size); err != nil {
+	err = fill(file, head, size)
+	if err == nil {
+		_, err = fcntl(file, unix.F_ADD_SEALS, seals)
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
@@ -33,17 +37,6 @@ func memfd(flags int) (int, error) {
 		return unix.MemfdCreate("watt page", flags)
 	}
 	return fd, err
-}
-
-func fill(file *os.File, head []byte, size int64) error {
-	if err := file.Truncate(size); err != nil {
-		return err
-	}
-	if _, err := file.WriteAt(head, 0); err != nil {
-		return err
-	}
-	_, err := fcntl(file, unix.F_ADD_SEALS, seals)
-	return os.NewSyscallError("fcntl", err)
 }
 
 // checkSeals returns an error unless the size is fixed.
@@ -61,5 +54,5 @@ func fcntl(file *os.File, command, argument int) (result int, err error) {
 		return 0, err
 	}
 	outer := conn.Control(func(fd uintptr) { result, err = unix.FcntlInt(fd, command, argument) })
-	return result, errors.Join(outer, err)
+	return result, errors.Join(outer, os.NewSyscallError("fcntl", err))
 }

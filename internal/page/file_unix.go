@@ -19,13 +19,5 @@ func create(head []byte, size int64) (*os.File, error) {
 	return file, nil
 }
 
-func fill(file *os.File, head []byte, size int64) error {
-	if err := file.Truncate(size); err != nil {
-		return err
-	}
-	_, err := file.WriteAt(head, 0)
-	return err
-}
-
 // checkSeals knows no seals here.
 func checkSeals(*os.File) error { return nil }

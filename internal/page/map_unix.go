@@ -9,6 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// fill gives a new file its size and its beginning.
+func fill(file *os.File, head []byte, size int64) error {
+	if err := file.Truncate(size); err != nil {
+		return err
+	}
+	_, err := file.WriteAt(head, 0)
+	return err
+}
+
 func mapFile(file *os.File, size int) (memory []byte, err error) {
 	conn, err := file.SyscallConn()
 	if err != nil {
