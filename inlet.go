@@ -27,7 +27,7 @@ func newInlet(port net.Listener) *inlet {
 	return &inlet{port: port, queue: make(chan net.Conn, inletQueue), closing: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// run accepts from the port until Close. Where the parent has closed that before, it may still have connections.
+// run accepts from the port until Close. The parent may have closed the port before that, and still give connections.
 func (i *inlet) run(log *zap.Logger) {
 	acceptAll(i.port, i.closing, log, i.put)
 	<-i.closing

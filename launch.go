@@ -43,8 +43,8 @@ func (o *own) start(ctx context.Context) error {
 	return nil
 }
 
-// becomesReady returns when the child is ready, or why it is not. One that has ended right after is for whoever sees to
-// what ends.
+// becomesReady returns when the child is ready, or why it is not. One that was ready and has ended since is no failure of the
+// start: its supervisor sees to that as to any end.
 func (o *own) becomesReady(ctx context.Context) error {
 	select {
 	case err := <-o.ready:
@@ -73,8 +73,8 @@ func (o *own) whyNotReady() error {
 	return o.process.Exit()
 }
 
-// whyLate explains why a child was not ready in time. StartTimeout is the child's too, a moment later: it knows what has
-// kept it, as soon as New has had its chance to return.
+// whyLate explains why a child was not ready in time. The child has the same StartTimeout, which began a moment later there,
+// and knows what has kept it: it says so once New has had its chance to return.
 func (o *own) whyLate(why error) error {
 	if _, late := errors.AsType[lateError](why); late {
 		select {

@@ -185,7 +185,7 @@ func (o *own) heard(m control.Message) error {
 	return nil
 }
 
-// setSilent keeps new work away from the instance while it is silent.
+// setSilent keeps new work away from the instance while it is silent. Only its pulse calls it.
 func (o *own) setSilent(silent bool) {
 	state := int64(slotReady)
 	if silent {
@@ -298,7 +298,8 @@ func (o *own) grace(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// follow waits until the child has ended, or its grace is over. The child does not know why its time was as short as ctx.
+// follow waits until the child has ended, or its grace is over. The child was told how long it has, and not why no longer:
+// that ctx knows.
 func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 	select {
 	case <-o.process.Done():
@@ -320,8 +321,8 @@ func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 	return fmt.Errorf("%s: %w", d.Error, context.Cause(ctx)), true
 }
 
-// lastWords returns what a child has said in c before it ended. It is there, but nobody can say when there is nothing more
-// to come if something that main has started holds on to the control socket.
+// lastWords returns what a child that has ended has said in c, if anything. That is known once all it has said was heard;
+// but something that main has started may hold on to the control socket, so it waits no longer than partTime.
 func lastWords[T any](o *own, c <-chan T) (words T, said bool) {
 	select {
 	case words = <-c:

@@ -70,8 +70,8 @@ func (p *processes) reach(ctx context.Context, give func(*own) error) error {
 	}
 }
 
-// accept gives a connection from another process to the instance that was asked for, or if there is none to the
-// idlest; but what a sibling hands over comes from one that does not need another.
+// accept gives a connection from another process to the instance that was asked for, or if that is not ready to the
+// idlest; but none for what a sibling hands over, which then looks for another itself.
 func (p *processes) accept(ctx context.Context, conn *os.File, what connection, instance int) error {
 	defer func() { _ = conn.Close() }()
 	for o := range p.ready {
