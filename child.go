@@ -284,13 +284,11 @@ func (c *child) told(m control.Message) error {
 func (c *child) accept(f *os.File, what connection) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if !what.Errand {
-		_ = c.app.place.accept(ctx, f, what, -1) // who has dialled sees it closed
+	if what.Errand {
+		c.errands.accept(ctx, f)
 		return
 	}
-	if conn, err := control.ConnOf(f); err == nil {
-		_ = c.errands.accept(ctx, conn)
-	}
+	_ = c.app.place.accept(ctx, f, what, -1) // who has dialled sees it closed
 }
 
 // adopt puts the terms into force that its parent knows.

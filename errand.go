@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 
+	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/pipe"
 	"github.com/org/watt/internal/profile"
 )
@@ -47,13 +49,15 @@ func newErrands(a *app) *errands {
 // run serves until the process ends.
 func (e *errands) run() { _ = e.server.Serve(e.listener) }
 
-// accept takes a connection of the parent's.
-func (e *errands) accept(ctx context.Context, conn net.Conn) error {
-	err := e.listener.Deliver(ctx, conn)
+// accept takes a connection of the parent's, which sees it closed if that does not succeed.
+func (e *errands) accept(ctx context.Context, f *os.File) {
+	conn, err := control.ConnOf(f)
 	if err != nil {
+		return
+	}
+	if e.listener.Deliver(ctx, conn) != nil {
 		_ = conn.Close()
 	}
-	return err
 }
 
 // writeMetrics writes what the app has registered. What cannot be gathered is left out, as by any other registry.
