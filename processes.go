@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/org/watt/internal/count"
@@ -196,22 +195,21 @@ const tellTime = 100 * time.Millisecond
 // tell tells all ready instances something, at the same time. It returns when they were told, or soon: one that does not
 // read keeps nobody waiting.
 func (p *processes) tell(f func(*own)) {
-	var telling sync.WaitGroup
+	told, n := make(chan struct{}, maxProcesses), 0
 	for o := range p.ready {
-		telling.Add(1)
+		n++
 		p.app.rt.owned.Go(func() {
-			defer telling.Done()
 			f(o)
+			told <- struct{}{} // which has room for all
 		})
 	}
-	told := make(chan struct{})
-	p.app.rt.owned.Go(func() {
-		defer close(told)
-		telling.Wait()
-	})
-	select {
-	case <-told:
-	case <-time.After(tellTime):
+	late := time.After(tellTime)
+	for range n {
+		select {
+		case <-told:
+		case <-late:
+			return
+		}
 	}
 }
 
