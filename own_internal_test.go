@@ -9,9 +9,11 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
+	"github.com/org/watt/internal/admission"
 	"github.com/org/watt/internal/cgroup"
 	"github.com/org/watt/internal/control"
 	"github.com/org/watt/internal/page"
@@ -144,6 +146,36 @@ func TestAChildThatDoesNotListenIsEndedUnlessItIsSilent(t *testing.T) {
 	}
 	if since := o.unread.Load(); since != 0 {
 		t.Errorf("it has read, and is said not to since %v", time.Unix(0, since))
+	}
+}
+
+func TestAChildThatShowsItselfAgainIsNotEndedForWhatItLeftUnreadInItsSilence(t *testing.T) {
+	o, _ := deaf(t)
+	a := o.place.app
+	a.change, a.pool = make(chan struct{}), admission.New[*generation](admission.Limits{Workers: 1})
+	a.config.Store(&App{Name: "a"})
+	o.process = started(t)
+	longAgo := time.Now().Add(-unreadMost).UnixNano()
+	for range 200 {
+		o.setSilent(true)
+		o.unread.Store(longAgo)
+		began, shown, tried := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(tried)
+			close(began)
+			for ; !closed(shown); runtime.Gosched() {
+				o.unheard()
+			}
+		}()
+		<-began
+		o.setSilent(false)
+		close(shown)
+		<-tried
+	}
+	o.process.Kill(nil)
+	<-o.process.Done()
+	if exit := o.process.Exit(); exit.Err != nil {
+		t.Errorf("it was ended: %v", exit)
 	}
 }
 
