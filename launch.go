@@ -28,9 +28,9 @@ func (o *own) start(ctx context.Context) error {
 	select {
 	case <-o.hello:
 	case <-o.process.Done():
-		return fmt.Errorf("main did not reach Run with these apps: %s: %w", rerun, o.process.Exit())
+		return fmt.Errorf("main did not reach Run with these apps: %w (%s)", o.process.Exit(), rerun)
 	case <-ctx.Done():
-		return fmt.Errorf("main did not reach Run with these apps in time: %s: %w", rerun, context.Cause(ctx))
+		return fmt.Errorf("main did not reach Run with these apps in time: %w (%s)", context.Cause(ctx), rerun)
 	}
 	o.lowerPriority()
 	if err := o.beginning(); err != nil {
