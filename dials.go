@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/org/watt/internal/control"
@@ -101,98 +102,64 @@ const maxDials = 1024
 
 var errManyDials = fmt.Errorf("%w: its process waits for %d connections", ErrOverloaded, maxDials)
 
-// asks begins to get the child a connection, unless it waits for too many.
-func (o *own) asks(ask dialling) {
+// dials are the connections that a child waits for, as its parent makes them.
+type dials struct {
+	child   *own
+	waiting chan struct{} // holds an element for each
+	ends    sync.Map      // of context.CancelFunc, by ID
+
+	mu      sync.Mutex
+	refused []dialling // that are to be told that they are too many
+}
+
+// begin begins to get the child a connection, unless it waits for too many.
+func (d *dials) begin(ask dialling) {
 	select {
-	case o.dials <- struct{}{}:
+	case d.waiting <- struct{}{}:
 	default:
-		o.refuseMore(ask)
+		d.refuseMore(ask)
 		return
 	}
-	ctx, cancel := context.WithCancel(o.life)
-	o.asked.Store(ask.ID, cancel)
-	o.place.app.rt.owned.Go(func() {
-		defer func() { <-o.dials }()
-		defer o.asked.Delete(ask.ID)
+	rt := d.child.place.app.rt
+	ctx, cancel := context.WithCancel(d.child.life)
+	d.ends.Store(ask.ID, cancel)
+	rt.owned.Go(func() {
+		defer func() { <-d.waiting }()
+		defer d.ends.Delete(ask.ID)
 		defer cancel()
-		defer context.AfterFunc(o.place.app.rt.patience.ctx, cancel)()
-		o.dial(ctx, ask)
+		defer context.AfterFunc(rt.patience.ctx, cancel)()
+		d.dial(ctx, ask)
 	})
 }
 
-// forgets gives up a connection that the child does without.
-func (o *own) forgets(f forgotten) {
-	if cancel, waits := o.asked.Load(f.ID); waits {
+// forget gives up a connection that the child does without.
+func (d *dials) forget(f forgotten) {
+	if cancel, waits := d.ends.Load(f.ID); waits {
 		cancel.(context.CancelFunc)()
 	}
 }
 
 // dial gets the child a connection to another app, if it may call that.
-func (o *own) dial(ctx context.Context, ask dialling) {
+func (d *dials) dial(ctx context.Context, ask dialling) {
 	if ask.Within > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, ask.Within)
 		defer cancel()
 	}
-	near, err := o.dialled(ctx, ask)
+	near, err := d.connect(ctx, ask)
 	if err == nil {
 		defer func() { _ = near.Close() }()
-		err = o.say(o.life, sayDialled, dialled{ID: ask.ID}, near)
+		err = d.child.say(d.child.life, sayDialled, dialled{ID: ask.ID}, near)
 	}
 	if err != nil {
-		o.refuse(ask, err)
+		d.refuse(ask, err)
 	}
 }
 
-// refuseMore refuses a connection to a child that waits for too many. It does not wait until the child reads that.
-func (o *own) refuseMore(ask dialling) {
-	o.refusing.Lock()
-	defer o.refusing.Unlock()
-	if o.refused = append(o.refused, ask); len(o.refused) == 1 {
-		o.place.app.rt.owned.Go(o.refuseAll)
-	}
-}
-
-// refuseAll refuses those connections, one after the other.
-func (o *own) refuseAll() {
-	for {
-		o.refusing.Lock()
-		next := o.refused[0]
-		o.refusing.Unlock()
-		o.refuse(next, errManyDials)
-		o.refusing.Lock()
-		o.refused = o.refused[1:]
-		over := len(o.refused) == 0
-		o.refusing.Unlock()
-		if over {
-			return
-		}
-	}
-}
-
-// refuse tells the child why it gets no connection, if it can hear.
-func (o *own) refuse(ask dialling, err error) {
-	answer := dialled{ID: ask.ID, Kind: kindUnavailable, Text: brief(err)}
-	for kind, known := range kinds() {
-		if known != nil && errors.Is(err, known) {
-			answer.Kind = kind
-		}
-	}
-	_ = o.say(o.life, sayDialled, answer)
-}
-
-// maxBrief is how much of an error a child is told, in bytes.
-const maxBrief = 500
-
-// brief returns the first line of an error, or its beginning: why an instance has failed may be of any length, and whoever
-// calls one is told.
-func brief(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line[:min(len(line), maxBrief)]
-}
-
-func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
-	a := o.place.app
+// connect returns the child's end of a new connection, the other of which it has given to the app that was asked for.
+func (d *dials) connect(ctx context.Context, ask dialling) (*os.File, error) {
+	caller := d.child.place.app
+	a := caller
 	if !ask.Handed || ask.App != a.name { // else to a sibling
 		e, err := a.mesh.resolve(ask.App)
 		if err != nil {
@@ -207,11 +174,58 @@ func (o *own) dialled(ctx context.Context, ask dialling) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.place.accept(ctx, far, connection{Caller: o.place.app.name, Handed: ask.Handed, Trunk: ask.Trunk}, ask.Instance); err != nil {
+	if err := a.place.accept(ctx, far, connection{Caller: caller.name, Handed: ask.Handed, Trunk: ask.Trunk}, ask.Instance); err != nil {
 		_ = near.Close()
 		return nil, err
 	}
 	return near, nil
+}
+
+// refuseMore refuses a connection to a child that waits for too many. It does not wait until the child reads that.
+func (d *dials) refuseMore(ask dialling) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refused = append(d.refused, ask); len(d.refused) == 1 {
+		d.child.place.app.rt.owned.Go(d.refuseAll)
+	}
+}
+
+// refuseAll refuses those connections, one after the other.
+func (d *dials) refuseAll() {
+	for {
+		d.mu.Lock()
+		next := d.refused[0]
+		d.mu.Unlock()
+		d.refuse(next, errManyDials)
+		d.mu.Lock()
+		d.refused = d.refused[1:]
+		over := len(d.refused) == 0
+		d.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+// refuse tells the child why it gets no connection, if it can hear.
+func (d *dials) refuse(ask dialling, err error) {
+	answer := dialled{ID: ask.ID, Kind: kindUnavailable, Text: brief(err)}
+	for kind, known := range kinds() {
+		if known != nil && errors.Is(err, known) {
+			answer.Kind = kind
+		}
+	}
+	_ = d.child.say(d.child.life, sayDialled, answer)
+}
+
+// maxBrief is how much of an error a child is told, in bytes.
+const maxBrief = 500
+
+// brief returns the first line of an error, or its beginning: why an instance has failed may be of any length, and whoever
+// calls one is told.
+func brief(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line[:min(len(line), maxBrief)]
 }
 
 // key implements target.

@@ -40,16 +40,13 @@ type own struct {
 	gone    chan struct{} // closed when the child has said that it has ended, or its process has
 	why     error         // what it has said; read after gone
 	drained chan drained
-	dials   chan struct{} // holds an element for each connection that the child waits for
 	deaf    chan struct{} // closed when nothing more is heard
 
-	refusing sync.Mutex
-	refused  []dialling // that are to be told that they are too many
+	dials dials
 
 	saying   chan struct{} // held by whoever says something
 	closed   atomic.Bool   // it is given no more connections, since it would not take them
 	unread   atomic.Int64  // since when it has read nothing of what it is told, in Unix nanoseconds; 0: it reads
-	asked    sync.Map      // of context.CancelFunc, by the ID of what the child waits for
 	adopting sync.Mutex
 }
 
@@ -58,8 +55,9 @@ func newOwn(p *processes, index int) *own {
 		place: p, index: index, log: p.app.log.With(zap.Int("instance", index)), slot: p.nursery.slot(p.app.name, index),
 		hello: make(chan struct{}, 1), ready: make(chan error, 1), drained: make(chan drained, 1),
 		fault: make(chan fault, 1), gone: make(chan struct{}),
-		dials: make(chan struct{}, maxDials), deaf: make(chan struct{}), saying: make(chan struct{}, 1),
+		deaf: make(chan struct{}), saying: make(chan struct{}, 1),
 	}
+	o.dials = dials{child: o, waiting: make(chan struct{}, maxDials)}
 	o.pulse = newPulse(o)
 	o.life, o.endLife = context.WithCancel(context.Background())
 	return o
@@ -176,9 +174,9 @@ func (o *own) heard(m control.Message) error {
 	case sayDrained:
 		return decode(m, func(d drained) { offer(o.drained, d) })
 	case sayDial:
-		return decode(m, o.asks)
+		return decode(m, o.dials.begin)
 	case sayForget:
-		return decode(m, o.forgets)
+		return decode(m, o.dials.forget)
 	default:
 		return fmt.Errorf("unknown message %q", m.Kind)
 	}

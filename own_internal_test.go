@@ -33,8 +33,9 @@ func deaf(t *testing.T) (*own, *control.Conn) {
 	}
 	o := &own{
 		place: &processes{sums: sums{app: &app{rt: new(Runtime)}}}, slot: new(page.Slot), conn: mine, life: t.Context(),
-		dials: make(chan struct{}, maxDials), saying: make(chan struct{}, 1),
+		saying: make(chan struct{}, 1),
 	}
+	o.dials = dials{child: o, waiting: make(chan struct{}, maxDials)}
 	t.Cleanup(func() {
 		mine.Close()
 		child.Close()
@@ -53,7 +54,7 @@ func deaf(t *testing.T) (*own, *control.Conn) {
 func TestAChildThatDoesNotReadIsHeardWhateverIsRefused(t *testing.T) {
 	o, child := deaf(t)
 	for range maxDials {
-		o.dials <- struct{}{}
+		o.dials.waiting <- struct{}{}
 	}
 	const more = 100
 	began := time.Now()
