@@ -300,7 +300,7 @@ func (o *own) grace(ctx context.Context) (context.Context, context.CancelFunc) {
 // that ctx knows.
 func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 	select {
-	case <-o.process.Done():
+	case <-o.process.Ended(): // what it has written may be stuck
 	case <-grace.Done():
 		return nil, false
 	}
@@ -310,6 +310,7 @@ func (o *own) follow(ctx, grace context.Context) (err error, over bool) {
 	}
 	switch {
 	case !said:
+		<-o.process.Done()
 		return o.process.Exit(), true
 	case d.Error == "":
 		return nil, true

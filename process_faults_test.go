@@ -470,3 +470,17 @@ func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
 		return true
 	})
 }
+
+func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.DrainTimeout = 800 * time.Millisecond })
+	rt.Output = func(string, int, string) { <-stuck }
+	top := watttest.Start(t, rt)
+	t.Cleanup(func() { close(stuck) })
+	top.Get("http://ward.watt.local/say")
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

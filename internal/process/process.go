@@ -47,6 +47,7 @@ func (s *Starter) Close() { s.once.Do(func() { close(s.work) }) }
 // Process is a child.
 type Process struct {
 	cmd     *exec.Cmd
+	ended   chan struct{}
 	done    chan struct{}
 	tail    *tail
 	outlets outlets
@@ -69,7 +70,7 @@ func (s *Starter) Start(spec Spec) (*Process, error) {
 	if identity(path) != Program() {
 		return nil, errReplaced
 	}
-	p := &Process{done: make(chan struct{}), tail: &tail{next: spec.Stderr}}
+	p := &Process{ended: make(chan struct{}), done: make(chan struct{}), tail: &tail{next: spec.Stderr}}
 	p.cmd = exec.Command(path, spec.Args...) //nolint:noctx // it ends when it is told to
 	p.cmd.Args[0] = os.Args[0]               // some do what their name says
 	p.cmd.Env, p.cmd.ExtraFiles = spec.Env, []*os.File{spec.Control}
@@ -119,6 +120,7 @@ func (p *Process) wait(starved func() bool) {
 		defer p.mu.Unlock()
 		p.gone, why, limited = true, p.why, p.limited
 		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
+		close(p.ended)
 	})
 	p.outlets.end()
 	p.bury()
@@ -143,7 +145,10 @@ func (p *Process) bury() {
 	}
 }
 
-// Done is closed when the process has ended.
+// Ended is closed when the process has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Done is closed after that, when what it has started has ended too, and what it has written has been passed on, or is stuck.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // PID returns the process's number.

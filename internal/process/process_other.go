@@ -25,6 +25,9 @@ func (s *Starter) Start(Spec) (*Process, error) { return nil, errors.ErrUnsuppor
 // Process cannot be had on this system.
 type Process struct{}
 
+// Ended returns nil.
+func (p *Process) Ended() <-chan struct{} { return nil }
+
 // Done returns nil.
 func (p *Process) Done() <-chan struct{} { return nil }
 
