@@ -484,3 +484,22 @@ func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestWhyAnInstanceHasPanickedIsKnownThoughOutputIsStuck(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances = 1 })
+	rt.Output = func(string, int, string) { <-stuck }
+	top := watttest.Start(t, rt)
+	t.Cleanup(func() { close(stuck) })
+	top.Get("http://ward.watt.local/say")
+	rt.Env().Client.Get("http://ward.watt.local/panic")
+	soon(t, "its replacement", func() bool {
+		in := statusOf(t, rt, "ward").PerInstance[0]
+		return in.Generation == 2 && in.State == "ready"
+	})
+	if said := statusOf(t, rt, "ward").PerInstance[0].LastError; !strings.Contains(said, "panic: on purpose") {
+		t.Errorf("got %q", said)
+	}
+}

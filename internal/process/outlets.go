@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ioTime is how long what has left the process's group may hold on to its output, and how long that may be stuck where it
@@ -68,10 +70,26 @@ func (o *outlets) end() {
 	case <-time.After(ioTime):
 	}
 	for _, p := range o.pipes {
+		p.keepRest()
 		_ = p.ours.Close()
 	}
 	select {
 	case <-over:
 	case <-time.After(ioTime):
 	}
+}
+
+// keepRest has a tail keep what is left in the pipe, which does not pass: last words, perhaps.
+func (p outlet) keepRest() {
+	t, ok := p.next.(*tail)
+	conn, err := p.ours.SyscallConn()
+	if !ok || err != nil {
+		return
+	}
+	_ = conn.Control(func(fd uintptr) { // without waiting for who reads already
+		rest := make([]byte, tailSize) // as much as a pipe holds
+		if n, err := unix.Read(int(fd), rest); err == nil {
+			t.keep(rest[:n])
+		}
+	})
 }

@@ -29,16 +29,21 @@ type tail struct {
 // Write implements [io.Writer]. It never fails: what does not pass is lost, as it would be if its process wrote to where it
 // goes, which must not see its pipe break instead.
 func (t *tail) Write(p []byte) (int, error) {
+	t.keep(p)
+	_, _ = t.next.Write(p)
+	return len(p), nil
+}
+
+// keep is Write for what does not pass.
+func (t *tail) keep(p []byte) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for part := range slices.Chunk(p, tailSize/2) {
 		if over := len(t.buf) + len(part) - tailSize; over > 0 {
 			t.dropLocked(over)
 		}
 		t.buf = append(t.buf, part...)
 	}
-	t.mu.Unlock()
-	_, _ = t.next.Write(p)
-	return len(p), nil
 }
 
 // dropLocked forgets the first n bytes, which are not all. Of last words that begin there it forgets the rest of their line too,
