@@ -221,7 +221,11 @@ func (o *own) awaitEnd() {
 	select {
 	case f := <-o.fault:
 		o.why = errors.New(f.Error)
-	case <-o.process.Done():
+	case <-o.process.Ended():
+		if o.place.public != nil {
+			o.place.public.down(o.index) // while what it has written may be stuck
+		}
+		<-o.process.Done()
 	}
 }
 
@@ -345,6 +349,7 @@ func (o *own) cleanup() error {
 	if o.process != nil {
 		o.process.Kill(nil)
 		<-o.process.Done()
+		<-o.gone // what awaitEnd does concerns no later child
 	}
 	o.endLife()
 	if o.conn != nil {

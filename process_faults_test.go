@@ -485,6 +485,32 @@ func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
 	}
 }
 
+func TestStrangersDoNotWaitForAnInstanceThatHasEndedWhoseOutputIsStuck(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances = 2 })
+	rt.Output = func(string, int, string) { <-stuck }
+	top := watttest.Start(t, rt)
+	t.Cleanup(func() { close(stuck) })
+	for range 20 { // both say something
+		top.Get("http://ward.watt.local/say")
+	}
+	syscall.Kill(statusOf(t, rt, "ward").PerInstance[0].PID, syscall.SIGKILL)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 20 {
+		began := time.Now()
+		resp, err := client.Get(top.URL("ward") + "/well")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if took := time.Since(began); took > 1500*time.Millisecond { // what is stuck is left behind after 2 s
+			t.Errorf("an answer took %v", took)
+		}
+	}
+}
+
 func TestWhyAnInstanceHasPanickedIsKnownThoughOutputIsStuck(t *testing.T) {
 	t.Parallel()
 	stuck := make(chan struct{})
