@@ -16,17 +16,18 @@ func (a *app) empty(ctx context.Context, all ...net.Listener) {
 	ctx, cancel := context.WithTimeout(ctx, emptyTime)
 	defer cancel()
 	var emptying sync.WaitGroup
+	var kernel asking
 	for _, ln := range all {
 		if tcp, ok := ln.(*net.TCPListener); ok {
-			emptying.Go(func() { (&socket{TCPListener: tcp}).empty(ctx, a.rt.Listen == nil) })
+			emptying.Go(func() { (&socket{TCPListener: tcp}).empty(ctx, a.rt.Listen == nil, &kernel) })
 		}
 	}
 	emptying.Wait()
 }
 
-func (s *socket) empty(ctx context.Context, own bool) {
+func (s *socket) empty(ctx context.Context, own bool, kernel *asking) {
 	if own && s.deafen() == nil {
-		_ = s.drained(ctx)
+		_ = s.drained(ctx, kernel)
 		return
 	}
 	wait(ctx, func() bool {

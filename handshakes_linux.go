@@ -3,7 +3,9 @@ package watt
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -49,55 +51,68 @@ func (p *port) alone(group []*socket) error {
 	return nil
 }
 
+// asking asks the kernel which handshakes are in progress at a port, for all who remove listeners of that.
+type asking struct {
+	mu      sync.Mutex
+	asked   time.Time       // the last time
+	next    time.Time       // when it may be asked again
+	remotes map[string]bool // what it has said
+	unknown bool            // it does not tell
+}
+
+// since returns the handshakes, by remote address, at some time that is not before t; not while the kernel may not be asked. It
+// goes through its whole table of connections for that, which may take 10 ms. So there is four times as much between two of these.
+func (a *asking) since(t time.Time, port int) (remotes map[string]bool, unknown, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asked.Before(t) {
+		now := time.Now()
+		if now.Before(a.next) {
+			return nil, false, false
+		}
+		all, err := sockdiag.TCP(port, sockdiag.SynReceived)
+		a.asked, a.next, a.unknown = now, time.Now().Add(4*time.Since(now)), err != nil
+		a.remotes = make(map[string]bool)
+		for _, s := range all {
+			a.remotes[s.Remote] = true
+		}
+	}
+	return a.remotes, a.unknown, true
+}
+
 // handshakes are connections that were being opened at some time, by remote address.
 type handshakes struct {
+	asking  *asking
 	port    int
-	begun   map[string]bool
-	unknown bool      // the kernel does not tell
-	next    time.Time // when it may be asked again
-}
-
-// beginning returns the handshakes that are in progress at a port.
-func beginning(port int) *handshakes {
-	h := &handshakes{port: port}
-	h.begun, h.unknown = h.now()
-	return h
-}
-
-// now asks the kernel, which goes through its whole table of connections for that: it may take 10 ms. So next leaves four
-// times as much between two of these.
-func (h *handshakes) now() (remotes map[string]bool, unknown bool) {
-	began := time.Now()
-	all, err := sockdiag.TCP(h.port, sockdiag.SynReceived)
-	h.next = time.Now().Add(4 * time.Since(began))
-	remotes = make(map[string]bool)
-	for _, s := range all {
-		remotes[s.Remote] = true
-	}
-	return remotes, err != nil
+	since   time.Time       // what is told of before has no news
+	begun   map[string]bool // nil until it is known
+	unknown bool            // the kernel does not tell
 }
 
 // over reports whether all of them have ended, one way or another.
 func (h *handshakes) over() bool {
-	if h.unknown || len(h.begun) == 0 {
+	if h.unknown || h.begun != nil && len(h.begun) == 0 {
 		return !h.unknown
 	}
-	if time.Now().Before(h.next) {
+	now, unknown, ok := h.asking.since(h.since, h.port)
+	if !ok {
 		return false
 	}
-	now, unknown := h.now()
+	if h.begun == nil {
+		h.begun = maps.Clone(now)
+	}
 	for remote := range h.begun {
 		if !now[remote] {
 			delete(h.begun, remote)
 		}
 	}
-	h.unknown = unknown
+	h.since, h.unknown = time.Now(), unknown
 	return !unknown && len(h.begun) == 0
 }
 
 // drained waits until a listener that gets no new connections has none left: those whose handshake had
 // begun by now have ended it, and nothing waits to be accepted.
-func (s *socket) drained(ctx context.Context) error {
+func (s *socket) drained(ctx context.Context, kernel *asking) error {
 	began := time.Now()
 	tick := time.NewTicker(drainPause)
 	defer tick.Stop()
@@ -109,7 +124,7 @@ func (s *socket) drained(ctx context.Context) error {
 			return fmt.Errorf("closing a listener that was not drained: %w", context.Cause(ctx))
 		}
 		if opening == nil { // now that a packet that was under way has arrived
-			opening = beginning(s.number())
+			opening = &handshakes{asking: kernel, port: s.number(), since: time.Now()}
 		}
 		over := opening.over() || time.Since(began) > handshakeTime
 		n, err := s.queued()

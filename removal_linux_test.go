@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -67,7 +66,7 @@ func TestAConnectionWhoseHandshakeHadBegunSurvivesTheRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if h := beginning(p.sockets[1].number()); len(h.begun) != 1 || h.over() {
+	if h := (&handshakes{asking: new(asking), port: p.sockets[1].number(), since: time.Now()}); h.over() || len(h.begun) != 1 {
 		t.Fatalf("got %d handshakes in progress, want 1", len(h.begun))
 	}
 	removed := make(chan error, 1)
@@ -86,11 +85,12 @@ func TestAConnectionWhoseHandshakeHadBegunSurvivesTheRemoval(t *testing.T) {
 	}
 }
 
-func TestWaitingForAHandshakeTakesLittleOfAProcessor(t *testing.T) {
-	p := openTestPort(t, 2)
-	turn(p, 1)
+func TestWaitingForAHandshakeTakesLittleOfAProcessorHoweverManyAreRemoved(t *testing.T) {
+	const n = 16
+	p := openTestPort(t, n+1)
+	turn(p, n)
 	deferred := func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }
-	if err := p.sockets[1].control(deferred); err != nil {
+	if err := p.sockets[n].control(deferred); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("tcp", p.address)
@@ -98,24 +98,29 @@ func TestWaitingForAHandshakeTakesLittleOfAProcessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	runtime.LockOSThread() // what it takes is told of a thread
-	defer runtime.UnlockOSThread()
+	turn(p, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	before := threadTime(t)
-	if err := p.sockets[1].drained(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want that the handshake goes on", err)
+	before := processTime(t)
+	var removals sync.WaitGroup
+	for i := range n {
+		removals.Go(func() {
+			if err := p.remove(ctx, i+1); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want that the handshake goes on", err)
+			}
+		})
 	}
-	if took := threadTime(t) - before; took > 500*time.Millisecond {
+	removals.Wait()
+	if took := processTime(t) - before; took > 500*time.Millisecond {
 		t.Errorf("it took %v of a second", took)
 	}
 }
 
-// threadTime returns how long this thread has had a processor.
-func threadTime(t *testing.T) time.Duration {
+// processTime returns how long this process has had processors.
+func processTime(t *testing.T) time.Duration {
 	t.Helper()
 	var used unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
 		t.Fatal(err)
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())

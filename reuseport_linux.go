@@ -22,6 +22,7 @@ import (
 type port struct {
 	address string
 	shared  bool // there is one listener, which is everybody's
+	asking  asking
 
 	mu      sync.Mutex
 	closed  bool
@@ -164,7 +165,7 @@ func (p *port) remove(ctx context.Context, i int) error {
 	}
 	for dropped := false; !dropped; {
 		strays := p.strayed()
-		err = s.drained(ctx)
+		err = s.drained(ctx, &p.asking)
 		dropped, err = p.drop(i, s, strays, err)
 	}
 	return err
