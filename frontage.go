@@ -144,7 +144,7 @@ func (f *frontage) give(conn *net.TCPConn) error {
 			continue
 		}
 		select { // who cannot be told anything is about to end
-		case <-o.process.Done():
+		case <-o.gone:
 		case <-f.ctx.Done():
 			return err
 		}

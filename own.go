@@ -225,7 +225,6 @@ func (o *own) awaitEnd() {
 		if o.place.public != nil {
 			o.place.public.down(o.index) // while what it has written may be stuck
 		}
-		<-o.process.Done()
 	}
 }
 
@@ -249,6 +248,7 @@ func (o *own) whyEnded() error {
 	if o.why != nil {
 		return o.why
 	}
+	<-o.process.Done()
 	return fmt.Errorf("its process has ended: %w", o.process.Exit())
 }
 
