@@ -83,7 +83,8 @@ type Runtime struct {
 
 	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, after
 	// the line has been written to the same stream of this process; long lines come in pieces of 4 KiB. The instance
-	// waits while Output blocks.
+	// waits while Output blocks; one that has ended is replaced all the same, 2 s later, and lines that have not come
+	// through by then are lost.
 	Output func(app string, instance int, line string)
 
 	console func() *zap.Logger // stands in for Logger; always the same one
