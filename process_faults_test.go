@@ -17,6 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/org/watt"
 	"github.com/org/watt/watttest"
 )
@@ -454,6 +458,8 @@ func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
 	stuck := make(chan struct{})
 	rt := ward()
 	rt.Output = func(string, int, string) { <-stuck }
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core)
 	top := watttest.Start(t, rt)
 	t.Cleanup(func() { close(stuck) })
 	top.Get("http://ward.watt.local/say")
@@ -469,6 +475,9 @@ func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
 		}
 		return true
 	})
+	if n := logs.FilterMessageSnippet("no sign of life").Len(); n > 0 {
+		t.Errorf("%d of those that had ended were said to show no sign of life", n)
+	}
 }
 
 func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {

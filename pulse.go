@@ -27,7 +27,7 @@ func newPulse(o *own) *pulse {
 	return &pulse{own: o, stop: make(chan struct{}), done: make(chan struct{})}
 }
 
-// watch looks until end.
+// watch looks until end, or until the child has ended, which may be long before its life is over: its output may be stuck.
 func (p *pulse) watch() {
 	defer close(p.done)
 	tick := time.NewTicker(lookEvery)
@@ -37,6 +37,8 @@ func (p *pulse) watch() {
 		select {
 		case <-tick.C:
 		case <-p.stop:
+			return
+		case <-p.own.gone:
 			return
 		}
 		beat := p.own.slot.Beat.Load()
