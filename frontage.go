@@ -108,19 +108,18 @@ func (f *frontage) down(index int) {
 // accept gives what the listener gets to siblings. While there is none that takes it, it stays in the kernel's queue, for
 // as long as a request may wait. Then it is refused.
 func (f *frontage) accept(ctx context.Context, ln *net.TCPListener) {
-	pause := time.Duration(0)
-	for {
+	for t := newTrouble(f.place.app.log); ; {
 		if _, err := f.taker(ctx); err != nil && ctx.Err() != nil {
 			return
 		}
 		conn, err := ln.AcceptTCP()
 		if err != nil {
-			if ctx.Err() != nil || !acceptAgain(err, &pause, ctx.Done(), f.place.app.log) {
+			if ctx.Err() != nil || !t.wait(err, ctx.Done()) {
 				return
 			}
 			continue
 		}
-		pause = 0
+		t.over()
 		if err := f.give(conn); err != nil {
 			f.vacant.refuse(conn, err)
 			continue

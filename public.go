@@ -82,7 +82,7 @@ func serveHTTP(server *http.Server, ln net.Listener) error {
 func (s *publicServer) serve() error {
 	s.serving.Store(true)
 	defer close(s.served)
-	return serveHTTP(s.server, toldListener{s.listener, s.app.log})
+	return serveHTTP(s.server, toldListener{s.listener, newTrouble(s.app.log)})
 }
 
 // note remembers what each connection is doing.
