@@ -48,7 +48,7 @@ func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 		return fmt.Errorf("watt: this process for app %q runs another program than its parent: the file was replaced; start it anew", b.App)
 	}
 	c := &child{rt: rt, birth: b, drain: make(chan draining, 1), asked: make(map[uint64]chan gift)}
-	if err := c.claim(); err != nil {
+	if err := c.join(); err != nil {
 		return err
 	}
 	rt.labels = context.WithoutCancel(ctx)
@@ -60,8 +60,8 @@ func (rt *Runtime) runChild(ctx context.Context, b birth) error {
 	return nil
 }
 
-// claim makes the runtime this child, unless it is another one, or is or was something else.
-func (c *child) claim() error {
+// join makes the runtime this child, unless it is another one, or is or was something else.
+func (c *child) join() error {
 	c.rt.mu.Lock()
 	defer c.rt.mu.Unlock()
 	if tableOf(c.rt.configs) != c.birth.Table {
