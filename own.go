@@ -199,7 +199,7 @@ func (o *own) setSilent(silent bool) {
 	case silent:
 		o.place.public.down(o.index)
 	default:
-		o.place.public.up(o.index)
+		o.expose()
 	}
 }
 
@@ -209,7 +209,15 @@ func (o *own) open(*admission.Member[*generation]) {
 		o.place.inform()
 	}
 	if o.place.public != nil {
-		o.place.public.up(o.index)
+		o.expose()
+	}
+}
+
+// expose lets strangers in, unless the process has ended: then awaitEnd may have kept them away before.
+func (o *own) expose() {
+	o.place.public.up(o.index)
+	if closed(o.process.Ended()) {
+		o.place.public.down(o.index)
 	}
 }
 

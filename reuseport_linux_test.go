@@ -335,3 +335,25 @@ func (p *port) steers() bool {
 	defer p.mu.Unlock()
 	return p.steered
 }
+
+func TestThePortIsNotOpenedForAnInstanceThatHasEnded(t *testing.T) {
+	p := openTestPort(t, 2)
+	turn(p, 1)
+	a := &app{rt: new(Runtime), change: make(chan struct{})}
+	a.config.Store(&App{Name: "a"})
+	f := &frontage{place: &processes{sums: sums{app: a}}, port: p, vacant: new(vacancy), standIns: make(map[*net.TCPListener]*standIn)}
+	f.place.public, f.vacant.place = f, f.place
+	f.ctx, f.cancel = context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		f.cancel()
+		p.close()
+		f.accepting.Wait()
+	})
+	o := &own{place: f.place, process: started(t), gone: make(chan struct{}), begunBy: a.terms()}
+	o.process.Kill(nil)
+	o.awaitEnd()
+	o.open(nil) // its supervisor has only just heard that it was ready
+	if p.chosen(0) {
+		t.Error("connections get to one that has ended")
+	}
+}
