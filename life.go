@@ -120,9 +120,9 @@ func (a *app) shrink(n int) error {
 		a.instances = a.instances[:n:n]
 	}
 	a.mu.Unlock()
-	ctx, cancel := a.drainLimit(a.rt.patience.ctx, graceAfterCut)
-	defer cancel()
 	err := a.end(a.rt.patience.ctx, removed)
+	ctx, cancel := a.drainLimit(a.rt.patience.ctx, graceAfterCut) // not the time of those that had to be killed, or whose output is stuck
+	defer cancel()
 	errs := make([]error, len(removed))
 	var removing sync.WaitGroup
 	for i, in := range removed { // at once: each may have to wait for the same slow client

@@ -494,6 +494,22 @@ func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
 	}
 }
 
+func TestAListenerIsEmptiedThoughTheOutputOfItsInstanceWasStuck(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	rt := ward()
+	rt.Update("ward", func(a *watt.App) { a.Instances, a.DrainTimeout = 2, 800*time.Millisecond })
+	rt.Output = func(string, int, string) { <-stuck }
+	top := watttest.Start(t, rt)
+	t.Cleanup(func() { close(stuck) })
+	for range 20 { // both say something
+		top.Get("http://ward.watt.local/say")
+	}
+	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 1 }); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStrangersDoNotWaitForAnInstanceThatHasEndedWhoseOutputIsStuck(t *testing.T) {
 	t.Parallel()
 	stuck := make(chan struct{})
