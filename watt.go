@@ -83,8 +83,8 @@ type Runtime struct {
 
 	// Output, if set, is given each line that an instance in a process of its own writes to stdout or stderr, after
 	// the line has been written to the same stream of this process; long lines come in pieces of 4 KiB. The instance
-	// waits while Output blocks; one that has ended is replaced all the same, 2 s later, and lines that have not come
-	// through by then are lost.
+	// waits while Output blocks; one that has ended is replaced all the same, 2 s later, and of the lines that have not come
+	// through by then most are lost, and some may come as late as after Run has returned.
 	Output func(app string, instance int, line string)
 
 	console func() *zap.Logger // stands in for Logger; always the same one
@@ -169,7 +169,7 @@ func (rt *Runtime) log() *zap.Logger {
 // shuts down. It returns nil if it was told to end and nothing had to be cut, and otherwise what went wrong:
 // the mistakes in the configuration, the failed start, the critical app's error, or what the shutdown
 // reports. When it has returned, no goroutine, descriptor or connection of the runtime is left, unless it
-// says that something had to be abandoned. A runtime runs once.
+// says that something had to be abandoned, or Output blocks. A runtime runs once.
 //
 // With instances in processes of their own, call it from main's goroutine: in a child it does not return, while
 // other goroutines of main run there, too. See [IsChild].
