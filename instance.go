@@ -229,15 +229,10 @@ func (lateError) Unwrap() error   { return context.DeadlineExceeded }
 // live waits until the generation ends or has to, and ends it.
 func (in *instance) live(l life) ending {
 	var end ending
+	byItself := false
 	select {
 	case <-l.ended():
-		end.err, end.cause = l.whyEnded(), causeEnded
-		if exit, ok := errors.AsType[*process.ExitError](end.err); ok && exit.Killed {
-			end.cause = causeKilled
-		}
-		if in.app.rt.child != nil { // whose parent sees to it
-			in.app.rt.fail(end.err)
-		}
+		byItself = true
 	case <-in.stopping.Done():
 		end.stop = true
 	case end.ask = <-in.asked:
@@ -246,9 +241,12 @@ func (in *instance) live(l life) ending {
 	in.member.Close()
 	in.mu.Lock()
 	in.life = nil
-	in.setLocked(stateDraining, end.err) // at once: who sees it ready looks for its process
+	in.setLocked(stateDraining, nil) // at once: who sees it ready looks for its process
 	in.mu.Unlock()
 	in.app.changed()
+	if byItself {
+		end = in.ended(l)
+	}
 	ctx, cancel := in.drainLimit()
 	defer cancel()
 	err := l.drain(ctx, in.member.Idle)
@@ -262,6 +260,21 @@ func (in *instance) live(l life) ending {
 		in.news().Warn("drained, but not cleanly", zap.Error(err))
 	} else {
 		in.news().Info("drained")
+	}
+	return end
+}
+
+// ended tells how a generation came to end by itself. That may take a moment more.
+func (in *instance) ended(l life) ending {
+	end := ending{err: l.whyEnded(), cause: causeEnded}
+	if exit, ok := errors.AsType[*process.ExitError](end.err); ok && exit.Killed {
+		end.cause = causeKilled
+	}
+	in.mu.Lock()
+	in.lastErr = end.err
+	in.mu.Unlock()
+	if in.app.rt.child != nil { // whose parent sees to it
+		in.app.rt.fail(end.err)
 	}
 	return end
 }

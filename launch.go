@@ -59,6 +59,7 @@ func (o *own) becomesReady(ctx context.Context) error {
 // whyNotTold explains why a child could not be told something: most likely it has ended, which is about to be known.
 func (o *own) whyNotTold(err error) error {
 	if lost(err) && o.endsSoon() {
+		<-o.process.Done()
 		return o.process.Exit()
 	}
 	return err

@@ -154,7 +154,7 @@ func (o *own) part(err error) {
 // endsSoon waits for the end of the process, for partTime at most, and reports whether it has come.
 func (o *own) endsSoon() bool {
 	select {
-	case <-o.process.Done():
+	case <-o.process.Ended():
 		return true
 	case <-time.After(partTime):
 		return false

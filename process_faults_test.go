@@ -466,6 +466,11 @@ func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
 	for _, in := range statusOf(t, rt, "ward").PerInstance {
 		syscall.Kill(in.PID, syscall.SIGKILL)
 	}
+	began := time.Now()
+	soon(t, "none to be ready", func() bool { return rt.Ready() != nil })
+	if took := time.Since(began); took > 1500*time.Millisecond { // what is stuck is left behind after 2 s
+		t.Errorf("Ready saw after %v that all had ended", took)
+	}
 	soon(t, "all to be replaced", func() bool {
 		s := statusOf(t, rt, "ward")
 		for _, in := range s.PerInstance {

@@ -148,7 +148,7 @@ func (p *Process) bury() {
 // Ended is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// Done is closed after that, when what it has started has ended too, and what it has written has been passed on, or is stuck.
+// Done is closed after that, when what is left of its group was killed, and what it has written has been passed on, or is stuck.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // PID returns the process's number.
