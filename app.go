@@ -144,7 +144,8 @@ type App struct {
 	// Critical ends Run, with the instance's error, when an instance of this app has failed.
 	Critical bool
 
-	// MemoryLimit and Nice are for instances in processes of their own.
+	// MemoryLimit and Nice are for instances in processes of their own. Where a test keeps those of CPUBound in its process,
+	// they mean nothing.
 	//
 	// MemoryLimit, in bytes, is what each process may have. Go's garbage collector tries to keep below it; a process that
 	// asks for more ends (on Linux, and not with the race detector): so does one whose garbage comes faster than it is
@@ -265,6 +266,9 @@ func fillDefaults(a App) App {
 		d.Workers, d.Queue, d.QueueTimeout, d.MaxConns, d.Timeout = 256, 64, 100*time.Millisecond, 8192, time.Minute
 	case CPUBound:
 		d.Queue, d.QueueTimeout, d.Timeout = 16, 5*time.Second, time.Minute
+		if a.insideForTest() {
+			a.MemoryLimit, a.Nice = 0, 0 // main's configuration starts there, too
+		}
 		if process.Supported && !inTest() {
 			d.Isolation = OwnProcess
 		}
@@ -292,6 +296,12 @@ func fillDefaults(a App) App {
 	setDefault(&a.MaxRestarts, d.MaxRestarts)
 	setDefault(&a.Nice, d.Nice)
 	return a
+}
+
+// insideForTest reports whether a's instances are in this process for the only reason that it runs a test. It wants a as it
+// was given, without defaults.
+func (a *App) insideForTest() bool {
+	return a.Profile == CPUBound && a.Isolation == 0 && a.URL == "" && process.Supported && inTest()
 }
 
 // unique returns names without those that came before.

@@ -57,6 +57,8 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 		{watt.App{Name: "many", Handler: h, Instances: 1025}, []string{"Instances: 1025 is out of range: use 1024 or less"}},
 		{watt.App{Name: "tight", Handler: h, Isolation: watt.OwnProcess, MemoryLimit: 64 << 20}, []string{"MemoryLimit: must be 128 MiB at least"}},
 		{watt.App{Name: "priority", Handler: h, MemoryLimit: -1, Nice: 20}, []string{"MemoryLimit, Nice: ", "MemoryLimit: ", "Nice: "}},
+		{watt.App{Name: "inside", Handler: h, Profile: watt.CPUBound, Isolation: watt.InProcess, MemoryLimit: 1 << 30}, []string{"MemoryLimit, Nice: these need processes of their own: set them to 0, or Isolation to OwnProcess"}},
+		{watt.App{Name: "profile", Handler: h, Profile: watt.CPUBound, MemoryLimit: 1 << 30, Nice: 5}, nil}, // in a test it stays here
 		{watt.App{Name: "times", Handler: h, QueueTimeout: -2, Timeout: -2, StartTimeout: -2, DrainTimeout: -2}, []string{"QueueTimeout: ", "Timeout: ", "StartTimeout: ", "DrainTimeout: "}},
 		{watt.App{Name: "endless", Handler: h, DrainTimeout: math.MaxInt64}, []string{"DrainTimeout: 2562047h47m16.854775807s is out of range: use a year or less"}},
 	}

@@ -83,8 +83,8 @@ func (p *problems) check(a *App, names map[string]bool) {
 	p.add(a, "TLS", tlsProblem(a))
 	p.add(a, "Profile", enumProblem(int(a.Profile), int(IOBound)))
 	p.add(a, "Isolation", isolationProblem(a))
-	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess {
-		p.add(a, "MemoryLimit, Nice", "these need processes of their own; set Isolation to OwnProcess")
+	if filled := a.withDefaults(); (a.MemoryLimit != 0 || a.Nice != 0) && filled.Isolation != OwnProcess && !a.insideForTest() {
+		p.add(a, "MemoryLimit, Nice", "these need processes of their own: set them to 0, or Isolation to OwnProcess")
 	}
 	if a.MemoryLimit != 0 && a.MemoryLimit < leastMemory {
 		p.add(a, "MemoryLimit", "must be 128 MiB at least: Go and its threads reserve that much before they do anything")
