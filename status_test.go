@@ -41,7 +41,7 @@ func TestAllConfigurationMistakesComeBackTogetherByAppAndField(t *testing.T) {
 		{watt.App{Name: "twice", Handler: h}, []string{"Name: two apps"}},
 		{watt.App{Name: "none"}, []string{"Handler, New, Serve: none"}},
 		{watt.App{Name: "several", Handler: h, New: newH}, []string{"Handler, New, Serve: more than one"}},
-		{watt.App{Name: "unknown", Handler: h, Calls: []string{"nobody"}}, []string{`Calls: there is no app "nobody"`}},
+		{watt.App{Name: "unknown", Handler: h, Calls: []string{"nobody"}}, []string{`Calls: there is no app "nobody": there are `}},
 		{watt.App{Name: "self", Handler: h, Calls: []string{"self"}}, []string{"Calls: goes round in a circle: self → self"}},
 		{watt.App{Name: "left", Handler: h, Calls: []string{"right"}}, []string{"Calls: goes round in a circle: left → right → left"}},
 		{watt.App{Name: "right", Handler: h, Calls: []string{"left"}}, nil},

@@ -3,11 +3,13 @@ package watt
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +95,7 @@ func (p *problems) check(a *App, names map[string]bool) {
 	p.checkLimits(a)
 	for _, callee := range a.Calls {
 		if !names[callee] {
-			p.add(a, "Calls", fmt.Sprintf("there is no app %q", callee))
+			p.add(a, "Calls", fmt.Sprintf("there is no app %q: there are %s", callee, listed(slices.Collect(maps.Keys(names)))))
 		}
 	}
 }
