@@ -67,6 +67,7 @@ func (c *child) join() error {
 	if tableOf(c.rt.configs) != c.birth.Table {
 		return fmt.Errorf("watt: this process is for app %q of a runtime with other apps: "+
 			"main has to describe the same ones in each process, all but their limits. "+
+			"Of several runtimes, it starts the one with processes of their own first. "+
 			"In a test, a function given to watttest.Main has to return what that has started, with what its Update has changed", c.birth.App)
 	}
 	if err := c.rt.mayStartLocked(); err != nil {

@@ -411,3 +411,15 @@ func TestBeingBusyIsNoReasonToRestart(t *testing.T) {
 		}
 	})
 }
+
+func TestARuntimeThatWasToldToStopSaysSo(t *testing.T) {
+	rt := watt.New(working("a", nil))
+	if err := rt.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, start := range map[string]func(context.Context) error{"Run": rt.Run, "Start": rt.Start} {
+		if err := start(t.Context()); err == nil || err.Error() != "watt: the runtime was told to stop: it starts only once; make another one with New" {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

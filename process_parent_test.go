@@ -360,7 +360,7 @@ func TestAMainThatDoesSomethingElseInAChildIsExplained(t *testing.T) {
 	for strange, want := range map[string][]string{
 		"exit":  {"main did not reach Run with these apps", "repeatable", "exit status 4", "I cannot open the database twice"},
 		"slow":  {"main did not reach Run with these apps in time", "repeatable"},
-		"table": {"of a runtime with other apps", "all but their limits"},
+		"table": {"of a runtime with other apps", "all but their limits", "it starts the one with processes of their own first"},
 	} {
 		t.Run(strange, func(t *testing.T) {
 			t.Parallel()

@@ -111,8 +111,10 @@ func (rt *Runtime) mayStartLocked() error {
 	switch rt.phase {
 	case phaseRunning:
 		return errRunning
-	case phaseStarting, phaseStopping:
-		return errStartsOnce
+	case phaseStarting:
+		return errStarting
+	case phaseStopping:
+		return errEnded
 	case phaseNew:
 	}
 	return nil

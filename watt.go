@@ -119,8 +119,9 @@ type Runtime struct {
 }
 
 var (
-	errRunning    = errors.New("watt: the runtime runs already: it starts only once")
-	errStartsOnce = errors.New("watt: a runtime starts only once")
+	errRunning  = errors.New("watt: the runtime runs already: it starts only once")
+	errStarting = errors.New("watt: the runtime is starting already: it starts only once")
+	errEnded    = errors.New("watt: the runtime was told to stop: it starts only once; make another one with New")
 )
 
 // phase is how far a runtime's life has come.
