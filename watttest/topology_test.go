@@ -25,8 +25,9 @@ type recorder struct {
 	cleanups []func()
 }
 
-func (r *recorder) Helper()          {}
-func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Helper()                     {}
+func (r *recorder) Deadline() (time.Time, bool) { return r.TB.(*testing.T).Deadline() }
+func (r *recorder) Cleanup(f func())            { r.cleanups = append(r.cleanups, f) }
 func (r *recorder) Errorf(format string, args ...any) {
 	r.failures = append(r.failures, fmt.Sprintf(format, args...))
 }
@@ -254,3 +255,19 @@ func TestTheRuntimesOwnTransportStays(t *testing.T) {
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+func TestWhatCannotLiveInABubbleFailsTheTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		listening, apart := echo("public"), echo("apart")
+		listening.Listen, apart.Isolation = "127.0.0.1:0", watt.OwnProcess
+		rt := watt.New(listening, apart, watt.App{Name: "elsewhere", URL: "http://127.0.0.1:1", Listen: ":1"}, echo("inside"))
+		rt.Admin = &http.Server{Addr: "127.0.0.1:0"}
+		rec := &recorder{TB: t}
+		got := rec.run(func(r *recorder) { watttest.Start(r, rt) })
+		want := `watttest: in a synctest bubble Admin cannot listen: leave it out; app "public" cannot listen: set its Listen to "" by Update; ` +
+			`app "apart" cannot have processes of its own: set its Isolation to InProcess by Update`
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}

@@ -17,7 +17,8 @@
 //
 // Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other, and needs Isolation
 // InProcess, without MemoryLimit and Nice, in place of an app with processes of its own: see [Main]. It all works in a testing/synctest bubble too, where
-// time is faked; apps there must not listen, since sockets cannot live in a bubble: set Listen to "" by Update.
+// time is faked; apps there must not listen, nor have processes of their own, since sockets cannot live in a bubble: set
+// Listen to "" by Update.
 package watttest
 
 import (
@@ -56,6 +57,11 @@ type Topology struct {
 // runtime must not have started.
 func Start(tb testing.TB, rt *watt.Runtime) *Topology {
 	tb.Helper()
+	if bubbled(tb) {
+		if all := unfit(rt); all != nil {
+			tb.Fatalf("watttest: in a synctest bubble %s", strings.Join(all, "; "))
+		}
+	}
 	t := &Topology{tb: tb, rt: rt, faults: newFaults()}
 	if rt.Logger == nil {
 		l := &lines{tb: tb}
@@ -84,6 +90,34 @@ func Start(tb testing.TB, rt *watt.Runtime) *Topology {
 		}
 	})
 	return t
+}
+
+// bubbled reports whether tb is a test in a bubble of testing/synctest: there, Deadline must not be called, and panics.
+func bubbled(tb testing.TB) (bubbled bool) {
+	tb.Helper()
+	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
+		defer func() { bubbled = recover() != nil }()
+		t.Deadline()
+	}
+	return false
+}
+
+// unfit returns what of rt cannot live in a bubble: whatever waits for the outside keeps its clock from going on, and the
+// test would wait without an end, and without a word.
+func unfit(rt *watt.Runtime) []string {
+	var all []string
+	if rt.Admin != nil && rt.Listen == nil {
+		all = append(all, "Admin cannot listen: leave it out")
+	}
+	for _, s := range rt.Status() {
+		if s.Listen != "" && s.URL == "" && rt.Listen == nil {
+			all = append(all, fmt.Sprintf("app %q cannot listen: set its Listen to \"\" by Update", s.Name))
+		}
+		if s.Isolation == watt.OwnProcess {
+			all = append(all, fmt.Sprintf("app %q cannot have processes of its own: set its Isolation to InProcess by Update", s.Name))
+		}
+	}
+	return all
 }
 
 // Get calls url as main would, past every public door, and returns the answer's status and body; it does
