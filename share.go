@@ -55,11 +55,14 @@ func (a *App) computesHere() int {
 	return a.Workers * a.Instances
 }
 
-// warnOfHunger says when so much may be computed in this process that nothing else gets its turn in time.
+// warnOfHunger says when so much may be computed in this process that nothing else gets its turn in time. What only a test
+// has here is not meant.
 func (rt *Runtime) warnOfHunger(configs []App) {
 	workers, spare := 0, max(1, processorsToSpare())
 	for i := range configs {
-		workers += configs[i].computesHere()
+		if !rt.configs[i].insideForTest() {
+			workers += configs[i].computesHere()
+		}
 	}
 	if workers > spare {
 		rt.log().Warn("CPU-bound workers in this process may keep all others waiting; OwnProcess does not",

@@ -24,6 +24,8 @@ func TestAppsThatComputeInThisProcessShareWhatItCanSpare(t *testing.T) {
 	twice.Instances = 2
 	many := hungry("b", 0)
 	many.Instances = 8
+	tested := many
+	tested.Isolation = 0
 	for what, test := range map[string]struct {
 		apps []watt.App
 		want []int
@@ -34,6 +36,7 @@ func TestAppsThatComputeInThisProcessShareWhatItCanSpare(t *testing.T) {
 		"one that has said how":    {[]watt.App{hungry("a", 4), hungry("b", 0)}, []int{4, 3}, 0},
 		"one that has said it all": {[]watt.App{hungry("a", 7), hungry("b", 0)}, []int{7, 1}, 1},
 		"more than it can spare":   {[]watt.App{many}, []int{1}, 1},
+		"as much, for a test only": {[]watt.App{tested}, []int{1}, 0},
 		"one that is elsewhere":    {[]watt.App{hungry("a", 0), {Name: "b", URL: "http://b", Profile: watt.CPUBound}}, []int{7, 7}, 0},
 		"one that does not":        {[]watt.App{hungry("a", 0), working("b", nil)}, []int{7, 64}, 0},
 	} {
