@@ -25,13 +25,14 @@ type Env struct {
 
 	// Client calls other apps as http://<app>.watt.local, any port being ignored, and everything else as an ordinary
 	// client would. Give requests the context of the request being served: with it travel deadline, cancellation and
-	// trace. Failed calls of apps are [*CallError]s. It has no Timeout of its own (in a copy that has one, net/http
-	// hides the CallError once that is up: end a context instead), and does not follow a redirect from the outside into
-	// the mesh. As with net/http, the body of a 101 answer is a connection that is open until it is closed, whatever
-	// becomes of the request's context; the deadline of that is the callee's context's all the same. The connection
-	// that a [net/http/httptrace.ClientTrace] is told of may be that of other calls too, and there may be none. One
-	// that panics can end the program where net/http makes the call: gRPC calls, those of apps with a URL, and outside
-	// ones.
+	// trace. Failed calls of apps are [*CallError]s. Close the body of each answer: a long one that is neither closed
+	// nor read to its end keeps the callee's worker until the context ends. The client has no Timeout of its own (in a
+	// copy that has one, net/http hides the CallError once that is up: end a context instead), and does not follow a
+	// redirect from the outside into the mesh. As with net/http, the body of a 101 answer is a connection that is open
+	// until it is closed, whatever becomes of the request's context; the deadline of that is the callee's context's all
+	// the same. The connection that a [net/http/httptrace.ClientTrace] is told of may be that of other calls too, and
+	// there may be none. One that panics can end the program where net/http makes the call: gRPC calls, those of apps
+	// with a URL, and outside ones.
 	Client *http.Client
 
 	// Logger carries the app and the instance in every line. It is never nil; if the runtime's is, it writes only

@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// Shutdown stops all apps: every public door tells its clients to go away, requests in progress
-// finish, callers before those they call, and everything is closed. What takes longer than an app's
-// DrainTimeout, ShutdownTimeout or ctx is cut, and the error says what was. Further calls wait for the
-// first and return the same error, unless their ctx ends before. Before the start it only keeps the
-// runtime from starting. In the process of an instance it is an error: the first process ends that.
+// Shutdown stops all apps: every public door tells its clients to go away, requests in progress finish, callers before
+// those they call, and everything is closed. What takes longer than an app's DrainTimeout, ShutdownTimeout or ctx is cut,
+// and the error says what was. Further calls wait for the first and return the same error, unless their ctx ends before.
+// Before the start it only keeps the runtime from starting. A handler that calls it waits for its own request until that
+// is cut: it leaves that to another goroutine, or ends the context of Run. In the process of an instance it is an error:
+// the first process ends that.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.mu.Lock()
 	before, err := rt.phaseForLocked("Shutdown")
