@@ -781,3 +781,30 @@ func TestTheConnectionOfADialThatIsShedIsClosed(t *testing.T) {
 		}
 	})
 }
+
+func TestAnEnvThatNoRuntimeHasMadeSaysSo(t *testing.T) {
+	env := &watt.Env{}
+	for what, call := range map[string]func() error{
+		"Check":        func() error { return env.Check("users") },
+		"CheckContext": func() error { return env.CheckContext(t.Context(), "users.watt.local") },
+		"Dial":         func() error { _, err := env.Dial(t.Context(), "users:80"); return err },
+		"Get":          func() error { _, err := env.Get(t.Context(), "http://users.watt.local/1"); return err },
+	} {
+		const want = "watt: call to users: no such app: no runtime has made this Env: start the app with watttest, or take Runtime.Env"
+		err := func() (err error) {
+			defer func() {
+				if p := recover(); p != nil {
+					err = fmt.Errorf("a panic: %v", p)
+				}
+			}()
+			return call()
+		}()
+		var failed *watt.CallError
+		if !errors.As(err, &failed) || !errors.Is(err, watt.ErrNoSuchApp) || failed.Error() != want {
+			t.Errorf("%s: got %v, want %s", what, err, want)
+		}
+	}
+	if _, err := (&watt.Env{Client: http.DefaultClient}).Get(t.Context(), "http://127.0.0.1:0/"); err == nil || errors.Is(err, watt.ErrNoSuchApp) {
+		t.Errorf("an Env with a client of the test's: got %v", err)
+	}
+}

@@ -17,7 +17,8 @@ import (
 )
 
 // Env is what one instance of an app is given: its place in the runtime and its way to other apps.
-// All of it is safe for concurrent use.
+// All of it is safe for concurrent use. A runtime makes it: one that was made by hand reaches no app, so a test starts its
+// app with watttest, or takes [Runtime.Env].
 type Env struct {
 	// App and Instance tell which app this is, and which of its instances, counted from 0.
 	App      string
@@ -59,6 +60,9 @@ func (e *Env) Get(ctx context.Context, url string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e.Client == nil {
+		return nil, madeByHand(req.URL.Host)
+	}
 	return e.Client.Do(req)
 }
 
@@ -69,12 +73,15 @@ func (e *Env) Get(ctx context.Context, url string) (*http.Response, error) {
 // Of an app with a URL it is a connection to the URL's host, by TLS if the URL is https: for gRPC, the app's TLS then has
 // "h2" among its NextProtos. The app does not learn who calls, and Workers do not bound the calls on it.
 func (e *Env) Dial(ctx context.Context, app string) (net.Conn, error) {
+	if e.mesh == nil {
+		return nil, madeByHand(app)
+	}
 	return e.mesh.dial(ctx, app)
 }
 
 // Check is [Env.CheckContext] without a deadline.
 func (e *Env) Check(app string) error {
-	return e.mesh.check(app, time.Time{})
+	return e.check(app, time.Time{})
 }
 
 // CheckContext returns an error if work that is to end in a call of app had better not be begun now, or nil. It is a
@@ -93,7 +100,19 @@ func (e *Env) Check(app string) error {
 // nothing: what others begin in the meantime may come first.
 func (e *Env) CheckContext(ctx context.Context, app string) error {
 	by, _ := ctx.Deadline()
+	return e.check(app, by)
+}
+
+func (e *Env) check(app string, by time.Time) error {
+	if e.mesh == nil {
+		return madeByHand(app)
+	}
 	return e.mesh.check(app, by)
+}
+
+// madeByHand is the error of a call by an Env that no runtime has made.
+func madeByHand(app string) error {
+	return &CallError{App: nameOf(app), Err: fmt.Errorf("%w: no runtime has made this Env: start the app with watttest, or take Runtime.Env", ErrNoSuchApp)}
 }
 
 // Cleanup adds a function that runs after the instance has drained, or when its start fails; the
