@@ -79,6 +79,9 @@ func JSON[T any](resp *http.Response, err error) (T, error) {
 	if err != nil {
 		return v, err
 	}
+	if resp == nil || resp.Body == nil {
+		return v, errors.New("watt: JSON: there is neither an answer with a body nor an error")
+	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return v, statusError(resp)

@@ -569,3 +569,15 @@ func TestWriteErrorRemovesWhatDescribesAnotherAnswer(t *testing.T) {
 		t.Errorf("got %v", resp.Header)
 	}
 }
+
+func TestWhatIsMissingIsAnErrorAndNoPanic(t *testing.T) {
+	for what, got := range map[string]func() error{
+		"a change":         func() error { return watt.New(app("a", sayHello)).Update("a", nil) },
+		"an answer":        func() error { _, err := watt.JSON[int](nil, nil); return err },
+		"an answer's body": func() error { _, err := watt.JSON[int](new(http.Response), nil); return err },
+	} {
+		if err := got(); err == nil {
+			t.Errorf("%s: got no error", what)
+		}
+	}
+}

@@ -28,6 +28,9 @@ func changeable(field string) bool {
 // StartTimeout or DrainTimeout at most, and ends with Shutdown. A change that is refused changes nothing. What a drain had
 // to cut is returned as an error, too; the change is in force then. An app in a process of its own cannot change any.
 func (rt *Runtime) Update(app string, change func(*App)) error {
+	if change == nil {
+		return errors.New("watt: Update: change is nil")
+	}
 	select {
 	case rt.updating <- struct{}{}:
 	case <-rt.life.Done():
@@ -201,9 +204,8 @@ func same(a, b reflect.Value) bool {
 // Restart drains one instance of an app and replaces it by its next generation. It blocks until that
 // is ready, for DrainTimeout and StartTimeout together at most, and returns the error if it cannot
 // start; then it is retried as after a failure. Requests wait in the queue meanwhile, or go to other
-// instances. An instance that had been given up, or drained, gets a new chance. A handler of the instance waits for its own
-// request, as with Shutdown. An app in a process of its own cannot
-// restart any.
+// instances. An instance that had been given up, or drained, gets a new chance. A handler of the instance waits
+// for its own request, as with Shutdown. An app in a process of its own cannot restart any.
 func (rt *Runtime) Restart(app string, instance int) error {
 	return rt.askInstance("Restart", app, instance, false)
 }

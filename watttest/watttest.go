@@ -16,9 +16,9 @@
 //	resp, err := rt.Env().Client.Do(req)
 //
 // Before [Start], [watt.Runtime.Update] replaces parts: a fake is an app like any other, and needs Isolation
-// InProcess, without MemoryLimit and Nice, in place of an app with processes of its own: see [Main]. It all works in a testing/synctest bubble too, where
-// time is faked; apps there must not listen, nor have processes of their own, since sockets cannot live in a bubble: set
-// Listen to "" by Update.
+// InProcess, without MemoryLimit and Nice, in place of an app with processes of its own: see [Main]. It all
+// works in a testing/synctest bubble too, where time is faked; apps there must not listen, nor have processes
+// of their own, since sockets cannot live in a bubble: set Listen to "" by Update.
 package watttest
 
 import (
