@@ -35,6 +35,8 @@ const (
 // cross sends a request to one of several instances in other processes: to the one that pick prefers, and if
 // that refuses it or is gone before it has begun, to another, perhaps the one that takes its place.
 func (c *call) cross(req *http.Request, pick pick) (*http.Response, error) {
+	req, end := roundtrip.WhileUnread(req)
+	defer end()
 	by := c.waitsUntil()
 	to, err := pick(c.ctx, nil, by)
 	if err != nil {

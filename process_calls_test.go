@@ -630,6 +630,26 @@ func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 	}
 }
 
+func TestAnUploadThatNoProcessHasReadOfWaitsForTheNext(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
+	watttest.Start(t, rt)
+	for range 4 { // the pause before the next doubles each time
+		var pid int
+		soon(t, "the next", func() bool { pid = statusOf(t, rt, "speaker").PerInstance[0].PID; return pid > 1 })
+		syscall.Kill(pid, syscall.SIGKILL)
+		for range 8 {
+			body := &closing{Reader: strings.NewReader("word")}
+			resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://speaker.watt.local/copy", body))
+			if got := text(resp, err); got != "word" && !errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %q", got)
+			}
+			soon(t, "the body to be closed", func() bool { return body.times.Load() == 1 })
+		}
+	}
+}
+
 func TestLongAnswersTakeAConnectionOfTheirOwn(t *testing.T) {
 	rt := far()
 	watttest.Start(t, rt)

@@ -1,5 +1,5 @@
 // Package roundtrip is what calls have in common, whatever carries them: what a request has, what is said of one that was not sent, how
-// one is sent once more ([Again]), bodies that may panic ([Guard]) or are in memory ([InMemory]), the [Ending] of an
+// one is sent once more ([Again], [WhileUnread]), bodies that may panic ([Guard]) or are in memory ([InMemory]), the [Ending] of an
 // answer's body, and the limits of both.
 package roundtrip
 
