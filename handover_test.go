@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -220,6 +221,43 @@ func TestWhatASiblingHasBegunWhenItDiesIsNotServedAgain(t *testing.T) {
 			}
 			fmt.Fprint(busy, "x")
 			answered(t, busy)
+		})
+	}
+}
+
+func TestACallThatASiblingHasBegunWhenItDiesFailsAsOneThatItWasSent(t *testing.T) {
+	for name, body := range map[string]io.Reader{"carried": http.NoBody, "over a connection": io.LimitReader(strings.NewReader("word"), 4)} {
+		t.Run(name, func(t *testing.T) {
+			rt := pair()
+			top := watttest.Start(t, rt)
+			first, second, last := dialPair(t, top, "0"), dialPair(t, top, "1"), dialPair(t, top, "1")
+			sibling := statusOf(t, rt, "pair").PerInstance[1].PID
+			reading(t, first)
+			soon(t, "the first to be busy", busyAndQueued(t, rt, 1, 0))
+			reading(t, second)
+			soon(t, "both to be busy", busyAndQueued(t, rt, 2, 0))
+			fmt.Fprint(last, "GET /who HTTP/1.1\r\nHost: pair\r\n\r\n")
+			soon(t, "the second to have more to do", busyAndQueued(t, rt, 2, 1))
+			failed := make(chan error, 1)
+			go func() {
+				resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://pair.watt.local/hold", body))
+				if err == nil {
+					resp.Body.Close()
+					err = errors.New(resp.Status)
+				}
+				failed <- err
+			}()
+			soon(t, "the call to wait at the first", busyAndQueued(t, rt, 2, 2))
+			fmt.Fprint(second, "x")
+			soon(t, "the sibling's handler to be called", func() bool { return statusOf(t, rt, "gate").Busy == 1 })
+			syscall.Kill(sibling, syscall.SIGKILL)
+			err := within(t, failed, "the call's end")
+			if call, is := errors.AsType[*watt.CallError](err); !is || !call.Started || !errors.Is(err, watt.ErrInstanceDied) {
+				t.Errorf("got %v, want %v", err, watt.ErrInstanceDied)
+			}
+			soon(t, "its end to be known", func() bool { return statusOf(t, rt, "pair").PerInstance[1].PID != sibling })
+			fmt.Fprint(first, "x")
+			answered(t, first)
 		})
 	}
 }

@@ -286,7 +286,9 @@ func (x *passing) failed(err error) {
 		}
 	}
 	x.request.peer.sayLate(x.Header(), err)
-	WriteError(x, x.failure(err))
+	err = x.failure(err)
+	x.request.peer.sayDied(x.Header(), err)
+	WriteError(x, err)
 }
 
 // failure explains why a sibling has not served what it has begun to.

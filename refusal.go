@@ -18,6 +18,7 @@ const (
 	refusedUnavailable = "unavailable"
 	refusedTimeout     = "timeout"
 	refusedLate        = "late"    // a handler had it, and has not answered
+	refusedDied        = "died"    // a sibling had it, and has ended
 	refusedAborted     = "aborted" // a sibling's handler wants the connection cut, and no answer
 )
 
@@ -53,6 +54,13 @@ func (p *peer) sayLate(h http.Header, err error) {
 	}
 }
 
+// sayDied says of the answer to a request that a sibling had begun that the sibling has ended.
+func (p *peer) sayDied(h http.Header, err error) {
+	if errors.Is(err, ErrInstanceDied) && !p.stranger() {
+		h.Set(headerRefused, refusedDied)
+	}
+}
+
 // withoutRefusal removes what only the door may say, however its name is written: callers read it in canonical form.
 func withoutRefusal(h http.Header) {
 	for name := range h {
@@ -81,6 +89,8 @@ func refusal(word string, h http.Header) *CallError {
 	switch word {
 	case refusedLate:
 		return &CallError{Started: true, Err: context.DeadlineExceeded}
+	case refusedDied:
+		return &CallError{Started: true, Err: fmt.Errorf("%w: it was handed the request", ErrInstanceDied)}
 	case refusedAborted:
 		return &CallError{Started: true, Err: errAborted}
 	case refusedUnavailable:
