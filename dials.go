@@ -250,14 +250,27 @@ func (o *own) give(ctx context.Context, conn *os.File, what connection) error {
 
 // reach opens a connection to the child, or gives up when ctx ends.
 func (o *own) reach(ctx context.Context, what connection) (net.Conn, error) {
-	near, far, err := control.Files()
+	conn, far, err := ends()
 	if err != nil {
 		return nil, &CallError{Err: fmt.Errorf("%w: this process has no descriptors left: %w", ErrOverloaded, err)}
 	}
 	defer func() { _ = far.Close() }()
 	if err := o.give(ctx, far, what); err != nil {
-		_ = near.Close()
+		_ = conn.Close()
 		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: address(o.place.app.name), Err: err}
 	}
-	return control.ConnOf(near)
+	return conn, nil
+}
+
+// ends returns the two of a new connection. What needs a descriptor comes before anybody is given one of them.
+func ends() (conn net.Conn, far *os.File, err error) {
+	near, far, err := control.Files()
+	if err != nil {
+		return nil, nil, err
+	}
+	if conn, err = control.ConnOf(near); err != nil {
+		_ = far.Close()
+		return nil, nil, err
+	}
+	return conn, far, nil
 }

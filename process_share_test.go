@@ -124,12 +124,18 @@ const noMore = 3
 // spendDescriptors leaves this process none, until restore is called.
 func spendDescriptors(t *testing.T) (restore func()) {
 	t.Helper()
+	return limitDescriptors(t, noMore)
+}
+
+// limitDescriptors leaves this process those below most, until restore is called.
+func limitDescriptors(t *testing.T, most uint64) (restore func()) {
+	t.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	none := limit
-	none.Cur = noMore
+	none.Cur = most
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +174,46 @@ func TestACallForWhichThereAreNoDescriptorsHasNotStarted(t *testing.T) {
 	var call *watt.CallError
 	if !errors.Is(err, watt.ErrOverloaded) || !errors.As(err, &call) || call.Started {
 		t.Errorf("got %v, want ErrOverloaded of a call that has not started", err)
+	}
+}
+
+// leaveDescriptors leaves this process n descriptors until the function that it returns is called.
+func leaveDescriptors(t *testing.T, n int) func() {
+	t.Helper()
+	var free []*os.File
+	for range n + 1 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		free = append(free, f)
+	}
+	last := free[n].Fd()
+	for _, f := range free {
+		f.Close()
+	}
+	return limitDescriptors(t, uint64(last))
+}
+
+func TestACallForWhichThereAreTooFewDescriptorsHasNotStarted(t *testing.T) {
+	rt := alone()
+	watttest.Start(t, rt)
+	failed := 0
+	for n := range 5 {
+		restore := leaveDescriptors(t, n)
+		conn, err := rt.Env().Dial(t.Context(), "ward")
+		restore()
+		if err == nil {
+			conn.Close()
+			continue
+		}
+		failed++
+		if call, is := errors.AsType[*watt.CallError](err); !is || call.Started || !errors.Is(err, watt.ErrOverloaded) {
+			t.Errorf("with %d: got %v, want ErrOverloaded of a call that has not started", n, err)
+		}
+	}
+	if failed != 3 {
+		t.Errorf("%d of 5 have failed: this test is blind", failed)
 	}
 }
 
