@@ -242,10 +242,14 @@ func (o *own) connect(ctx context.Context, caller string, trunk bool) (net.Conn,
 // give hands the child a connection, of which it has its own descriptor then. It blocks while the child does not read,
 // until ctx ends.
 func (o *own) give(ctx context.Context, conn *os.File, what connection) error {
-	if err := o.say(ctx, sayConn, what, conn); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	err := o.say(ctx, sayConn, what, conn)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx) // which says nothing about the child
 	}
-	return nil
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // reach opens a connection to the child, or gives up when ctx ends.

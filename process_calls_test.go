@@ -650,6 +650,23 @@ func TestAnUploadThatNoProcessHasReadOfWaitsForTheNext(t *testing.T) {
 	}
 }
 
+func TestADialWhoseTimeIsUpSaysNothingElse(t *testing.T) {
+	rt := far()
+	watttest.Start(t, rt)
+	late, stop := context.WithTimeout(t.Context(), 0)
+	defer stop()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for ctx, want := range map[context.Context]error{late: context.DeadlineExceeded, gone: context.Canceled} {
+		for _, app := range []string{"speaker", "echo"} {
+			_, err := rt.Env().Dial(ctx, app)
+			if _, is := errors.AsType[*watt.CallError](err); !is || !errors.Is(err, want) || errors.Is(err, watt.ErrUnavailable) {
+				t.Errorf("%s: got %v, want %v", app, err, want)
+			}
+		}
+	}
+}
+
 func TestLongAnswersTakeAConnectionOfTheirOwn(t *testing.T) {
 	rt := far()
 	watttest.Start(t, rt)
