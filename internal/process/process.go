@@ -26,23 +26,27 @@ const Supported = true
 type Starter struct {
 	work  chan func()
 	once  sync.Once
+	ended sync.WaitGroup // what works
 	kills kills
 }
 
 // NewStarter returns a starter. Close ends its thread.
 func NewStarter() *Starter {
 	s := &Starter{work: make(chan func())}
-	go func() {
+	s.ended.Go(func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		for f := range s.work {
 			f()
 		}
-	}()
+	})
 	return s
 }
 
 // Close ends the thread. Children that still live are killed by the system.
-func (s *Starter) Close() { s.once.Do(func() { close(s.work) }) }
+func (s *Starter) Close() {
+	s.once.Do(func() { close(s.work) })
+	s.ended.Wait()
+}
 
 // Process is a child.
 type Process struct {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
@@ -350,5 +351,15 @@ func TestNothingIsDoneToAProcessThatHasEnded(t *testing.T) {
 	}
 	if exit := p.Exit(); exit.Reason != "exit status 0" || exit.Err != nil {
 		t.Errorf("got %q, %v", exit.Reason, exit.Err)
+	}
+}
+
+func TestAStarterThatIsClosedHasNoGoroutine(t *testing.T) {
+	for range 1000 {
+		process.NewStarter().Close()
+		var all strings.Builder
+		if pprof.Lookup("goroutine").WriteTo(&all, 1); strings.Contains(all.String(), "NewStarter") {
+			t.Fatal(all.String())
+		}
 	}
 }
