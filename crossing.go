@@ -99,6 +99,11 @@ func (c *call) more(n int, to target, err error, by time.Time) bool {
 	case n < tries:
 		return true
 	}
+	return pauseTry(c.ctx, by)
+}
+
+// pauseTry pauses before one try more. It reports false if there is no time for that.
+func pauseTry(ctx context.Context, by time.Time) bool {
 	left := time.Until(by)
 	if left <= 0 {
 		return false
@@ -106,7 +111,7 @@ func (c *call) more(n int, to target, err error, by time.Time) bool {
 	select {
 	case <-time.After(min(left, tryPause)):
 		return true
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -647,6 +648,34 @@ func TestAnUploadThatNoProcessHasReadOfWaitsForTheNext(t *testing.T) {
 			}
 			soon(t, "the body to be closed", func() bool { return body.times.Load() == 1 })
 		}
+	}
+}
+
+func TestDialsThatMeetTheEndOfAllInstancesWaitForTheNext(t *testing.T) {
+	t.Parallel()
+	rt := far()
+	rt.Update("echo", func(a *watt.App) { a.Instances, a.QueueTimeout = 6, time.Minute })
+	watttest.Start(t, rt)
+	for range 3 {
+		var all []watt.InstanceStatus
+		soon(t, "all to be there", func() bool {
+			all = statusOf(t, rt, "echo").PerInstance
+			return !slices.ContainsFunc(all, func(in watt.InstanceStatus) bool { return in.PID <= 1 || in.State != "ready" })
+		})
+		for _, in := range all {
+			syscall.Kill(in.PID, syscall.SIGKILL)
+		}
+		for range 8 {
+			conn, err := rt.Env().Dial(t.Context(), "echo")
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			conn.Close()
+		}
+		soon(t, "them to be missed", func() bool { // else the shutdown tells of the kills
+			return !slices.ContainsFunc(statusOf(t, rt, "echo").PerInstance, func(in watt.InstanceStatus) bool { return in.PID == all[in.Instance].PID })
+		})
 	}
 }
 

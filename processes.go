@@ -54,7 +54,8 @@ func (p *processes) connect(ctx context.Context, caller string) (conn net.Conn, 
 	return conn, err
 }
 
-// reach gives the instance that has least to do a connection, or another if that has just ended.
+// reach gives the instance that has least to do a connection, or another if that has just ended, as often as cross sends a
+// request.
 func (p *processes) reach(ctx context.Context, give func(*own) error) error {
 	var not target
 	for n, by := 1, p.app.waitsUntil(); ; n++ {
@@ -62,7 +63,8 @@ func (p *processes) reach(ctx context.Context, give func(*own) error) error {
 		if err != nil {
 			return err
 		}
-		if err = give(o); n == tries || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+		err = give(o)
+		if !errors.Is(err, ErrUnavailable) || n >= tries && !pauseTry(ctx, by) {
 			return err
 		}
 		not = o
