@@ -30,6 +30,9 @@ func (o *own) start(ctx context.Context) error {
 	case <-o.process.Done():
 		return fmt.Errorf("main did not reach Run with these apps: %w (%s)", o.process.Exit(), rerun)
 	case <-ctx.Done():
+		if why := context.Cause(ctx); !errors.Is(why, context.DeadlineExceeded) {
+			return givenUp(why)
+		}
 		return fmt.Errorf("main did not reach Run with these apps in time: %w (%s)", context.Cause(ctx), rerun)
 	}
 	o.lowerPriority()
@@ -90,8 +93,14 @@ func (o *own) whyLate(why error) error {
 		case <-time.After(graceAfterCut + partTime): // it does not get to it
 		}
 	}
+	if !errors.Is(why, context.DeadlineExceeded) {
+		return givenUp(why)
+	}
 	return fmt.Errorf("not ready in time: %w", why)
 }
+
+// givenUp returns the error of a start that is not wanted any more, such as that of an instance which an Update removes.
+func givenUp(why error) error { return fmt.Errorf("given up before it was ready: %w", why) }
 
 // begun is called when the child says that it is ready.
 func (o *own) begun() {

@@ -4,6 +4,7 @@ package watt_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -343,6 +344,29 @@ func shy() *watt.Runtime {
 		}
 		return http.NotFoundHandler(), nil
 	}})
+}
+
+func TestARestartThatARemovalEndsSaysNothingOfWhatMainDoes(t *testing.T) {
+	rt := ward()
+	watttest.Start(t, rt)
+	restarted := make(chan error, 1)
+	for range 20 {
+		generation := statusOf(t, rt, "ward").PerInstance[2].Generation
+		go func() { restarted <- rt.Restart("ward", 2) }()
+		soon(t, "the start of the next", func() bool {
+			in := statusOf(t, rt, "ward").PerInstance[2]
+			return in.State == "starting" || in.Generation > generation
+		})
+		if err := rt.Update("ward", func(a *watt.App) { a.Instances = 2 }); err != nil {
+			t.Error(err)
+		}
+		if err := within(t, restarted, "the restart"); err != nil && (!errors.Is(err, watt.ErrUnavailable) || strings.Contains(err.Error(), "in time")) {
+			t.Error(err)
+		}
+		if err := rt.Update("ward", func(a *watt.App) { a.Instances = 3 }); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestMoreInstancesThanThePageHasRoomForAreAMistake(t *testing.T) {
