@@ -212,8 +212,8 @@ func TestACallForWhichThereAreTooFewDescriptorsHasNotStarted(t *testing.T) {
 			t.Errorf("with %d: got %v, want ErrOverloaded of a call that has not started", n, err)
 		}
 	}
-	if failed != 3 {
-		t.Errorf("%d of 5 have failed: this test is blind", failed)
+	if failed == 0 {
+		t.Error("none has failed: this test is blind")
 	}
 }
 
