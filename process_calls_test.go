@@ -614,8 +614,9 @@ func TestACallOutlastsAnyNumberOfRestarts(t *testing.T) {
 	calls.Wait()
 }
 
-func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
-	t.Parallel()
+// killedAgain kills the speaker's only instance four times, and each time calls eight times while it is away.
+func killedAgain(t *testing.T, call func(rt *watt.Runtime)) {
+	t.Helper()
 	rt := far()
 	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
 	watttest.Start(t, rt)
@@ -624,31 +625,30 @@ func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
 		soon(t, "the next", func() bool { pid = statusOf(t, rt, "speaker").PerInstance[0].PID; return pid > 1 })
 		syscall.Kill(pid, syscall.SIGKILL)
 		for range 8 {
-			if r := get(t.Context(), rt, "speaker.watt.local/proto"); r.err != nil && !errors.Is(r.err, watt.ErrInstanceDied) {
-				t.Errorf("got %v", r.err)
-			}
+			call(rt)
 		}
 	}
 }
 
+func TestCallsThatAKilledInstanceHasNotSeenWaitForTheNext(t *testing.T) {
+	t.Parallel()
+	killedAgain(t, func(rt *watt.Runtime) {
+		if r := get(t.Context(), rt, "speaker.watt.local/proto"); r.err != nil && !errors.Is(r.err, watt.ErrInstanceDied) {
+			t.Errorf("got %v", r.err)
+		}
+	})
+}
+
 func TestAnUploadThatNoProcessHasReadOfWaitsForTheNext(t *testing.T) {
 	t.Parallel()
-	rt := far()
-	rt.Update("speaker", func(a *watt.App) { a.QueueTimeout, a.Timeout = time.Minute, time.Minute })
-	watttest.Start(t, rt)
-	for range 4 { // the pause before the next doubles each time
-		var pid int
-		soon(t, "the next", func() bool { pid = statusOf(t, rt, "speaker").PerInstance[0].PID; return pid > 1 })
-		syscall.Kill(pid, syscall.SIGKILL)
-		for range 8 {
-			body := &closing{Reader: strings.NewReader("word")}
-			resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://speaker.watt.local/copy", body))
-			if got := text(resp, err); got != "word" && !errors.Is(err, watt.ErrInstanceDied) {
-				t.Errorf("got %q", got)
-			}
-			soon(t, "the body to be closed", func() bool { return body.times.Load() == 1 })
+	killedAgain(t, func(rt *watt.Runtime) {
+		body := &closing{Reader: strings.NewReader("word")}
+		resp, err := rt.Env().Client.Do(request(t.Context(), http.MethodPost, "http://speaker.watt.local/copy", body))
+		if got := text(resp, err); got != "word" && !errors.Is(err, watt.ErrInstanceDied) {
+			t.Errorf("got %q", got)
 		}
-	}
+		soon(t, "the body to be closed", func() bool { return body.times.Load() == 1 })
+	})
 }
 
 func TestDialsThatMeetTheEndOfAllInstancesWaitForTheNext(t *testing.T) {

@@ -453,16 +453,25 @@ func TestWhatInstancesWriteIsGivenToOutput(t *testing.T) {
 	soon(t, "both lines", func() bool { return said("stdout") && said("stderr") })
 }
 
-func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
-	t.Parallel()
+// muted starts a ward whose Output is stuck until the test ends. Its instances have said something.
+func muted(t *testing.T, rt *watt.Runtime) *watttest.Topology {
+	t.Helper()
 	stuck := make(chan struct{})
-	rt := ward()
 	rt.Output = func(string, int, string) { <-stuck }
-	core, logs := observer.New(zapcore.WarnLevel)
-	rt.Logger = zap.New(core)
 	top := watttest.Start(t, rt)
 	t.Cleanup(func() { close(stuck) })
-	top.Get("http://ward.watt.local/say")
+	for range 20 {
+		top.Get("http://ward.watt.local/say")
+	}
+	return top
+}
+
+func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
+	t.Parallel()
+	rt := ward()
+	core, logs := observer.New(zapcore.WarnLevel)
+	rt.Logger = zap.New(core)
+	muted(t, rt)
 	for _, in := range statusOf(t, rt, "ward").PerInstance {
 		syscall.Kill(in.PID, syscall.SIGKILL)
 	}
@@ -487,13 +496,9 @@ func TestInstancesAreRestartedWhileOutputIsStuck(t *testing.T) {
 
 func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
 	t.Parallel()
-	stuck := make(chan struct{})
 	rt := ward()
 	rt.Update("ward", func(a *watt.App) { a.DrainTimeout = 800 * time.Millisecond })
-	rt.Output = func(string, int, string) { <-stuck }
-	top := watttest.Start(t, rt)
-	t.Cleanup(func() { close(stuck) })
-	top.Get("http://ward.watt.local/say")
+	muted(t, rt)
 	if err := rt.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -501,15 +506,9 @@ func TestAnInstanceThatEndsInTimeWasNotKilledThoughOutputIsStuck(t *testing.T) {
 
 func TestAListenerIsEmptiedThoughTheOutputOfItsInstanceWasStuck(t *testing.T) {
 	t.Parallel()
-	stuck := make(chan struct{})
 	rt := ward()
 	rt.Update("ward", func(a *watt.App) { a.Instances, a.DrainTimeout = 2, 800*time.Millisecond })
-	rt.Output = func(string, int, string) { <-stuck }
-	top := watttest.Start(t, rt)
-	t.Cleanup(func() { close(stuck) })
-	for range 20 { // both say something
-		top.Get("http://ward.watt.local/say")
-	}
+	muted(t, rt)
 	if err := rt.Update("ward", func(a *watt.App) { a.Instances = 1 }); err != nil {
 		t.Error(err)
 	}
@@ -517,15 +516,9 @@ func TestAListenerIsEmptiedThoughTheOutputOfItsInstanceWasStuck(t *testing.T) {
 
 func TestStrangersDoNotWaitForAnInstanceThatHasEndedWhoseOutputIsStuck(t *testing.T) {
 	t.Parallel()
-	stuck := make(chan struct{})
 	rt := ward()
 	rt.Update("ward", func(a *watt.App) { a.Instances = 2 })
-	rt.Output = func(string, int, string) { <-stuck }
-	top := watttest.Start(t, rt)
-	t.Cleanup(func() { close(stuck) })
-	for range 20 { // both say something
-		top.Get("http://ward.watt.local/say")
-	}
+	top := muted(t, rt)
 	syscall.Kill(statusOf(t, rt, "ward").PerInstance[0].PID, syscall.SIGKILL)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for range 20 {
@@ -543,13 +536,9 @@ func TestStrangersDoNotWaitForAnInstanceThatHasEndedWhoseOutputIsStuck(t *testin
 
 func TestWhyAnInstanceHasPanickedIsKnownThoughOutputIsStuck(t *testing.T) {
 	t.Parallel()
-	stuck := make(chan struct{})
 	rt := ward()
 	rt.Update("ward", func(a *watt.App) { a.Instances = 1 })
-	rt.Output = func(string, int, string) { <-stuck }
-	top := watttest.Start(t, rt)
-	t.Cleanup(func() { close(stuck) })
-	top.Get("http://ward.watt.local/say")
+	muted(t, rt)
 	rt.Env().Client.Get("http://ward.watt.local/panic")
 	soon(t, "its replacement", func() bool {
 		in := statusOf(t, rt, "ward").PerInstance[0]
